@@ -1,0 +1,132 @@
+"""Interpolants between noise and data and the coefficients of their stochastic processes."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flowsde._field import expand_time
+
+
+class Interpolant(ABC):
+    """The path `x_t = alpha(t) x_1 + beta(t) x_0` from noise x_0 (t=0) to data x_1 (t=1).
+
+    `alpha` rises from 0 to 1 and `beta` falls from 1 to 0; both must be given by formulas that
+    also hold one step outside of [0, 1], because the published discretisation shifts its times.
+    All coefficients map a tensor of times to a tensor of the same shape.
+
+    The notation is that of Domingo-Enrich et al., "Adjoint Matching" (arXiv 2409.08861).
+    """
+
+    @abstractmethod
+    def alpha(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Weight of the data."""
+
+    @abstractmethod
+    def beta(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Weight of the noise."""
+
+    @abstractmethod
+    def d_alpha(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Derivative of `alpha` in t."""
+
+    @abstractmethod
+    def d_beta(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Derivative of `beta` in t."""
+
+    def wronskian(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """`alpha' beta - alpha beta'`, positive: the determinant of (x_1, x_0) -> (v, x)."""
+        return self.d_alpha(t) * self.beta(t) - self.alpha(t) * self.d_beta(t)
+
+    def kappa(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """`alpha'/alpha`, the pull of the memoryless drift; infinite at t=0."""
+        return self.d_alpha(t) / self.alpha(t)
+
+    def eta(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """`beta (kappa beta - beta')`, half the memoryless diffusion; infinite at t=0, 0 at 1."""
+        # beta * wronskian / alpha is the same number, without inf - inf or inf * 0 at the ends.
+        return self.beta(t) * self.wronskian(t) / self.alpha(t)
+
+    def memoryless_noise(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """`g = sqrt(2 eta)`, the diffusion under which x_1 is independent of x_0."""
+        return torch.sqrt(2.0 * self.eta(t))
+
+    def interpolate(
+        self,
+        x0: Float[Tensor, "*shape"],
+        x1: Float[Tensor, "*shape"],
+        t: Float[Tensor, "*batch"],
+    ) -> Float[Tensor, "*shape"]:
+        """Point `x_t` on the path from noise `x0` to data `x1`.
+
+        Args:
+            x0: Noise, (*batch, *event).
+            x1: Data, (*batch, *event).
+            t: Times, (*batch); trailing axes are added until it has the axes of `x1`.
+
+        Returns:
+            (*batch, *event).
+        """
+        t = expand_time(t, x1)
+        return self.alpha(t) * x1 + self.beta(t) * x0
+
+    def velocity(
+        self,
+        x0: Float[Tensor, "*shape"],
+        x1: Float[Tensor, "*shape"],
+        t: Float[Tensor, "*batch"],
+    ) -> Float[Tensor, "*shape"]:
+        """Time derivative of `interpolate`, the regression target of flow matching."""
+        t = expand_time(t, x1)
+        return self.d_alpha(t) * x1 + self.d_beta(t) * x0
+
+
+@dataclass(frozen=True, slots=True)
+class LinearInterpolant(Interpolant):
+    """`alpha = t`, `beta = 1 - t`: straight paths (rectified flow, conditional OT)."""
+
+    def alpha(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """`t`."""
+        return t
+
+    def beta(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """`1 - t`."""
+        return 1.0 - t
+
+    def d_alpha(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """One."""
+        return torch.ones_like(t)
+
+    def d_beta(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Minus one."""
+        return -torch.ones_like(t)
+
+
+@dataclass(frozen=True, slots=True)
+class CosineInterpolant(Interpolant):
+    """`alpha = sin(pi t/2)`, `beta = cos(pi t/2)`: variance preserving, alpha^2 + beta^2 = 1.
+
+    The schedule of Nichol & Dhariwal (arXiv 2102.09672) without its offset, in flow time.
+    """
+
+    def alpha(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """`sin(pi t/2)`."""
+        return torch.sin(0.5 * math.pi * t)
+
+    def beta(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """`cos(pi t/2)`, as a sine so that it is exactly 0 at t=1 and never slightly negative."""
+        return torch.sin(0.5 * math.pi * (1.0 - t))
+
+    def d_alpha(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """`pi/2 cos(pi t/2)`."""
+        return 0.5 * math.pi * self.beta(t)
+
+    def d_beta(self, t: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """`-pi/2 sin(pi t/2)`."""
+        return -0.5 * math.pi * self.alpha(t)
+
+
+LINEAR = LinearInterpolant()

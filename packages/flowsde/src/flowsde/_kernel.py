@@ -1,0 +1,145 @@
+"""The interface of Gaussian transition kernels: one discretised memoryless SDE each."""
+
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor
+
+from flowsde._field import batch_shape
+
+Coefficients = tuple[float | Tensor, ...]
+"""One number per step; tensors of the event shape where the scale differs per dimension."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StepCoefficients:
+    """K numbers each, defining `z_{k+1} ~ N(decay_k z_k + gain_k v_k, noise_std_k^2 I)`.
+
+    Attributes:
+        times: Network time t_k of step k.
+        adjoint_times: Time at which the adjoint of step k evaluates the base velocity.
+        input_scales: `x_k = input_scale_k z_k` is what the network sees.
+        decays: Derivative of the mean in the state at fixed velocity.
+        gains: Derivative of the mean in the velocity.
+        stds: Diffusion of the step as it enters the path KL and the matching loss.
+        noise_stds: Standard deviation that is sampled; 0 where a step is taken without noise.
+    """
+
+    times: tuple[float, ...]
+    adjoint_times: tuple[float, ...]
+    input_scales: Coefficients
+    decays: Coefficients
+    gains: Coefficients
+    stds: Coefficients
+    noise_stds: Coefficients
+
+
+@dataclass(frozen=True, eq=False)
+class TransitionKernel:
+    """A discretised memoryless SDE as K Gaussian transitions, affine in state and velocity.
+
+    Sampling, step log-probability, path KL, lean adjoint and matching loss all follow from the
+    coefficients kept here, so a discretisation is defined by its constructor alone
+    (`MemorylessEuler`, `FollmerKernel`). Coefficients are Python numbers: nothing synchronises
+    with the host, and a compiled update sees constants.
+
+    States may live in other coordinates than the samples: `inputs` maps a state to the argument
+    of the network, the first state is the start noise itself and the last one is the sample.
+
+    Attributes:
+        steps: Number of transitions K.
+        event_ndim: Number of trailing axes that make up one sample.
+        control_offset: The regression of step k uses the adjoint `a_{k + control_offset}`.
+    """
+
+    steps: int
+    event_ndim: int = 1
+    control_offset: int = 0
+    coefficients: StepCoefficients = field(init=False, repr=False)
+
+    def _check_sizes(self) -> None:
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise ValueError(f"steps must be an integer of at least 1, got {self.steps!r}")
+        if not isinstance(self.event_ndim, int) or self.event_ndim < 0:
+            raise ValueError(f"event_ndim must be an integer >= 0, got {self.event_ndim!r}")
+        if self.control_offset not in (0, 1):
+            raise ValueError(f"control_offset must be 0 or 1, got {self.control_offset!r}")
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """Network times t_k, K of them."""
+        return self.coefficients.times
+
+    @property
+    def adjoint_times(self) -> tuple[float, ...]:
+        """Times at which the adjoint evaluates the base velocity, K of them."""
+        return self.coefficients.adjoint_times
+
+    @property
+    def gains(self) -> Coefficients:
+        """Derivative of `mean` in the velocity, per step."""
+        return self.coefficients.gains
+
+    @property
+    def stds(self) -> Coefficients:
+        """Diffusion scale of each step as used by path KL and matching loss."""
+        return self.coefficients.stds
+
+    @property
+    def noise_stds(self) -> Coefficients:
+        """Standard deviation of the noise that is sampled, per step."""
+        return self.coefficients.noise_stds
+
+    @property
+    def noisy_steps(self) -> int:
+        """Number of steps that are sampled with noise: K, or K-1 with a noise-free last step."""
+        last = self.noise_stds[-1]
+        return self.steps - 1 if isinstance(last, float) and last == 0.0 else self.steps
+
+    @property
+    def loss_scale(self) -> float:
+        """Factor of the matching loss: 1/h, so that it is a plain sum over steps as published."""
+        return float(self.steps)
+
+    def start(self, noise: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """First state of the chain from x_0 ~ N(0, I), (*batch, *event).
+
+        Raises:
+            ValueError: If `noise` has fewer than `event_ndim` axes or an integer dtype.
+        """
+        batch_shape(noise, self.event_ndim)
+        return noise
+
+    def inputs(self, state: Float[Tensor, "*shape"], k: int) -> Float[Tensor, "*shape"]:
+        """Network argument x_k of state k."""
+        scale = self.coefficients.input_scales[k]
+        return state if isinstance(scale, float) and scale == 1.0 else like(scale, state) * state
+
+    def mean(
+        self, state: Float[Tensor, "*shape"], velocity: Float[Tensor, "*shape"], k: int
+    ) -> Float[Tensor, "*shape"]:
+        """Mean of the transition k -> k+1, affine in the velocity at `inputs(state, k)`, t_k."""
+        decay, gain = self.coefficients.decays[k], self.coefficients.gains[k]
+        return like(decay, state) * state + like(gain, state) * velocity
+
+    def sampled_mean(
+        self, state: Float[Tensor, "*shape"], velocity: Float[Tensor, "*shape"], k: int
+    ) -> Float[Tensor, "*shape"]:
+        """Mean of the transition as it is sampled: `mean`, save on a noise-free last step."""
+        return self.mean(state, velocity, k)
+
+
+def like(coefficient: float | Tensor, x: Tensor) -> float | Tensor:
+    """The coefficient in the dtype of `x`.
+
+    Raises:
+        ValueError: If it is a tensor on another device than `x`.
+    """
+    if not isinstance(coefficient, Tensor):
+        return coefficient
+    if coefficient.device != x.device:
+        raise ValueError(
+            f"the kernel's scale is on {coefficient.device}, the samples are on {x.device}: "
+            "build the kernel with scale.to(device)"
+        )
+    return coefficient.to(x.dtype)
