@@ -1,0 +1,40 @@
+"""Errors that a person running an experiment can act on.
+
+`ValueError` says that an argument was wrong, `OSError` that the system refused; these say that
+something failed while the work was going on. `bench.cli` prints their text without a traceback.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BenchError",
+    "CheckpointError",
+    "FormatVersionError",
+    "MixedOriginError",
+    "ResultsError",
+    "RunLockedError",
+]
+
+
+class BenchError(RuntimeError):
+    """Something failed at run time; the text says what, where, and what to do about it."""
+
+
+class CheckpointError(BenchError):
+    """A checkpoint could not be written, or none of those that exist can be used."""
+
+
+class FormatVersionError(BenchError):
+    """A file was written in a format that this version does not read."""
+
+
+class ResultsError(BenchError):
+    """A result table is missing, unreadable or cannot be written."""
+
+
+class MixedOriginError(ResultsError):
+    """Rows that differ in data, simulator or protocol were about to be averaged."""
+
+
+class RunLockedError(BenchError):
+    """Another process is working on this run directory; the text names it."""

@@ -1,0 +1,57 @@
+"""Run directories: checkpoints, locks, atomic files, logs and provenance.
+
+Layout of a run directory:
+
+    run.json                                                settings, command, provenance, cells
+    lock                                                    held while a process works here
+    log.jsonl                                               one JSON object per line
+    pretrained/<key>/step-000000123/...                     checkpoints of the shared first stage
+    packs/<pack>/checkpoints/step-000000123/manifest.json   sums and plain data
+    packs/<pack>/checkpoints/step-000000123/tensors.safetensors
+    packs/<pack>/evaluations.parquet, training.parquet      see `bench.results`
+"""
+
+from __future__ import annotations
+
+from bench.storage._atomic import atomic_path, read_json, write_bytes, write_json
+from bench.storage._checkpoint import (
+    Checkpoint,
+    checkpoint_steps,
+    load_checkpoint,
+    save_checkpoint,
+)
+from bench.storage._locking import LockHolder, RunLock, lock_holder
+from bench.storage._log import JsonLinesHandler, log_to, read_log
+from bench.storage._provenance import (
+    collect_provenance,
+    environment_differences,
+    package_versions,
+    simulator_label,
+)
+from bench.storage._run import PlannedCell, RunRecord, read_run, run_directories, write_run
+
+__all__ = [
+    "Checkpoint",
+    "JsonLinesHandler",
+    "LockHolder",
+    "PlannedCell",
+    "RunLock",
+    "RunRecord",
+    "atomic_path",
+    "checkpoint_steps",
+    "collect_provenance",
+    "environment_differences",
+    "load_checkpoint",
+    "lock_holder",
+    "log_to",
+    "package_versions",
+    "read_json",
+    "read_log",
+    "read_run",
+    "run_directories",
+    "save_checkpoint",
+    "simulator_label",
+    "write_bytes",
+    "write_json",
+    "write_run",
+]

@@ -1,0 +1,104 @@
+"""`run.json`: what a run directory is about, readable by people and by every report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.errors import FormatVersionError, ResultsError
+from bench.storage._atomic import read_json, write_json
+
+__all__ = ["PlannedCell", "RunRecord", "read_run", "run_directories", "write_run"]
+
+RUN_NAME = "run.json"
+RUN_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCell:
+    """One run that is to be made, and where it ends.
+
+    Attributes:
+        final_steps: phase (`pretrain`, `offline`, `online`) to its last evaluated step.
+        pack: name of the pack that trains it, `packs/<pack>` in the run directory.
+        variant: what distinguishes it from the same agent elsewhere (a swept setting), or "".
+    """
+
+    suite: str
+    domain: str
+    task: str
+    agent: str
+    seed: int
+    final_steps: dict[str, int]
+    pack: str
+    variant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """Contents of `run.json`.
+
+    Attributes:
+        command: the command line that makes this run.
+        settings: every setting by name, as plain data.
+        provenance: as `bench.storage.collect_provenance`.
+        cells: the runs that are planned; reports count against them.
+        version: of this file's format.
+    """
+
+    command: list[str]
+    settings: dict[str, Any]
+    provenance: dict[str, Any]
+    cells: Sequence[PlannedCell] = field(default=())
+    version: int = RUN_VERSION
+
+
+def write_run(directory: Path, record: RunRecord) -> None:
+    """Writes `run.json` as a whole.
+
+    Raises:
+        OSError: the directory cannot be written.
+    """
+    write_json(directory / RUN_NAME, asdict(record))
+
+
+def read_run(directory: Path) -> RunRecord:
+    """Reads `run.json`.
+
+    Raises:
+        ResultsError: it is missing or damaged.
+        FormatVersionError: a newer format.
+    """
+    path = directory / RUN_NAME
+    try:
+        document = read_json(path)
+        if document["version"] > RUN_VERSION:
+            raise FormatVersionError(
+                f"{path} has format {document['version']}, this version reads up to {RUN_VERSION}; "
+                f"trqam-bench {document['provenance']['packages']['trqam-bench']} wrote it"
+            )
+        cells = [PlannedCell(**cell) for cell in document.pop("cells")]
+        return RunRecord(**document, cells=cells)
+    except FileNotFoundError as error:
+        raise ResultsError(f"{directory} is no run directory: it has no {RUN_NAME}") from error
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        raise ResultsError(f"{path} cannot be used: {error!r}") from error
+
+
+def run_directories(places: Sequence[Path]) -> list[Path]:
+    """Run directories at or below `places`, sorted, each once.
+
+    Raises:
+        ResultsError: a place does not exist, or none holds a run.
+    """
+    found: set[Path] = set()
+    for place in places:
+        if not place.is_dir():
+            raise ResultsError(f"{place} is not a directory; give run directories or their parent")
+        found.update(path.parent for path in place.rglob(RUN_NAME))
+    if not found:
+        listed = ", ".join(str(place) for place in places)
+        raise ResultsError(f"no run (a directory with {RUN_NAME}) in {listed}")
+    return sorted(found)
