@@ -244,7 +244,7 @@ def _prune(directory: Path, step: int, keep: int) -> None:
     # this run gets there, and must not push good checkpoints out.
     present = [path for path in _candidates(directory) if _step_of(path) <= step]
     whole = [path for path in present if path.suffix != ".replaced"]
-    doomed = [path for path in present if path.suffix == ".replaced"] + whole[keep:]
+    doomed = [path for path in present if path.suffix == ".replaced"] + whole[keep:][::-1]
     for path in doomed:
         # Renamed first, so that nobody who reads meanwhile sees half a checkpoint.
         hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
