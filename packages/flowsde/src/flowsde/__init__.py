@@ -6,27 +6,40 @@ field is any callable `(x, t) -> v`.
 
 from flowsde._field import VelocityField, along_path
 from flowsde._flow_matching import flow_matching_loss
+from flowsde._follmer import FollmerKernel
 from flowsde._interpolant import CosineInterpolant, Interpolant, LinearInterpolant
-from flowsde._kernel import StepCoefficients, TransitionKernel
+from flowsde._kernel import Coefficients, StepCoefficients, TransitionKernel
+from flowsde._likelihood import Divergence, OdeDensity, ode_log_prob, ode_sample_log_prob
 from flowsde._memoryless_euler import MemorylessEuler
 from flowsde._ode import OdeMethod, ode_sample
 from flowsde._path import Path, path_times, sample_path, step_log_prob, velocities_along
+from flowsde._prediction import Prediction, from_velocity, to_velocity, velocity_field
 
 __all__ = [
+    "Coefficients",
     "CosineInterpolant",
+    "Divergence",
+    "FollmerKernel",
     "Interpolant",
     "LinearInterpolant",
     "MemorylessEuler",
+    "OdeDensity",
     "OdeMethod",
     "Path",
+    "Prediction",
     "StepCoefficients",
     "TransitionKernel",
     "VelocityField",
     "along_path",
     "flow_matching_loss",
+    "from_velocity",
+    "ode_log_prob",
     "ode_sample",
+    "ode_sample_log_prob",
     "path_times",
     "sample_path",
     "step_log_prob",
+    "to_velocity",
     "velocities_along",
+    "velocity_field",
 ]

@@ -54,6 +54,23 @@ class Interpolant(ABC):
         """`g = sqrt(2 eta)`, the diffusion under which x_1 is independent of x_0."""
         return torch.sqrt(2.0 * self.eta(t))
 
+    def time_of_ratio(self, ratio: float) -> float:
+        """Time in [0, 1] at which `alpha/beta` has the given value; bisection to float64 precision.
+
+        Raises:
+            ValueError: If the ratio is negative or not a number.
+        """
+        if not ratio >= 0.0:
+            raise ValueError(f"alpha/beta is never negative, got {ratio}")
+        low, high = 0.0, 1.0
+        while low < (middle := 0.5 * (low + high)) < high:
+            t = torch.tensor(middle, dtype=torch.float64, device="cpu")
+            if float(self.alpha(t)) < ratio * float(self.beta(t)):
+                low = middle
+            else:
+                high = middle
+        return high if ratio > 0.0 else 0.0
+
     def interpolate(
         self,
         x0: Float[Tensor, "*shape"],

@@ -1,0 +1,131 @@
+"""Conversions between what networks predict: velocity, data, noise or score."""
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+from jaxtyping import Float
+from torch import Tensor
+
+from flowsde._field import VelocityField, expand_time
+from flowsde._interpolant import LINEAR, Interpolant
+
+Prediction: TypeAlias = Literal["velocity", "data", "noise", "score"]
+_PREDICTIONS = ("velocity", "data", "noise", "score")
+
+
+def from_velocity(
+    prediction: Prediction,
+    velocity: Float[Tensor, "*shape"],
+    x: Float[Tensor, "*shape"],
+    t: Float[Tensor, "*batch"],
+    interpolant: Interpolant = LINEAR,
+    *,
+    floor: float = 1e-4,
+) -> Float[Tensor, "*shape"]:
+    """Data, noise or score prediction that a velocity at (x, t) stands for.
+
+    From `x = alpha x1 + beta x0` and `v = alpha' x1 + beta' x0`: `x1 = (beta v - beta' x)/w`,
+    `x0 = (alpha' x - alpha v)/w` with the Wronskian w, and the score of the marginal at t is
+    `-x0/beta`. Data and noise are regular on all of [0, 1]; the score is not at t=1.
+
+    Args:
+        prediction: What to return: "velocity", "data", "noise" or "score".
+        velocity: Velocity at x and t, (*batch, *event).
+        x: Point on the path, (*batch, *event).
+        t: Times, (*batch).
+        interpolant: The schedule.
+        floor: Smallest `beta` that is divided by, so that the score stays finite at t=1.
+
+    Returns:
+        (*batch, *event).
+
+    Raises:
+        ValueError: For an unknown kind of prediction.
+    """
+    _check(prediction)
+    t = expand_time(t, x)
+    if prediction == "velocity":
+        return velocity
+    if prediction == "data":
+        beta, d_beta = interpolant.beta(t), interpolant.d_beta(t)
+        return (beta * velocity - d_beta * x) / interpolant.wronskian(t)
+    alpha, d_alpha = interpolant.alpha(t), interpolant.d_alpha(t)
+    noise = (d_alpha * x - alpha * velocity) / interpolant.wronskian(t)
+    return noise if prediction == "noise" else -noise / interpolant.beta(t).clamp(min=floor)
+
+
+def to_velocity(
+    prediction: Prediction,
+    output: Float[Tensor, "*shape"],
+    x: Float[Tensor, "*shape"],
+    t: Float[Tensor, "*batch"],
+    interpolant: Interpolant = LINEAR,
+    *,
+    floor: float = 1e-4,
+) -> Float[Tensor, "*shape"]:
+    """Velocity that a data, noise or score prediction at (x, t) stands for.
+
+    The inverse of `from_velocity`. A noise or score prediction says nothing about the data at
+    t=0, and a data prediction nothing about the noise at t=1: there the weight that is divided by
+    is floored, which keeps the result finite but cannot restore what the prediction lacks.
+
+    Args:
+        prediction: What `output` is: "velocity", "data", "noise" or "score".
+        output: The network's output at x and t, (*batch, *event).
+        x: Point on the path, (*batch, *event).
+        t: Times, (*batch).
+        interpolant: The schedule.
+        floor: Smallest `alpha` or `beta` that is divided by.
+
+    Returns:
+        (*batch, *event).
+
+    Raises:
+        ValueError: For an unknown kind of prediction.
+    """
+    _check(prediction)
+    t = expand_time(t, x)
+    if prediction == "velocity":
+        return output
+    alpha, beta = interpolant.alpha(t), interpolant.beta(t)
+    if prediction == "data":
+        data = output
+        noise = (x - alpha * data) / beta.clamp(min=floor)
+    else:
+        noise = output if prediction == "noise" else -beta * output
+        data = (x - beta * noise) / alpha.clamp(min=floor)
+    return interpolant.d_alpha(t) * data + interpolant.d_beta(t) * noise
+
+
+def velocity_field(
+    model: Callable[[Tensor, Tensor], Tensor],
+    prediction: Prediction,
+    interpolant: Interpolant = LINEAR,
+    *,
+    floor: float = 1e-4,
+) -> VelocityField:
+    """The velocity field of a model that predicts data, noise or score.
+
+    Args:
+        model: Callable `(x, t) -> prediction` in flow time (t=0 noise, t=1 data).
+        prediction: What it predicts.
+        interpolant: The schedule it was trained with.
+        floor: See `to_velocity`.
+
+    Returns:
+        A velocity field `(x, t) -> v`.
+
+    Raises:
+        ValueError: For an unknown kind of prediction.
+    """
+    _check(prediction)
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        return to_velocity(prediction, model(x, t), x, t, interpolant, floor=floor)
+
+    return velocity
+
+
+def _check(prediction: str) -> None:
+    if prediction not in _PREDICTIONS:
+        raise ValueError(f"unknown prediction {prediction!r}; expected one of {_PREDICTIONS}")
