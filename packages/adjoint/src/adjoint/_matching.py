@@ -1,0 +1,90 @@
+"""The adjoint-matching regression."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from flowsde import TransitionKernel, along_path
+
+
+def matching_loss(
+    kernel: TransitionKernel,
+    fine: Float[Tensor, "steps *shape"],
+    base: Float[Tensor, "steps *shape"],
+    adjoints: Float[Tensor, "points *shape"],
+    lam: float | Float[Tensor, "*broadcastable"] = 1.0,
+    *,
+    steps: Sequence[int] | Int[Tensor, "steps"] | None = None,
+) -> Float[Tensor, "*batch"]:
+    """Squared distance of the control from minus the adjoint, summed over time and event axes.
+
+    `loss_scale * sum_k || sqrt(lam) gain_k/std_k (fine_k - base_k) + std_k/sqrt(lam) a_k ||^2`. For
+    `MemorylessEuler` that is the published `sum_k || 2/sigma_k dv_k + sigma_k a_k ||^2` with
+    `sigma_k = g_k / sqrt(lam)` (TRQAM, arXiv 2605.27079). It is minimised by `dv = -(std^2/gain)
+    a/lam`, whose fixed point is the policy tilted by exp(reward/lam). QAM (arXiv 2601.14234) is the
+    same with lam = 1 and a(1) scaled by its inverse temperature tau; its loss is TRQAM's divided by
+    lam at tau = 1/lam. Gradient flows into `fine` only.
+
+    With `steps`, only these time steps enter and the sum is multiplied by K/len(steps): for steps
+    drawn uniformly, with or without replacement, value and gradient are unbiased estimates of the
+    full loss. Use it where evaluating the fine-tuned network at all K steps does not fit.
+
+    Args:
+        kernel: The kernel that made the path.
+        fine: Velocities of the fine-tuned field along the path, (K, *batch, *event); with `steps`,
+            only those of the chosen steps, in that order.
+        base: Velocities of the base field at the same points.
+        adjoints: `a_0 .. a_K` of `lean_adjoint`, (K+1, *batch, *event), also with `steps`.
+        lam: Trust-region parameter, positive; a number or a tensor that broadcasts to *batch,
+            for instance (R, 1) for one value per replica.
+        steps: Indices of the chosen time steps, or None for all.
+
+    Returns:
+        (*batch,), in units of lam * nats per K steps of unit time.
+
+    Raises:
+        ValueError: If shapes do not fit, `lam` is a number that is not positive, or `steps` is
+            empty or out of range.
+    """
+    if not isinstance(lam, Tensor) and not lam > 0.0:
+        raise ValueError(f"lam must be positive, got {lam}")
+    chosen = _chosen_steps(kernel, steps)
+    count = kernel.steps if chosen is None else len(chosen)
+    expected = (count, *adjoints.shape[1:])
+    if len(adjoints) != kernel.steps + 1 or fine.shape != expected or base.shape != expected:
+        raise ValueError(
+            f"fine {tuple(fine.shape)}, base {tuple(base.shape)} and adjoints "
+            f"{tuple(adjoints.shape)} do not fit together: expected ({count}, *batch, *event) "
+            f"twice and ({kernel.steps + 1}, *batch, *event)"
+        )
+    first = kernel.control_offset
+    a = adjoints.detach()[first : first + kernel.steps]
+    gains, stds = along_path(kernel.gains, a), along_path(kernel.stds, a)
+    if chosen is not None:
+        index = torch.as_tensor(chosen, device=a.device)
+        a, gains, stds = a[index], gains[index], stds[index]
+    root = lam**0.5 if not isinstance(lam, Tensor) else _over_event(lam.detach(), kernel).sqrt()
+    residual = root * (gains / stds) * (fine - base.detach()) + (stds / root) * a
+    event_axes = tuple(range(-kernel.event_ndim, 0))
+    scale = kernel.loss_scale * kernel.steps / count
+    return scale * residual.square().sum((0, *event_axes))
+
+
+def _chosen_steps(
+    kernel: TransitionKernel, steps: Sequence[int] | Tensor | None
+) -> Sequence[int] | Tensor | None:
+    if steps is None:
+        return None
+    if len(steps) == 0:
+        raise ValueError("steps is empty; give at least one time step, or None for all")
+    # A tensor's values are not looked at: that would wait for the device. Indexing checks them.
+    if not isinstance(steps, Tensor) and not all(0 <= k < kernel.steps for k in steps):
+        raise ValueError(f"steps must be indices in 0..{kernel.steps - 1}, got {list(steps)}")
+    return steps
+
+
+def _over_event(lam: Tensor, kernel: TransitionKernel) -> Tensor:
+    """Append one axis of size one per event axis."""
+    return lam.reshape(lam.shape + (1,) * kernel.event_ndim)

@@ -1,0 +1,45 @@
+"""Gradient of the reward at the end of a path."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def terminal_gradient(
+    value: Callable[[Tensor], Tensor],
+    x: Float[Tensor, "*shape"],
+    clip: tuple[float, float] | None = None,
+) -> Float[Tensor, "*shape"]:
+    """Gradient of `sum value(clip(x))` in x; the terminal adjoint is `a(1) = -` this.
+
+    With `clip`, components of x outside the bounds get gradient zero: the reward cannot push a
+    sample further out of the box in which it is used (actions are clipped before they are
+    executed), but nor does it pull it back. QAM and TRQAM clip actions to (-1, 1).
+
+    Args:
+        value: Reward, (*batch, *event) -> (*batch) or anything whose sum is the total reward, with
+            no term that mixes samples.
+        x: End of a path, (*batch, *event).
+        clip: Bounds (low, high) of the box, or None.
+
+    Returns:
+        (*batch, *event), detached.
+
+    Raises:
+        ValueError: If `clip` is no interval or the value cannot be differentiated in x.
+    """
+    if clip is not None and not clip[0] < clip[1]:
+        raise ValueError(f"clip must be (low, high) with low < high, got {clip}")
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        # clamp's own derivative is 1 on the bounds and 0 outside, as in the published code.
+        total = value(x if clip is None else x.clamp(*clip)).sum()
+        if not total.requires_grad:
+            raise ValueError(
+                "the value cannot be differentiated in x: it was detached or evaluated under "
+                "torch.no_grad"
+            )
+        (gradient,) = torch.autograd.grad(total, x)
+    return gradient
