@@ -1,0 +1,250 @@
+"""Datasets made by OGBench's scripted policies, in parallel processes and resumable."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from bench.data._names import DatasetName
+from bench.data._parts import FilePlan, Part, plan_files, roll_part
+from bench.data._recipes import Recipe, recipe_for
+from bench.data._record import DataRecord, FileRecord, simulator_versions
+
+Progress = Callable[[int, int], None]
+"""Called with the transitions done and the transitions in all."""
+
+
+def generate(
+    dataset: str,
+    data_dir: Path,
+    *,
+    seed: int = 0,
+    transitions: int | None = None,
+    processes: int | None = None,
+    overwrite: bool = False,
+    recipe: Recipe | None = None,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Make a dataset by its published recipe, in OGBench's file layout.
+
+    Episode e of a split depends on (seed, split, e) alone: the number of processes, interruptions
+    and the size of the dataset change nothing in it. Finished parts stay on disk, so the same call
+    continues an interrupted one. A call for data that exist does nothing.
+
+    With more than one process, call this from a script's `if __name__ == "__main__":` block: the
+    processes are started afresh ("spawn") and import the main module.
+
+    Args:
+        dataset: name, e.g. `cube-double-play-v0` or `pointmaze-medium-navigate-100k-v0`.
+        data_dir: folder of the data files.
+        seed: seed of all episodes.
+        transitions: training transitions, rounded up to whole episodes; by default those the name
+            states, or the published number. A tenth as many episodes (at least one) validate.
+        processes: parallel processes, by default one for each core; 1 works in this process.
+        overwrite: replace files that exist and differ in recipe, seed, size or origin.
+        recipe: another recipe than the published one.
+        progress: called at the start and after every few episodes.
+
+    Returns:
+        The training files.
+
+    Raises:
+        ValueError: for a dataset that no recipe makes, impossible sizes, or files that exist and
+            are not what was asked for.
+        OSError: if a file cannot be written, a process dies, or another process is at it.
+    """
+    name = DatasetName.parse(dataset)
+    recipe = recipe_for(name) if recipe is None else recipe
+    processes = _cores() if processes is None else processes
+    _check_settings(seed=(seed, 0), processes=(processes, 1), transitions=(transitions, 1))
+
+    settings = {"seed": seed, **asdict(recipe)}
+    settings = json.loads(json.dumps(settings))  # As a record read back has it: lists, no tuples.
+    versions = simulator_versions()
+    # The folder carries the settings in its name: parts made by other settings are never mixed in.
+    key = hashlib.sha256(json.dumps([settings, versions]).encode()).hexdigest()[:12]
+    parts_dir = data_dir / f".{name}.{key}.parts"
+    plans = plan_files(name, recipe, data_dir, parts_dir, transitions)
+    training = [plan.path for plan in plans if plan.split == "train"]
+    if not overwrite and _already_made(name, data_dir, plans, settings):
+        return training
+
+    parts_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(parts_dir / "lock", timeout=0):
+            files = _fill(plans, name.environment_id, recipe, seed, processes, progress)
+            record = DataRecord(str(name), "generated", "", settings, versions, files)
+            record.write(name.record_file(data_dir))
+            shutil.rmtree(parts_dir)
+    except Timeout as error:
+        raise BlockingIOError(
+            errno.EWOULDBLOCK, f"another process is generating '{name}'", str(parts_dir)
+        ) from error
+    return training
+
+
+def _check_settings(**bounds: tuple[int | None, int]) -> None:
+    for setting, (value, least) in bounds.items():
+        if value is not None and value < least:
+            raise ValueError(f"{setting} is {value}; expected {least} or more")
+
+
+def _already_made(
+    name: DatasetName, data_dir: Path, plans: Sequence[FilePlan], settings: dict[str, Any]
+) -> bool:
+    """Whether the files are there and are those asked for.
+
+    Raises:
+        ValueError: if files are there that are something else.
+    """
+    record = DataRecord.read(name.record_file(data_dir))
+    present = [plan for plan in plans if plan.path.exists() and not plan.receipt.exists()]
+    if not present:
+        return False
+    if record is not None and record.source == "generated" and record.recipe == settings:
+        sizes = {file: entry.episodes for file, entry in record.files.items()}
+        if len(present) == len(plans) and sizes == {p.path.name: p.episodes for p in plans}:
+            return True
+    found = "nothing is recorded of their origin" if record is None else f"they are {record.source}"
+    raise ValueError(
+        f"{present[0].path} exists, and is not what was asked for ({found}, with other settings, "
+        "size or files): ask to overwrite it, or use another data directory"
+    )
+
+
+def _fill(
+    plans: Sequence[FilePlan],
+    environment_id: str,
+    recipe: Recipe,
+    seed: int,
+    processes: int,
+    progress: Progress | None,
+) -> dict[str, FileRecord]:
+    """Make what is missing of every file; their records by file name."""
+    files, missing = {}, {}
+    jobs: list[tuple[FilePlan, Part]] = []
+    for plan in plans:
+        if plan.receipt.exists() and plan.path.exists():
+            files[plan.path.name] = FileRecord.read(plan.receipt)
+            continue
+        rest = [part for part in plan.parts if not part.path.exists()]
+        missing[plan] = len(rest)
+        jobs += [(plan, part) for part in rest]
+        if not rest:
+            files[plan.path.name] = plan.assemble()
+    per_episode = recipe.rows - 1
+    total = per_episode * sum(plan.episodes for plan in plans)
+    done = total - per_episode * sum(part.episodes for _, part in jobs)
+    if progress is not None:
+        progress(done, total)
+    with _finished(jobs, environment_id, recipe, seed, processes) as finished:
+        for plan, part in finished:
+            done += per_episode * part.episodes
+            missing[plan] -= 1
+            if missing[plan] == 0:
+                files[plan.path.name] = plan.assemble()
+            if progress is not None:
+                progress(done, total)
+    return {plan.path.name: files[plan.path.name] for plan in plans}
+
+
+@contextmanager
+def _finished(
+    jobs: Sequence[tuple[FilePlan, Part]],
+    environment_id: str,
+    recipe: Recipe,
+    seed: int,
+    processes: int,
+) -> Iterator[Iterator[tuple[FilePlan, Part]]]:
+    """The jobs, each as soon as it is done, worked on by the given number of processes."""
+    if processes == 1 or len(jobs) <= 1:
+        yield _in_this_process(jobs, environment_id, recipe, seed)
+        return
+    # One core each: MuJoCo and NumPy must not start threads of their own, nor look for a display.
+    with _environment_variables(OMP_NUM_THREADS="1", MUJOCO_GL="disabled"):
+        pool = ProcessPoolExecutor(
+            min(processes, len(jobs)), get_context("spawn"), initializer=_start_worker
+        )
+        try:
+            yield _in_pool(pool, jobs, 2 * processes, environment_id, recipe, seed)
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                errno.ECHILD, "a generating process died (out of memory?); run this again to go on"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _in_this_process(
+    jobs: Sequence[tuple[FilePlan, Part]], environment_id: str, recipe: Recipe, seed: int
+) -> Iterator[tuple[FilePlan, Part]]:
+    for plan, part in jobs:
+        roll_part(environment_id, recipe, seed, part)
+        yield plan, part
+
+
+def _in_pool(
+    pool: ProcessPoolExecutor,
+    jobs: Sequence[tuple[FilePlan, Part]],
+    ahead: int,
+    environment_id: str,
+    recipe: Recipe,
+    seed: int,
+) -> Iterator[tuple[FilePlan, Part]]:
+    """Keep `ahead` jobs queued, so that an interruption has little to wait for."""
+    queued: dict[Future[None], tuple[FilePlan, Part]] = {}
+    waiting = iter(jobs)
+    while True:
+        for job in waiting:
+            queued[pool.submit(roll_part, environment_id, recipe, seed, job[1])] = job
+            if len(queued) >= ahead:
+                break
+        if not queued:
+            return
+        for future in wait(queued, return_when=FIRST_COMPLETED).done:
+            future.result()
+            yield queued.pop(future)
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, and end with it however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+@contextmanager
+def _environment_variables(**values: str) -> Iterator[None]:
+    previous = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in previous.items():
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

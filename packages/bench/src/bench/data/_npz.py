@@ -1,0 +1,185 @@
+"""NumPy archives written piece by piece and read by memory mapping.
+
+OGBench's files are `.npz` archives. Stored (not deflated) members can be mapped into memory, so
+that a file larger than memory is read where it lies, and `numpy.load` reads them unchanged.
+Members written here begin at multiples of 64 bytes, hence mapped arrays are aligned.
+"""
+
+import hashlib
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped
+
+from bench.data._errors import DataDamaged
+
+Array = Shaped[np.ndarray, "..."]
+Spec = tuple[np.dtype, tuple[int, ...]]
+"""Type and shape of an array that is written piece by piece."""
+
+_ALIGNMENT = 64
+_LOCAL_HEADER, _ZIP64_EXTRA = 30, 20  # Bytes, by the ZIP application note 6.3, 4.3.7 and 4.5.3.
+_PADDING_ID = 0xD935  # The extra-field id that Android's zipalign uses for padding.
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place once the block has ended well.
+
+    The file is flushed to the disk before it is renamed, and removed if the block raises: `path`
+    is either as before or complete.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_npz(
+    path: Path, specs: Mapping[str, Spec], pieces: Callable[[str], Iterable[Array]]
+) -> str:
+    """Write an archive whose arrays come in pieces along their first axis.
+
+    Args:
+        path: the file; replaced only when complete.
+        specs: type and shape of each array, in the order of the file.
+        pieces: the consecutive pieces of the array of that name.
+
+    Returns:
+        The fingerprint of the contents, see `fingerprint`.
+    """
+    digests: dict[str, bytes] = {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for key, (dtype, shape) in specs.items():
+            digest, rows = hashlib.sha256(), 0
+            with archive.open(_aligned_member(archive, f"{key}.npy"), "w", force_zip64=True) as out:
+                header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(out, header)
+                for piece in pieces(key):
+                    data = np.ascontiguousarray(piece, dtype=dtype)
+                    assert data.shape[1:] == shape[1:], (key, data.shape, shape)
+                    rows += len(data)
+                    digest.update(data.data.cast("B") if data.size else b"")
+                    out.write(data.data.cast("B") if data.size else b"")
+            assert rows == shape[0], (key, rows, shape)
+            digests[key] = digest.digest()
+    return _combine(specs, digests)
+
+
+def fingerprint(arrays: Mapping[str, Array]) -> str:
+    """SHA-256 of names, types, shapes and contents, whatever the file they lie in.
+
+    Compression, order and time stamps of an archive do not matter, so a published file and the
+    same arrays written here have one fingerprint.
+    """
+    specs = {key: (array.dtype, array.shape) for key, array in arrays.items()}
+    digests = {
+        key: hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).digest()
+        for key, array in arrays.items()
+    }
+    return _combine(specs, digests)
+
+
+def _combine(specs: Mapping[str, Spec], digests: Mapping[str, bytes]) -> str:
+    total = hashlib.sha256()
+    for key in sorted(specs):
+        dtype, shape = specs[key]
+        total.update(f"{key}|{dtype.str}|{shape}|".encode() + digests[key])
+    return total.hexdigest()
+
+
+def _aligned_member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    """A member whose data will begin at a multiple of 64 bytes, with a fixed time stamp."""
+    member = zipfile.ZipInfo(name)
+    assert archive.fp is not None
+    begin = archive.fp.tell() + _LOCAL_HEADER + len(name) + _ZIP64_EXTRA
+    padding = -(begin + 4) % _ALIGNMENT
+    member.extra = struct.pack("<HH", _PADDING_ID, padding) + bytes(padding)
+    return member
+
+
+def read_npz(
+    path: Path, keys: Iterable[str] | None = None, *, mapped: bool = True
+) -> dict[str, Array]:
+    """Read arrays of an archive, by memory mapping where they are stored uncompressed.
+
+    Args:
+        path: the file.
+        keys: the arrays to read, all by default.
+        mapped: whether to map rather than read what can be mapped. Reading verifies the
+            archive's checksums, mapping does not.
+
+    Raises:
+        DataDamaged: if the file is no complete archive of plain arrays, or lacks a key.
+        OSError: if it cannot be opened.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {
+                member.filename.removesuffix(".npy"): member for member in archive.infolist()
+            }
+            wanted = list(members) if keys is None else list(keys)
+            absent = [key for key in wanted if key not in members]
+            if absent:
+                raise DataDamaged(
+                    f"{path}: no array '{absent[0]}' in it (it holds {', '.join(members)})"
+                )
+            arrays = {}
+            for key in wanted:
+                stored = members[key].compress_type == zipfile.ZIP_STORED
+                if mapped and stored:
+                    arrays[key] = _map(path, archive, members[key])
+                else:
+                    with archive.open(members[key]) as file:
+                        arrays[key] = np.lib.format.read_array(file, allow_pickle=False)
+            return arrays
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
+        if isinstance(error, DataDamaged):
+            raise
+        raise DataDamaged(f"{path}: {_diagnosis(path)} ({error})") from error
+
+
+def _map(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
+    assert archive.fp is not None
+    archive.fp.seek(member.header_offset)
+    header = archive.fp.read(_LOCAL_HEADER)
+    name_length, extra_length = struct.unpack("<HH", header[26:30])
+    archive.fp.seek(name_length + extra_length, os.SEEK_CUR)
+    version = np.lib.format.read_magic(archive.fp)
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    shape, fortran, dtype = read(archive.fp)
+    if dtype.hasobject:
+        raise DataDamaged(f"{path}: array '{member.filename}' holds Python objects")
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    order = "F" if fortran else "C"
+    offset = archive.fp.tell()
+    return np.memmap(path, dtype, mode="r", offset=offset, shape=shape, order=order)  # type: ignore[call-overload,no-any-return]
+
+
+def _diagnosis(path: Path) -> str:
+    """What a file that is no readable archive most likely is."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        return "the file is empty"
+    if head.lstrip()[:1] == b"<":
+        return "this is a web page, not data (a login or error page saved under the data's name?)"
+    if head[:2] == b"PK":
+        return "a truncated or damaged archive"
+    return "not a NumPy archive"

@@ -1,0 +1,96 @@
+"""The JSON beside a dataset that says where its data come from."""
+
+import importlib.metadata
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.data._errors import DataDamaged
+from bench.data._npz import replacing
+
+Source = Literal["downloaded", "generated", "imported", "unknown"]
+
+FORMAT = 1
+
+
+def simulator_versions() -> dict[str, str]:
+    """Versions of the packages that decide what a simulation gives."""
+    packages = ("mujoco", "dm_control", "ogbench", "gymnasium", "numpy")
+    return {name: importlib.metadata.version(name) for name in packages}
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """What is known of one file.
+
+    Attributes:
+        bytes: its length.
+        rows: rows of its arrays.
+        episodes: episodes in it.
+        fingerprint: SHA-256 of its contents (`fingerprint`), independent of compression.
+    """
+
+    bytes: int
+    rows: int
+    episodes: int
+    fingerprint: str
+
+    def write(self, path: Path) -> None:
+        """Write the record of this file alone as JSON."""
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> "FileRecord":
+        """Read what `write` wrote."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True, slots=True)
+class DataRecord:
+    """Provenance of a dataset, `<dataset>.json` in the data directory.
+
+    Attributes:
+        dataset: its name.
+        source: `downloaded`, `generated`, `imported`, or `unknown` for files found on disk.
+        origin: the address, or the path of what was imported; empty for generated data.
+        recipe: settings of the generation; empty otherwise.
+        versions: of the simulator when the data were generated; empty otherwise.
+        files: by file name, training and validation.
+    """
+
+    dataset: str
+    source: Source
+    origin: str = ""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    files: dict[str, FileRecord] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Write the record as JSON, replacing an older one at once."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            text = json.dumps({"format": FORMAT, **asdict(self)}, indent=2)
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> "DataRecord | None":
+        """Read a record; None if there is none.
+
+        Raises:
+            DataDamaged: if the file is no such record or was written by a later version.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise DataDamaged(f"{path}: not a JSON record ({error})") from error
+        try:
+            if content.pop("format") != FORMAT:
+                raise DataDamaged(f"{path}: written by a later version of bench")
+            files = {name: FileRecord(**entry) for name, entry in content.pop("files").items()}
+            return cls(files=files, **content)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataDamaged(f"{path}: not a record of a dataset ({error!r})") from error

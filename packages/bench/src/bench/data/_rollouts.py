@@ -1,0 +1,223 @@
+"""One episode of a recipe, a function of (seed, split, episode) alone.
+
+OGBench draws from three sources: NumPy's global generator (oracles, mazes), the environment's own
+generator and, in mazes, the action space's. All are seeded anew for every episode, so that an
+episode does not depend on which process rolls it out, nor on the episodes before it.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gymnasium
+import numpy as np
+from jaxtyping import Shaped
+
+from bench.data._recipes import Recipe
+
+Episode = dict[str, Shaped[np.ndarray, "rows ..."]]
+"""Arrays of one episode by OGBench's key; equal numbers of rows."""
+
+DTYPES = {"terminals": np.dtype(bool), "button_states": np.dtype(np.int64)}
+"""Types of the arrays in a file that are not float32."""
+
+SPLITS = ("train", "val")
+_MAX_ATTEMPTS = 100
+
+
+def roll_out(environment_id: str, recipe: Recipe) -> "Rollout":
+    """Make the environment and the scripted policy of a recipe.
+
+    Args:
+        environment_id: e.g. `cube-double-v0`.
+        recipe: its recipe.
+
+    Returns:
+        An object whose `episode(seed, split, number)` gives one episode's arrays.
+    """
+    if recipe.collector == "maze":
+        return _MazeRollout(environment_id, recipe)
+    return _ManipulationRollout(environment_id, recipe)
+
+
+class Rollout:
+    """The bookkeeping that the collectors share: seeding, repeats and array types."""
+
+    def __init__(self, environment: Any, recipe: Recipe) -> None:
+        self.environment = environment
+        self.recipe = recipe
+
+    def episode(self, seed: int, split: str, number: int) -> Episode:
+        """Roll out one episode.
+
+        Args:
+            seed: seed of the dataset.
+            split: `train` or `val`.
+            number: index of the episode in its split.
+
+        Returns:
+            observations (rows, O), actions (rows, A), terminals (rows,), qpos, qvel and, where
+            there are buttons, button_states. Row i holds the state before action i; the last row
+            is the final state, marked terminal.
+        """
+        for attempt in range(_MAX_ATTEMPTS):
+            key = (SPLITS.index(split), number, attempt)
+            words = np.random.SeedSequence(seed, spawn_key=key).generate_state(2)
+            with _global_generator(int(words[0])):
+                columns = self._collect(int(words[1]))
+            episode = {
+                key: np.asarray(rows, dtype=DTYPES.get(key, np.dtype(np.float32)))
+                for key, rows in columns.items()
+            }
+            if self._acceptable(episode):
+                return episode
+        raise RuntimeError(f"no acceptable {split} episode {number} in {_MAX_ATTEMPTS} attempts")
+
+    def _collect(self, seed: int) -> dict[str, list[Any]]:
+        raise NotImplementedError
+
+    def _acceptable(self, episode: Episode) -> bool:
+        return True
+
+
+class _ManipulationRollout(Rollout):
+    """OGBench's plan oracles, one random target after the other ("play")."""
+
+    def __init__(self, environment_id: str, recipe: Recipe) -> None:
+        import ogbench.manipspace  # noqa: F401 (registers the environments)
+        from ogbench.manipspace.oracles.plan.button_plan import ButtonPlanOracle
+        from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle
+        from ogbench.manipspace.oracles.plan.drawer_plan import DrawerPlanOracle
+        from ogbench.manipspace.oracles.plan.window_plan import WindowPlanOracle
+
+        environment = gymnasium.make(
+            environment_id,
+            disable_env_checker=True,
+            terminate_at_goal=False,
+            mode="data_collection",
+        ).unwrapped
+        super().__init__(environment, recipe)
+        family = environment_id.split("-")[0]
+        self._family = family
+        plan = {"env": environment, "noise": recipe.noise, "noise_smoothing": 0.5}
+        # A puzzle has nothing to grasp: its arm keeps the gripper shut throughout.
+        self._oracles = {
+            "cube": CubePlanOracle(**plan),
+            "button": ButtonPlanOracle(gripper_always_closed=family == "puzzle", **plan),
+            "drawer": DrawerPlanOracle(**plan),
+            "window": WindowPlanOracle(**plan),
+        }
+
+    def _collect(self, seed: int) -> dict[str, list[Any]]:
+        environment = self.environment
+        observation, info = environment.reset(seed=seed)
+        p_stack = np.random.uniform(*self.recipe.stacking)  # noqa: NPY002 (seeded just before)
+        oracle = self._oracles[info["privileged/target_task"]]
+        oracle.reset(observation, info)
+
+        keys = ["observations", "actions", "terminals", "qpos", "qvel"]
+        keys += ["button_states"] if "button_states" in info else []
+        columns: dict[str, list[Any]] = {key: [] for key in keys}
+        for row in range(self.recipe.rows):
+            action = np.clip(oracle.select_action(observation, info), -1.0, 1.0)
+            columns["observations"].append(observation)
+            observation, _, _, _, info = environment.step(action)
+            columns["actions"].append(action)
+            columns["terminals"].append(row == self.recipe.rows - 1)
+            for key in keys[3:]:
+                columns[key].append(info[f"prev_{key}"])
+            if oracle.done:
+                target_observation, target_info = environment.set_new_target(p_stack=p_stack)
+                oracle = self._oracles[target_info["privileged/target_task"]]
+                oracle.reset(target_observation, target_info)
+        return columns
+
+    def _acceptable(self, episode: Episode) -> bool:
+        """In a scene, the cube must stay in sight unless it lies in the drawer."""
+        if self._family != "scene":
+            return True
+        y, z = episode["qpos"][:, 15], episode["qpos"][:, 16]
+        too_far_left = (y <= -0.3) & ((z < 0.06) | (z > 0.08))
+        return not bool((y >= 0.29).any() or too_far_left.any())
+
+
+class _MazeRollout(Rollout):
+    """A point that walks the shortest path to one random goal after the other ("navigate")."""
+
+    def __init__(self, environment_id: str, recipe: Recipe) -> None:
+        import ogbench.locomaze  # noqa: F401 (registers the environments)
+
+        # OGBench writes the maze to a temporary file and leaves it there; keep that tidy.
+        with tempfile.TemporaryDirectory() as folder:
+            previous, tempfile.tempdir = tempfile.tempdir, folder
+            try:
+                environment = gymnasium.make(
+                    environment_id, disable_env_checker=True, terminate_at_goal=False
+                ).unwrapped
+            finally:
+                tempfile.tempdir = previous
+        super().__init__(environment, recipe)
+        free = self.environment.maze_map == 0
+        self._cells = [(int(i), int(j)) for i, j in np.argwhere(free)]
+        self._vertices = [cell for cell in self._cells if not _is_hallway(free, *cell)]
+        self._subgoals: dict[tuple[Any, Any], np.ndarray] = {}
+
+    def _collect(self, seed: int) -> dict[str, list[Any]]:
+        environment = self.environment
+        environment.action_space.seed(seed)  # Its reset takes a few random steps.
+        start = _choose(self._cells)
+        goal = _choose(self._vertices)
+        task = {"init_ij": start, "goal_ij": goal}
+        observation, _ = environment.reset(options={"task_info": task}, seed=seed)
+        columns: dict[str, list[Any]] = {
+            key: [] for key in ("observations", "actions", "terminals", "qpos", "qvel")
+        }
+        for row in range(self.recipe.rows):
+            position = environment.get_xy()
+            direction = self._subgoal(position, environment.cur_goal_xy) - position
+            direction /= np.linalg.norm(direction) + 1e-6
+            noise = np.random.normal(0.0, self.recipe.noise, 2)  # noqa: NPY002 (seeded just before)
+            action = np.clip(direction + noise, -1.0, 1.0)
+            columns["observations"].append(observation)
+            observation, _, _, _, info = environment.step(action)
+            columns["actions"].append(action)
+            columns["terminals"].append(row == self.recipe.rows - 1)
+            columns["qpos"].append(info["prev_qpos"])
+            columns["qvel"].append(info["prev_qvel"])
+            if info["success"]:
+                # Not set_goal(goal_ij): that writes NaN into the position of the goal's marker.
+                centre = environment.ij_to_xy(_choose(self._vertices))
+                environment.set_goal(goal_xy=environment.add_noise(centre))
+        return columns
+
+    def _subgoal(self, position: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        """Centre of the next cell on the way; depends on the two cells only, so it is kept."""
+        environment = self.environment
+        cells = environment.xy_to_ij(position), environment.xy_to_ij(goal)
+        if cells not in self._subgoals:
+            self._subgoals[cells] = environment.get_oracle_subgoal(position, goal)[0]
+        return self._subgoals[cells]
+
+
+def _choose(cells: list[tuple[int, int]]) -> tuple[int, int]:
+    return cells[np.random.randint(len(cells))]  # noqa: NPY002 (seeded just before)
+
+
+def _is_hallway(free: np.ndarray, i: int, j: int) -> bool:
+    """Whether a cell is open on two opposite sides and walled on the other two."""
+    vertical, horizontal = free[[i - 1, i + 1], j], free[i, [j - 1, j + 1]]
+    return bool(
+        (vertical.all() and not horizontal.any()) or (horizontal.all() and not vertical.any())
+    )
+
+
+@contextmanager
+def _global_generator(seed: int) -> Iterator[None]:
+    """Seed NumPy's global generator, which OGBench uses, and put it back afterwards."""
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
