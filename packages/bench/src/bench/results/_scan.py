@@ -1,0 +1,103 @@
+"""Reading the tables of many runs as one, while they are being written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from bench.errors import ResultsError
+from bench.results._schema import CELL_COLUMNS, EVALUATIONS, TRAINING, TableSchema
+from bench.results._writer import require_version
+from bench.storage import read_run
+
+__all__ = ["planned_cells", "scan_evaluations", "scan_training", "table_files"]
+
+_PLANNED = {name: EVALUATIONS.columns[name] for name in CELL_COLUMNS} | {
+    "phase": pl.String(),
+    "planned_step": pl.Int64(),
+    "pack": pl.String(),
+    "run": pl.String(),
+}
+
+
+def table_files(runs: Sequence[Path], schema: TableSchema = EVALUATIONS) -> list[Path]:
+    """Table files of the runs at or below `runs`, sorted; a file may be given itself.
+
+    Raises:
+        ResultsError: a place does not exist.
+    """
+    found: set[Path] = set()
+    for place in runs:
+        if place.is_file():
+            found.add(place)
+        elif place.is_dir():
+            found.update(place.rglob(f"packs/*/{schema.name}.parquet"))
+        else:
+            raise ResultsError(f"{place} does not exist; give run directories or their parent")
+    return sorted(found)
+
+
+def scan_evaluations(runs: Sequence[Path]) -> pl.LazyFrame:
+    """All evaluations of the runs at or below `runs`, lazily, with the column `run` added.
+
+    `run` is the path of the run directory. Columns that an older file lacks are null.
+
+    Raises:
+        ResultsError: a place does not exist, or a table cannot be read.
+        FormatVersionError: a table is of a newer version.
+    """
+    return _scan(runs, EVALUATIONS)
+
+
+def scan_training(runs: Sequence[Path]) -> pl.LazyFrame:
+    """All training metrics, as `scan_evaluations`."""
+    return _scan(runs, TRAINING)
+
+
+def planned_cells(runs: Sequence[Path]) -> pl.DataFrame:
+    """What the runs were started to do: one row per cell and phase, from each `run.json`.
+
+    Returns:
+        The cell columns, `phase`, `planned_step`, `pack`, `run`; empty if there is no `run.json`.
+
+    Raises:
+        ResultsError: a `run.json` is damaged.
+    """
+    directories = sorted({path.parent for place in runs for path in place.rglob("run.json")})
+    rows = [
+        {name: getattr(cell, name) for name in CELL_COLUMNS}
+        | {"phase": phase, "planned_step": step, "pack": cell.pack, "run": str(directory)}
+        for directory in directories
+        for cell in read_run(directory).cells
+        for phase, step in cell.final_steps.items()
+    ]
+    return pl.DataFrame(rows, schema=_PLANNED)
+
+
+def _scan(runs: Sequence[Path], schema: TableSchema) -> pl.LazyFrame:
+    files = table_files(runs, schema)
+    if not files:
+        return schema.frame([]).lazy().with_columns(run=pl.lit(None, pl.String))
+    for file in files:
+        _require_readable(file, schema)
+    scanned = pl.scan_parquet(
+        files,
+        schema=dict(schema.columns),
+        missing_columns="insert",
+        extra_columns="ignore",
+        include_file_paths="run",
+        glob=False,
+    )
+    # <run>/packs/<pack>/<table>.parquet
+    run = pl.col("run").str.replace(r"(^|/)packs/[^/]+/[^/]+$", "")
+    return scanned.with_columns(run=pl.when(run == "").then(pl.lit(".")).otherwise(run))
+
+
+def _require_readable(file: Path, schema: TableSchema) -> None:
+    try:
+        newest = pl.scan_parquet(file, glob=False).select(pl.col("schema_version").max()).collect()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise ResultsError(f"the table {file} cannot be read: {error}") from error
+    require_version(file, schema, newest.item())
