@@ -1,1 +1,25 @@
-"""Placeholder replaced by the package author."""
+"""Replicated networks, TD targets and chunked replay for off-policy reinforcement learning.
+
+Every trainable tensor has a leading replica axis ``R``: many runs train as one, none touches
+another, and each gives the numbers that it gives alone.
+"""
+
+from qlearn._ema import ema_update
+from qlearn._gradients import GradientGuard, GradientReport, clip_gradients
+from qlearn._networks import MLP, CriticEnsemble
+from qlearn._random import RandomStreams
+from qlearn._td import expectile_loss, pessimistic_value, td_loss, td_target
+
+__all__ = [
+    "MLP",
+    "CriticEnsemble",
+    "GradientGuard",
+    "GradientReport",
+    "RandomStreams",
+    "clip_gradients",
+    "ema_update",
+    "expectile_loss",
+    "pessimistic_value",
+    "td_loss",
+    "td_target",
+]

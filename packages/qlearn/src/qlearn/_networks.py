@@ -1,0 +1,209 @@
+"""Multi-layer perceptrons for many replicas, and ensembles of critics, as stacked parameters.
+
+A hidden layer is Dense -> GELU (tanh form) -> LayerNorm if wanted (epsilon 1e-6); the last layer is
+Dense. Kernels start Glorot-uniform, biases at zero, as in the published code of QAM
+(arXiv 2601.14234) and TRQAM (arXiv 2605.27079).
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from qlearn._random import RandomStreams
+
+__all__ = ["MLP", "CriticEnsemble"]
+
+LAYER_NORM_EPSILON = 1e-6
+
+
+class _Layers(nn.Module):
+    """Parameters of a stack of layers, each with the leading axes ``(R, *members)``."""
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        members: tuple[int, ...],
+        layer_norm: bool,
+        streams: RandomStreams,
+    ) -> None:
+        super().__init__()
+        if any(width < 1 for width in (*widths, *members)):
+            raise ValueError(f"sizes must be at least 1, got widths {widths}, members {members}")
+        self.widths = tuple(widths)
+        stack = (streams.replicas, *members)
+        kernels, biases, norms = [], [], []
+        for fan_in, fan_out in itertools.pairwise(widths):
+            bound = math.sqrt(6.0 / (fan_in + fan_out))
+            kernel = streams.uniform(*members, fan_in, fan_out).mul_(2.0 * bound).sub_(bound)
+            kernels.append(nn.Parameter(kernel))
+            biases.append(nn.Parameter(kernel.new_zeros(*stack, fan_out)))
+            norms.append(kernel.new_ones(*stack, fan_out))
+        self.kernels, self.biases = nn.ParameterList(kernels), nn.ParameterList(biases)
+        hidden = norms[:-1] if layer_norm else []
+        self.scales = nn.ParameterList([nn.Parameter(ones) for ones in hidden])
+        self.shifts = nn.ParameterList([nn.Parameter(torch.zeros_like(ones)) for ones in hidden])
+
+    def run(self, x: Float[Tensor, "G B i"]) -> Float[Tensor, "G B o"]:
+        """All layers for ``G`` stacked networks on ``B`` rows each.
+
+        ``G`` is the product of the leading axes of the parameters. One ``baddbmm`` a layer reaches
+        the speed of the bare matrix product (docs/qlearn.md), also for ``G = 1``.
+        """
+        members = self.kernels[0].dim() - 3
+        last = len(self.kernels) - 1
+        for i, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
+            x = torch.baddbmm(stacked(bias, members).unsqueeze(1), x, stacked(kernel, members))
+            if i == last:
+                break
+            x = functional.gelu(x, approximate="tanh")
+            if len(self.scales) > 0:
+                x = layer_norm(
+                    x, stacked(self.scales[i], members), stacked(self.shifts[i], members)
+                )
+        return x
+
+
+class MLP(_Layers):
+    """One perceptron per replica.
+
+    Parameters: ``kernels.{i} (R, in, out)``, ``biases.{i} (R, out)`` and, with ``layer_norm``,
+    ``scales.{i}``, ``shifts.{i} (R, width)``.
+
+    Args:
+        replicas: number of independent networks ``R``.
+        in_dim: input size.
+        hidden: widths of the hidden layers; empty for a linear map.
+        out_dim: output size.
+        layer_norm: normalise after each hidden activation.
+        streams: draws the initial kernels; the parameters live on its device.
+
+    Raises:
+        ValueError: a size below one, or ``replicas`` differs from ``streams.replicas``.
+    """
+
+    def __init__(
+        self,
+        replicas: int,
+        in_dim: int,
+        hidden: Sequence[int],
+        out_dim: int,
+        *,
+        layer_norm: bool,
+        streams: RandomStreams,
+    ) -> None:
+        check_replicas(replicas, streams)
+        super().__init__((in_dim, *hidden, out_dim), (), layer_norm, streams)
+        self.replicas = replicas
+
+    def forward(self, x: Float[Tensor, "*lead R B i"]) -> Float[Tensor, "*lead R B o"]:
+        """Outputs for ``x (*lead, R, B, in)``; ``*lead`` (path times, samples) joins the batch."""
+        folded, lead = fold_leading(x, self.replicas)
+        return unfold_leading(self.run(folded), lead)
+
+
+class CriticEnsemble(_Layers):
+    """``E`` independent critics per replica on one shared input.
+
+    Parameters as in :class:`MLP` with a member axis: ``kernels.{i} (R, E, in, out)`` and so on.
+
+    Args:
+        replicas: number of replicas ``R``.
+        ensemble: number of critics ``E`` in each.
+        in_dim: size of all inputs together, observation plus action chunk (plus time).
+        hidden: widths of the hidden layers.
+        layer_norm: normalise after each hidden activation.
+        streams: draws the initial kernels; the parameters live on its device.
+
+    Raises:
+        ValueError: a size below one, or ``replicas`` differs from ``streams.replicas``.
+    """
+
+    def __init__(
+        self,
+        replicas: int,
+        ensemble: int,
+        in_dim: int,
+        hidden: Sequence[int],
+        *,
+        layer_norm: bool,
+        streams: RandomStreams,
+    ) -> None:
+        check_replicas(replicas, streams)
+        super().__init__((in_dim, *hidden, 1), (ensemble,), layer_norm, streams)
+        self.replicas, self.ensemble = replicas, ensemble
+
+    def forward(self, *inputs: Float[Tensor, "..."]) -> Float[Tensor, "*lead R E B"]:
+        """Values of every member.
+
+        Args:
+            *inputs: ``(*lead, R, B, n_i)`` each, concatenated on the last axis. Leading axes
+                broadcast, so ``critic(observations, actions)`` takes actions
+                ``(n, R, B, D)`` for observations ``(R, B, O)``.
+
+        Returns:
+            ``(*lead, R, E, B)``.
+        """
+        x, lead = fold_leading(concatenate(inputs), self.replicas)
+        rows = x.shape[1]
+        # The members share their input: for R = 1 the copies of it are a view with stride 0.
+        shared = x.unsqueeze(1).expand(-1, self.ensemble, -1, -1).flatten(0, 1)
+        values = self.run(shared).view(self.replicas, self.ensemble, rows)
+        if not lead:
+            return values
+        values = values.reshape(self.replicas, self.ensemble, *lead, rows // math.prod(lead))
+        return values.movedim((0, 1), (-3, -2))
+
+
+def concatenate(inputs: Iterable[Tensor]) -> Tensor:
+    """Join tensors on the last axis after broadcasting all others."""
+    parts = list(inputs)
+    if len(parts) == 1:
+        return parts[0]
+    rows = torch.broadcast_tensors(*(part[..., 0] for part in parts))[0].shape
+    return torch.cat([part.expand(*rows, -1) for part in parts], dim=-1)
+
+
+def layer_norm(
+    x: Float[Tensor, "G B d"], scale: Float[Tensor, "G d"], shift: Float[Tensor, "G d"]
+) -> Float[Tensor, "G B d"]:
+    """LayerNorm over the last axis with one scale and shift per stacked network."""
+    if scale.shape[0] == 1:
+        return functional.layer_norm(x, x.shape[-1:], scale[0], shift[0], LAYER_NORM_EPSILON)
+    normed = functional.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPSILON)
+    return torch.addcmul(shift.unsqueeze(1), normed, scale.unsqueeze(1))
+
+
+def stacked(parameter: Tensor, members: int) -> Tensor:
+    """View ``(R, *members, ...)`` as ``(G, ...)``."""
+    return parameter.flatten(0, members) if members else parameter
+
+
+def fold_leading(x: Tensor, replicas: int) -> tuple[Tensor, tuple[int, ...]]:
+    """``(*lead, R, B, d)`` to ``(R, prod(lead) * B, d)`` and ``lead``; a view where possible."""
+    if x.dim() < 3 or x.shape[-3] != replicas:
+        raise ValueError(
+            f"expected an input (..., R, B, d) with R = {replicas} replicas, got {tuple(x.shape)}"
+        )
+    lead = tuple(x.shape[:-3])
+    if not lead:
+        return x, lead
+    return x.movedim(-3, 0).flatten(1, -2), lead
+
+
+def unfold_leading(x: Tensor, lead: tuple[int, ...]) -> Tensor:
+    """Inverse of :func:`fold_leading`."""
+    if not lead:
+        return x
+    replicas, rows, size = x.shape
+    return x.reshape(replicas, *lead, rows // math.prod(lead), size).movedim(0, -3)
+
+
+def check_replicas(replicas: int, streams: RandomStreams) -> None:
+    """Refuse streams of another number of replicas."""
+    if replicas != streams.replicas:
+        raise ValueError(f"{replicas} replicas need as many streams, got {streams.replicas}")
