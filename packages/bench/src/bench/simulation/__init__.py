@@ -1,0 +1,32 @@
+"""Simulators: seeded environments, batched evaluation, environments for the online phase.
+
+Everything that a result depends on comes from seeds; worker processes only make it faster. Nothing
+here imports torch, and importing this package imports no simulator.
+"""
+
+from __future__ import annotations
+
+from bench.simulation._pool import SimulatorPool, available_cores
+from bench.simulation.environments import (
+    SeededEnv,
+    environment_id,
+    make,
+    physics_label,
+    simulator_versions,
+)
+from bench.simulation.evaluation import Evaluation, EvaluationError, Policy, Progress, evaluate
+
+__all__ = [
+    "Evaluation",
+    "EvaluationError",
+    "Policy",
+    "Progress",
+    "SeededEnv",
+    "SimulatorPool",
+    "available_cores",
+    "environment_id",
+    "evaluate",
+    "make",
+    "physics_label",
+    "simulator_versions",
+]

@@ -1,0 +1,206 @@
+"""Many episodes in one process, advanced one action chunk at a time."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from bench.simulation.environments import SeededEnv, make
+
+__all__ = ["Chunk", "Episode", "EpisodeHost", "Failure", "Marker", "Opening", "Spaces"]
+
+
+class Marker(Protocol):
+    """A number that outlives a process: which episode it was working on."""
+
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """What an episode depends on.
+
+    Attributes:
+        index: Place of the episode in the evaluation, replica-major.
+        task: Name of its task.
+        seed: Its own seed.
+    """
+
+    index: int
+    task: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An episode that an exception ended: its index and the exception's text."""
+
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spaces:
+    """Observation shape and type, and action bounds `(A,)`, of a task."""
+
+    observation_shape: tuple[int, ...]
+    observation_dtype: np.dtype[Any]
+    action_low: np.ndarray
+    action_high: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """First observations `(n, *observation)` of the episodes `indices` `(n,)`, and their spaces."""
+
+    indices: np.ndarray
+    observations: np.ndarray
+    spaces: dict[str, Spaces]
+    failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What one chunk of actions led to in the episodes `indices` `(n,)`.
+
+    `observations` `(n, *observation)` are the last ones reached, `rewards` `(n,)` the sums over the
+    steps played, `steps` `(n,)` their numbers; `done` and `successes` `(n,)` tell whether the
+    episode ended and whether its last step was a success.
+    """
+
+    indices: np.ndarray
+    observations: np.ndarray
+    rewards: np.ndarray
+    steps: np.ndarray
+    done: np.ndarray
+    successes: np.ndarray
+    failures: tuple[Failure, ...]
+
+
+@dataclass(slots=True)
+class _Running:
+    environment: SeededEnv
+    steps_left: float
+
+
+class EpisodeHost:
+    """Plays episodes side by side in one process and keeps the environments for the next ones."""
+
+    def __init__(self, marker: Marker) -> None:
+        self._marker = marker
+        self._running: dict[int, _Running] = {}
+        self._idle: dict[str, list[SeededEnv]] = {}
+
+    def begin(self, episodes: Sequence[Episode], step_limit: int | None) -> Opening:
+        """Drop what was running and begin these episodes.
+
+        Args:
+            episodes: The episodes; their indices name them from here on.
+            step_limit: Ends every episode after so many steps, where not None.
+        """
+        for running in self._running.values():
+            self._idle.setdefault(running.environment.task_name, []).append(running.environment)
+        self._running.clear()
+        # A compiled model takes up to 70 MB: keep only those that are needed now.
+        wanted = {episode.task for episode in episodes}
+        self._idle = {task: idle for task, idle in self._idle.items() if task in wanted}
+        prototypes: dict[str, SeededEnv] = {task: idle[0] for task, idle in self._idle.items()}
+        observations, failures, spaces = {}, [], {}
+        for episode in episodes:
+            self._marker.value = episode.index
+            try:
+                environment = self._acquire(episode.task, prototypes)
+                observations[episode.index] = environment.reset(episode.seed)[0]
+            except ValueError as error:
+                if episode.task not in prototypes:
+                    raise  # the task itself is refused, not this episode
+                failures.append(Failure(episode.index, _reason(error)))
+                continue
+            except Exception as error:
+                failures.append(Failure(episode.index, _reason(error)))
+                continue
+            spaces[episode.task] = Spaces(
+                environment.observation_shape,
+                environment.observation_dtype,
+                environment.action_low,
+                environment.action_high,
+            )
+            limit = float("inf") if step_limit is None else step_limit
+            self._running[episode.index] = _Running(environment, limit)
+        self._marker.value = -1
+        indices = np.fromiter(observations, dtype=np.int64, count=len(observations))
+        return Opening(indices, _stack(list(observations.values())), spaces, tuple(failures))
+
+    def _acquire(self, task: str, prototypes: dict[str, SeededEnv]) -> SeededEnv:
+        idle = self._idle.get(task)
+        if idle:
+            return idle.pop()
+        if task not in prototypes:
+            prototypes[task] = make(task)
+            return prototypes[task]
+        return prototypes[task].fork()
+
+    def play(self, indices: np.ndarray, actions: np.ndarray) -> Chunk:
+        """Play a chunk of actions open loop in some of the running episodes.
+
+        Args:
+            indices: Which episodes `(n,)`.
+            actions: Their actions `(n, H, A)`; what is left after an episode's end is not played.
+        """
+        played: list[int] = []
+        rows: list[tuple[np.ndarray, float, int, bool, bool]] = []
+        failures = []
+        for index, chunk in zip(indices.tolist(), actions, strict=True):
+            self._marker.value = index
+            try:
+                rows.append(_play_chunk(self._running[index], chunk))
+                played.append(index)
+            except Exception as error:
+                del self._running[index]  # its environment may be broken: not used again
+                failures.append(Failure(index, _reason(error)))
+        self._marker.value = -1
+        observations, rewards, steps, done, successes = (
+            zip(*rows, strict=True) if rows else [()] * 5
+        )
+        return Chunk(
+            indices=np.array(played, dtype=np.int64),
+            observations=_stack(observations),
+            rewards=np.array(rewards, dtype=np.float64),
+            steps=np.array(steps, dtype=np.int64),
+            done=np.array(done, dtype=bool),
+            successes=np.array(successes, dtype=bool),
+            failures=tuple(failures),
+        )
+
+
+def _play_chunk(running: _Running, chunk: np.ndarray) -> tuple[np.ndarray, float, int, bool, bool]:
+    total, steps, done, info = 0.0, 0, False, {}
+    for action in chunk:
+        observation, reward, terminated, truncated, info = running.environment.step(action)
+        total += reward
+        steps += 1
+        running.steps_left -= 1
+        done = terminated or truncated or running.steps_left <= 0
+        if done:
+            break
+    return observation, total, steps, done, succeeded(info)
+
+
+def succeeded(info: dict[str, Any]) -> bool:
+    """Read success from the information of an episode's last step (False where it says nothing)."""
+    return bool(info.get("success", info.get("is_success", False)))
+
+
+def _stack(observations: Sequence[np.ndarray]) -> np.ndarray:
+    return np.stack(observations) if len(observations) > 0 else np.zeros((0,))
+
+
+def _reason(error: Exception) -> str:
+    """Return the exception with the place it was raised at, in one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"

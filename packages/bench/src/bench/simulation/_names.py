@@ -1,0 +1,92 @@
+"""From a task's name to the environment behind it, and to the label of the physics it ran under."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from importlib import metadata
+
+__all__ = ["environment_id", "physics_label", "simulator_versions"]
+
+_DISTRIBUTIONS = ("mujoco", "dm_control", "ogbench", "gymnasium")
+
+
+def environment_id(task_name: str) -> str:
+    """Return the gymnasium id of the environment that a task is played in.
+
+    OGBench names a task after its data set (``cube-single-play-singletask-task1-v0``), while the
+    environment knows nothing of the data (``cube-single-singletask-task1-v0``). Ids that are
+    registered with gymnasium, and ids of the form ``module:id``, stay as they are.
+
+    Args:
+        task_name: An OGBench data-set or single-task name, or any gymnasium id.
+
+    Returns:
+        The registered id.
+
+    Raises:
+        ValueError: If no such environment is registered; the nearest names are given.
+    """
+    import gymnasium
+
+    importlib.import_module("ogbench")  # registers its environments with gymnasium
+    module, separator, registered = task_name.rpartition(":")
+    if separator:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"task {task_name!r}: the module {module!r} that should register it cannot be "
+                f"imported ({error}); expected '<importable module>:<environment id>'"
+            ) from error
+    candidates = (registered, *_without_dataset(registered))
+    for candidate in candidates:
+        if candidate in gymnasium.registry:
+            return candidate
+    known = list(gymnasium.registry)
+    near = difflib.get_close_matches(candidates[-1], known, n=3, cutoff=0.6)
+    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    raise ValueError(
+        f"unknown task {task_name!r}: expected an OGBench task such as "
+        f"'cube-single-play-singletask-task1-v0' or a registered gymnasium id{hint}"
+    )
+
+
+def _without_dataset(name: str) -> tuple[str, ...]:
+    """Return OGBench's environment name for a data-set name, if it has the form of one."""
+    parts = name.split("-")
+    if "singletask" in parts and parts.index("singletask") > 1:
+        place = parts.index("singletask")
+        return ("-".join(parts[: place - 1] + parts[place:]),)
+    if len(parts) > 3:
+        return ("-".join(parts[:-2] + parts[-1:]),)
+    return ()
+
+
+def simulator_versions() -> dict[str, str]:
+    """Return the versions of the simulator's parts, by distribution name, without importing them.
+
+    Every result row stores these: see `physics_label` for why.
+    """
+    return {name: metadata.version(name) for name in _DISTRIBUTIONS}
+
+
+def physics_label(versions: Mapping[str, str]) -> str:
+    """Say under which physics a result was produced.
+
+    From version 3.5 on MuJoCo simulates OGBench's manipulation tasks differently from the versions
+    that their data and the papers used: the same seed and action move an observation by up to 0.14
+    within one control step. Results under different labels must not be averaged.
+
+    Args:
+        versions: As returned by `simulator_versions`.
+
+    Returns:
+        ``"mujoco<3.5"`` (the physics of the published data) or
+        ``"mujoco>=3.5 (not the physics of the published data)"``.
+    """
+    major, minor = (int(part) for part in versions["mujoco"].split(".")[:2])
+    if (major, minor) < (3, 5):
+        return "mujoco<3.5"
+    return "mujoco>=3.5 (not the physics of the published data)"

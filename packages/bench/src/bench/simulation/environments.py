@@ -1,0 +1,231 @@
+"""Environments whose episodes depend on one seed and nothing else."""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Shaped, UInt8
+
+from bench.simulation._names import environment_id, physics_label, simulator_versions
+from bench.simulation._plain import is_plain, pack, plain_attributes, restore_attributes, unpack
+from bench.simulation._seeding import fixed_action_space, global_generator, split_seed
+
+__all__ = [
+    "SeededEnv",
+    "environment_id",
+    "make",
+    "physics_label",
+    "simulator_versions",
+]
+
+
+def make(task_name: str) -> SeededEnv:
+    """Build the environment of a task.
+
+    Where `MUJOCO_GL` is not set and MuJoCo not imported yet, rendering is switched off for this
+    process (``MUJOCO_GL=disabled``), because looking for a display can fail or hang on a machine
+    that has none; set the variable to draw images.
+
+    Args:
+        task_name: An OGBench single-task name (``cube-single-play-singletask-task1-v0``), an
+            OGBench environment, or any gymnasium id with box-shaped observations and actions.
+
+    Returns:
+        The environment, to be reset with a seed before its first step.
+
+    Raises:
+        ValueError: If the name is unknown, or the spaces are not boxes.
+    """
+    if "mujoco" not in sys.modules and "visual" not in task_name:
+        os.environ.setdefault("MUJOCO_GL", "disabled")
+    import gymnasium
+
+    with warnings.catch_warnings():
+        # OGBench states float64 bounds for a float32 action space at every access.
+        warnings.filterwarnings(
+            "ignore", r".*Box (low|high)'s precision lowered by casting", UserWarning
+        )
+        environment = gymnasium.make(environment_id(task_name), disable_env_checker=True)
+        with global_generator(np.random.MT19937(0)):
+            environment.reset(seed=0)
+        fixed_action_space(environment.unwrapped)
+    for name in ("observation_space", "action_space"):
+        space = getattr(environment, name)
+        if not isinstance(space, gymnasium.spaces.Box):
+            raise ValueError(f"task {task_name!r} has {name} {space}, expected a Box")
+    return SeededEnv(task_name, environment)
+
+
+class SeededEnv:
+    """One environment with gymnasium's interface and reproducible episodes.
+
+    `reset(seed)` fixes every source of chance of the episode: the environment's generator, its
+    action space, NumPy's global generator (which the environment sees only during its own calls;
+    the caller's draws are not disturbed) and what an earlier episode left behind. Floating-point
+    observations are float32, as in OGBench's data.
+
+    Attributes:
+        task_name: The name given to `make`.
+        observation_shape: Shape of one observation.
+        observation_dtype: float32, or the environment's own integer type (images).
+        action_low: Lower bounds of the actions `(A,)`.
+        action_high: Upper bounds of the actions `(A,)`.
+        max_episode_steps: Steps after which an episode is truncated, or None.
+    """
+
+    def __init__(self, task_name: str, environment: Any) -> None:
+        from bench.simulation._physics import Physics
+
+        self.task_name = task_name
+        self._environment = environment
+        self._base = environment.unwrapped
+        self._physics = Physics.of(self._base)
+        self._bits = np.random.MT19937(0)
+        space = environment.observation_space
+        self.observation_shape: tuple[int, ...] = tuple(space.shape)
+        floating = np.issubdtype(space.dtype, np.floating)
+        self.observation_dtype = np.dtype(np.float32) if floating else np.dtype(space.dtype)
+        self.action_low = np.asarray(environment.action_space.low, dtype=np.float32)
+        self.action_high = np.asarray(environment.action_space.high, dtype=np.float32)
+        specification = environment.spec
+        self.max_episode_steps: int | None = (
+            None if specification is None else specification.max_episode_steps
+        )
+
+    def reset(
+        self, seed: int, options: dict[str, Any] | None = None
+    ) -> tuple[Shaped[np.ndarray, "*observation"], dict[str, Any]]:
+        """Begin the episode that belongs to a seed.
+
+        Args:
+            seed: Any integer >= 0.
+            options: Passed on to the environment.
+
+        Returns:
+            The first observation and the environment's information.
+        """
+        for_environment, for_actions, for_global = split_seed(seed)
+        self._bits = np.random.MT19937(for_global)
+        if self._physics is not None:
+            self._physics.renew()
+        self._base.action_space.seed(for_actions)
+        with global_generator(self._bits):
+            observation, info = self._environment.reset(seed=for_environment, options=options)
+        return self._converted(observation), info
+
+    def step(
+        self, action: Float[np.ndarray, " action"]
+    ) -> tuple[Shaped[np.ndarray, "*observation"], float, bool, bool, dict[str, Any]]:
+        """Play one action.
+
+        Args:
+            action: The action `(A,)`, inside the bounds.
+
+        Returns:
+            Observation, reward, terminated, truncated, information, as gymnasium defines them.
+        """
+        if self._physics is not None:
+            self._physics.take_turn()
+        outside = np.random.get_bit_generator()
+        np.random.set_bit_generator(self._bits)
+        try:
+            observation, reward, terminated, truncated, info = self._environment.step(action)
+        finally:
+            np.random.set_bit_generator(outside)
+        return (
+            self._converted(observation),
+            float(reward),
+            bool(terminated),
+            bool(truncated),
+            info,
+        )
+
+    def _converted(self, observation: Any) -> np.ndarray:
+        return np.asarray(observation, dtype=self.observation_dtype)
+
+    def fork(self) -> SeededEnv:
+        """Return another environment for the same task; reset it before use.
+
+        OGBench's environments share the compiled model between forks (milliseconds instead of a
+        second, 0.4 MB instead of 70 MB); forks must stay in one thread. Others are built anew.
+        """
+        if self._physics is None or not type(self._base).__module__.startswith("ogbench."):
+            return make(self.task_name)
+        from bench.simulation._physics import Physics
+
+        physics, data = self._physics.sibling()
+        base = object.__new__(type(self._base))
+        for name, value in vars(self._base).items():
+            if type(value) is type(data):
+                vars(base)[name] = data
+            elif name == "_np_random":
+                vars(base)[name] = None
+            elif is_plain(value) or name in ("_fixed_action_space", "action_space"):
+                vars(base)[name] = copy.deepcopy(value)
+            else:
+                vars(base)[name] = value
+        outer: Any = base
+        for wrapper in reversed(self._layers()[:-1]):
+            twin = copy.copy(wrapper)
+            twin.env = outer
+            outer = twin
+        fork = object.__new__(SeededEnv)
+        vars(fork).update(vars(self))
+        fork._environment, fork._base, fork._physics = outer, base, physics
+        assert isinstance(physics, Physics)
+        return fork
+
+    def _layers(self) -> list[Any]:
+        """Return the environment's wrappers from the outside in, and the environment itself."""
+        layers = [self._environment]
+        while layers[-1] is not self._base:
+            layers.append(layers[-1].env)
+        return layers
+
+    def state(self) -> UInt8[np.ndarray, " bytes"]:
+        """Return all that the rest of the episode depends on, as bytes.
+
+        Contains the full state of the simulator with its derived quantities, the attributes of the
+        environment and its wrappers (goals, button states, step counters) and all generators.
+
+        Raises:
+            ValueError: If the environment keeps state in objects that cannot be stored.
+        """
+        actions = self._base.action_space.np_random
+        return pack(
+            {
+                "task": self.task_name,
+                "layers": [plain_attributes(layer) for layer in self._layers()],
+                "physics": {} if self._physics is None else self._physics.arrays(),
+                "global_generator": dict(self._bits.state),
+                "action_generator": dict(actions.bit_generator.state),
+            }
+        )
+
+    def load_state(self, image: UInt8[np.ndarray, " bytes"]) -> None:
+        """Continue an episode from what `state` returned, in this process or another.
+
+        Raises:
+            ValueError: If the bytes are damaged or belong to another task.
+        """
+        saved = unpack(image)
+        if saved.get("task") != self.task_name:
+            raise ValueError(
+                f"the saved state belongs to task {saved.get('task')!r}, expected "
+                f"{self.task_name!r}"
+            )
+        for layer, attributes in zip(self._layers(), saved["layers"], strict=True):
+            restore_attributes(layer, attributes)
+        if self._physics is not None:
+            self._physics.load_arrays(saved["physics"])
+        self._bits.state = saved["global_generator"]
+        self._base.action_space.np_random.bit_generator.state = saved["action_generator"]
+
+    def close(self) -> None:
+        """Release what the environment holds (renderers)."""
+        self._environment.close()
