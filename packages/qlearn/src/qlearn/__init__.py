@@ -4,15 +4,23 @@ Every trainable tensor has a leading replica axis ``R``: many runs train as one,
 another, and each gives the numbers that it gives alone.
 """
 
+from qlearn._chunks import ChunkBatch
 from qlearn._ema import ema_update
+from qlearn._episodes import EpisodeData
 from qlearn._gradients import GradientGuard, GradientReport, clip_gradients
 from qlearn._networks import MLP, CriticEnsemble
 from qlearn._random import RandomStreams
+from qlearn._sampler import ChunkMode, ChunkSampler, ChunkSource
 from qlearn._td import expectile_loss, pessimistic_value, td_loss, td_target
 
 __all__ = [
     "MLP",
+    "ChunkBatch",
+    "ChunkMode",
+    "ChunkSampler",
+    "ChunkSource",
     "CriticEnsemble",
+    "EpisodeData",
     "GradientGuard",
     "GradientReport",
     "RandomStreams",

@@ -164,7 +164,7 @@ def concatenate(inputs: Iterable[Tensor]) -> Tensor:
     parts = list(inputs)
     if len(parts) == 1:
         return parts[0]
-    rows = torch.broadcast_tensors(*(part[..., 0] for part in parts))[0].shape
+    rows = torch.broadcast_shapes(*(p.shape[:-1] for p in parts))  # type: ignore[no-untyped-call]
     return torch.cat([part.expand(*rows, -1) for part in parts], dim=-1)
 
 

@@ -1,0 +1,75 @@
+"""Batches of action chunks, and how a chunk's rows become one transition."""
+
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+
+__all__ = ["ChunkBatch"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkBatch:
+    """``B`` chunks of ``H`` steps for each of ``R`` replicas.
+
+    A chunk is ``H`` consecutive rows of the data. It is one transition of an agent that plays ``H``
+    actions open loop: discounted reward inside it, observation after it.
+
+    Attributes:
+        observations: ``(R, B, O)`` before the chunk.
+        actions: ``(R, B, H * A)``, first step first; raw rows also behind an episode's end.
+        rewards: ``(R, B)``, sum of ``discount**j * reward_j`` up to the episode's end.
+        masks: ``(R, B)``, 0 where the task ended inside the chunk (nothing to bootstrap), else 1.
+        valid: ``(R, B)``, 0 where an episode ends before the last step of the chunk, else 1.
+        next_observations: ``(R, B, O)`` after the last step that still belongs to the episode.
+    """
+
+    observations: Float[Tensor, "R B O"]
+    actions: Float[Tensor, "R B D"]
+    rewards: Float[Tensor, "R B"]
+    masks: Float[Tensor, "R B"]
+    valid: Float[Tensor, "R B"]
+    next_observations: Float[Tensor, "R B O"]
+
+
+def summarise(
+    rewards: Shaped[Tensor, "R B H"],
+    masks: Shaped[Tensor, "R B H"],
+    inside: Bool[Tensor, "R B H"],
+    discounts: Float[Tensor, "H"],
+) -> tuple[Float[Tensor, "R B"], Float[Tensor, "R B"], Float[Tensor, "R B"]]:
+    """Chunk reward, mask and validity from the steps of a chunk.
+
+    Args:
+        rewards: reward of every step, any number type.
+        masks: 0 where the task ended at this step.
+        inside: whether the step belongs to the episode of the first step.
+        discounts: ``discount**j``; their type is the type of the results.
+
+    Returns:
+        Rewards, masks and validity of the chunks.
+    """
+    kept = inside.to(discounts.dtype)
+    total = (rewards.to(discounts.dtype) * kept * discounts).sum(-1)
+    mask = torch.where(inside, masks.to(discounts.dtype), 1.0).amin(-1)
+    return total, mask, kept[..., -1]
+
+
+def concatenate_batches(first: ChunkBatch, second: ChunkBatch) -> ChunkBatch:
+    """The rows of ``first``, then those of ``second``."""
+    return ChunkBatch(*(torch.cat(pair, dim=1) for pair in _pairs(first, second)))
+
+
+def select_rows(condition: Bool[Tensor, "R B"], yes: ChunkBatch, no: ChunkBatch) -> ChunkBatch:
+    """Row by row, ``yes`` where ``condition`` holds, else ``no``."""
+    return ChunkBatch(
+        *(
+            torch.where(condition.view(*condition.shape, *(1,) * (a.dim() - 2)), a, b)
+            for a, b in _pairs(yes, no)
+        )
+    )
+
+
+def _pairs(first: ChunkBatch, second: ChunkBatch) -> list[tuple[Tensor, Tensor]]:
+    return [(getattr(first, f.name), getattr(second, f.name)) for f in fields(ChunkBatch)]

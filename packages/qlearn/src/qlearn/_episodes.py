@@ -1,0 +1,203 @@
+"""Recorded episodes in a layout that stores every observation once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+__all__ = ["EpisodeData"]
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeData:
+    """Episodes one after the other, ``L + 1`` rows for ``L`` transitions.
+
+    Row ``n`` holds an observation and what was done there; row ``n + 1`` holds the observation
+    after it. The final row of an episode holds its last observation only: action, reward and mask
+    there are padding that is never read as a transition. Transitions are numbered without the
+    padding, ``0 .. S - 1``; a transition's row is found by binary search among the episodes, so
+    no table grows with the data (100M transitions with 55 + 5 floats and five tasks: 25.1 GB).
+
+    The tasks of a domain share everything but rewards and masks, whose first axis is the task.
+
+    Attributes:
+        observations: ``(N, O)``.
+        actions: ``(N, A)``.
+        ends: ``(E,)`` int64, number of transitions up to the end of each episode; ``ends[-1] = S``.
+        rewards: ``(T, N)``, any number type; int8 is exact for OGBench's counted rewards.
+        masks: ``(T, N)``, any number type or bool, 0 where the task ended at that row.
+    """
+
+    observations: Float[Tensor, "N O"]
+    actions: Float[Tensor, "N A"]
+    ends: Int[Tensor, "E"]
+    rewards: Shaped[Tensor, "T N"]
+    masks: Shaped[Tensor, "T N"]
+
+    def __post_init__(self) -> None:
+        rows = len(self.observations)
+        for name, rows_here in (
+            ("actions", len(self.actions)),
+            ("rewards", self.rewards.shape[-1]),
+            ("masks", self.masks.shape[-1]),
+        ):
+            if rows_here != rows:
+                raise ValueError(f"{name} has {rows_here} rows, observations {rows}")
+        if self.rewards.shape != self.masks.shape or self.rewards.dim() != 2:
+            raise ValueError(
+                "rewards and masks need one shape (tasks, rows), got "
+                f"{tuple(self.rewards.shape)} and {tuple(self.masks.shape)}"
+            )
+        if len(self.ends) == 0:
+            raise ValueError("no episodes")
+
+    @classmethod
+    def from_rows(
+        cls,
+        observations: Float[Tensor, "N O"],
+        actions: Float[Tensor, "N A"],
+        terminals: Shaped[Tensor, "N"],
+        rewards: Shaped[Tensor, "T N"] | None = None,
+        masks: Shaped[Tensor, "T N"] | None = None,
+    ) -> "EpisodeData":
+        """From OGBench's files: ``terminals`` marks the final row of every episode.
+
+        Args:
+            observations: every observation, final ones included.
+            actions: one row for each observation.
+            terminals: nonzero on the final row of an episode, and on the last row of all.
+            rewards: per task; zero without.
+            masks: per task; one without.
+
+        Raises:
+            ValueError: arrays of different length, an episode without a transition, or no
+                terminal on the last row.
+        """
+        rows = len(observations)
+        if len(terminals) != rows:
+            raise ValueError(f"terminals has {len(terminals)} rows, observations {rows}")
+        finals = terminals.nonzero().flatten()
+        if rows == 0 or len(finals) == 0 or finals[-1] != rows - 1:
+            raise ValueError(
+                "terminals must mark the last row: the data has to end where an episode ends"
+            )
+        lengths = finals.diff(prepend=finals.new_tensor([-1])) - 1
+        empty = (lengths == 0).nonzero().flatten()
+        if len(empty) > 0:
+            row = int(finals[empty[0]])
+            raise ValueError(
+                f"the episode that ends in row {row} has one row, hence no transition; in this "
+                "layout an episode of L transitions has L + 1 rows"
+            )
+        # Expanded zeros and ones take no memory; the reward-free stage of 100M rows needs none.
+        unrewarded = torch.zeros(1, 1, dtype=torch.int8, device=observations.device)
+        return cls(
+            observations,
+            actions,
+            lengths.cumsum(0),
+            unrewarded.expand(1, rows) if rewards is None else rewards,
+            (unrewarded + 1).expand(1, rows) if masks is None else masks,
+        )
+
+    @classmethod
+    def from_transitions(
+        cls,
+        observations: Float[Tensor, "S O"],
+        actions: Float[Tensor, "S A"],
+        next_observations: Float[Tensor, "S O"],
+        terminals: Shaped[Tensor, "S"],
+        rewards: Shaped[Tensor, "T S"] | None = None,
+        masks: Shaped[Tensor, "T S"] | None = None,
+    ) -> "EpisodeData":
+        """From transitions in order (OGBench's regular layout), with next observations stored.
+
+        Args:
+            observations: before each transition.
+            actions: of each transition.
+            next_observations: after each transition.
+            terminals: nonzero on the last transition of an episode, whether it terminated or was
+                cut off. The last transition of all counts as one.
+            rewards: per task.
+            masks: per task.
+
+        Raises:
+            ValueError: arrays of different length, or a transition inside an episode whose next
+                observation is not the observation that follows.
+        """
+        count = len(observations)
+        for name, tensor in (("next_observations", next_observations), ("terminals", terminals)):
+            if len(tensor) != count:
+                raise ValueError(f"{name} has {len(tensor)} rows, observations {count}")
+        if count == 0:
+            raise ValueError("no transitions")
+        last = terminals.bool().clone()
+        last[-1] = True
+        jumps = (next_observations[:-1] != observations[1:]).any(-1) & ~last[:-1]
+        if bool(jumps.any()):
+            row = int(jumps.nonzero()[0])
+            raise ValueError(
+                f"next_observations[{row}] differs from observations[{row + 1}] although "
+                f"terminals[{row}] is 0; set terminals to 1 wherever an episode ends"
+            )
+        finished = last.cumsum(0)
+        rows = torch.arange(count, device=last.device) + finished - last.long()
+        total = count + int(finished[-1])
+        finals = rows[last] + 1
+
+        def spread(values: Tensor) -> Tensor:
+            wide = values.new_zeros(*values.shape[:-1], total)
+            wide[..., rows] = values
+            return wide
+
+        stored = observations.new_empty(total, observations.shape[1])
+        stored[rows] = observations
+        stored[finals] = next_observations[last]
+        return cls.from_rows(
+            stored,
+            spread(actions.movedim(0, -1)).movedim(-1, 0).contiguous(),
+            torch.zeros(total, dtype=torch.bool, device=last.device).index_fill_(0, finals, True),
+            None if rewards is None else spread(rewards),
+            None if masks is None else spread(masks),
+        )
+
+    @property
+    def transitions(self) -> int:
+        """Number of transitions ``S``."""
+        return len(self.observations) - len(self.ends)
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks ``T``."""
+        return self.rewards.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all arrays in bytes; expanded axes count once."""
+        tensors = [getattr(self, f.name) for f in fields(self)]
+        return sum(t.untyped_storage().nbytes() for t in tensors)
+
+    def with_tasks(
+        self, rewards: Shaped[Tensor, "T N"], masks: Shaped[Tensor, "T N"]
+    ) -> "EpisodeData":
+        """The same episodes with other rewards and masks; nothing is copied."""
+        return replace(self, rewards=rewards, masks=masks)
+
+    def to(self, device: torch.device | str) -> "EpisodeData":
+        """The same data on ``device``."""
+        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+    def rows(
+        self, transitions: Int[Tensor, "*shape"]
+    ) -> tuple[Int[Tensor, "*shape"], Int[Tensor, "*shape"]]:
+        """Row and episode of each transition number, without waiting for the device."""
+        episodes = torch.searchsorted(self.ends, transitions, right=True)
+        return transitions + episodes, episodes
+
+
+def check_tasks(tasks: Sequence[int], available: int) -> None:
+    """Refuse task numbers outside ``0 .. available - 1``."""
+    for task in tasks:
+        if not 0 <= task < available:
+            raise ValueError(f"task {task} given, the data has rewards for 0 .. {available - 1}")
