@@ -1,10 +1,15 @@
 """Datasets of OGBench and others: found, made, checked, and read for training."""
 
+from bench.data._check import check_arrays
 from bench.data._errors import DataDamaged, DataMissing
 from bench.data._generate import Progress, generate
+from bench.data._load import TaskData, load, load_shards
+from bench.data._locate import Location, default_data_dir, describe, inspect_file, locate
 from bench.data._names import DatasetName, task_number
+from bench.data._npz import fingerprint, npz_keys, read_npz, write_npz
 from bench.data._recipes import RECIPES, Recipe, recipe_for
-from bench.data._record import DataRecord, FileRecord
+from bench.data._record import DataRecord, FileRecord, Source
+from bench.data._tasks import reward_columns, task_rewards
 
 __all__ = [
     "RECIPES",
@@ -13,9 +18,25 @@ __all__ = [
     "DataRecord",
     "DatasetName",
     "FileRecord",
+    "Location",
     "Progress",
     "Recipe",
+    "Source",
+    "TaskData",
+    "check_arrays",
+    "default_data_dir",
+    "describe",
+    "fingerprint",
     "generate",
+    "inspect_file",
+    "load",
+    "load_shards",
+    "locate",
+    "npz_keys",
+    "read_npz",
     "recipe_for",
+    "reward_columns",
     "task_number",
+    "task_rewards",
+    "write_npz",
 ]

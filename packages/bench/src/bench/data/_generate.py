@@ -16,12 +16,11 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from bench.data._names import DatasetName
 from bench.data._parts import FilePlan, Part, plan_files, roll_part
 from bench.data._recipes import Recipe, recipe_for
 from bench.data._record import DataRecord, FileRecord, simulator_versions
+from bench.storage import RunLock
 
 Progress = Callable[[int, int], None]
 """Called with the transitions done and the transitions in all."""
@@ -64,7 +63,8 @@ def generate(
     Raises:
         ValueError: for a dataset that no recipe makes, impossible sizes, or files that exist and
             are not what was asked for.
-        OSError: if a file cannot be written, a process dies, or another process is at it.
+        RunLockedError: if another process is generating the same data.
+        OSError: if a file cannot be written or a process dies.
     """
     name = DatasetName.parse(dataset)
     recipe = recipe_for(name) if recipe is None else recipe
@@ -82,17 +82,11 @@ def generate(
     if not overwrite and _already_made(name, data_dir, plans, settings):
         return training
 
-    parts_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(parts_dir / "lock", timeout=0):
-            files = _fill(plans, name.environment_id, recipe, seed, processes, progress)
-            record = DataRecord(str(name), "generated", "", settings, versions, files)
-            record.write(name.record_file(data_dir))
-            shutil.rmtree(parts_dir)
-    except Timeout as error:
-        raise BlockingIOError(
-            errno.EWOULDBLOCK, f"another process is generating '{name}'", str(parts_dir)
-        ) from error
+    with RunLock(parts_dir):
+        files = _fill(plans, name.environment_id, recipe, seed, processes, progress)
+        record = DataRecord(str(name), "generated", "", settings, versions, files)
+        record.write(name.record_file(data_dir))
+        shutil.rmtree(parts_dir)
     return training
 
 

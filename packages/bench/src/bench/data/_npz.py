@@ -10,14 +10,14 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Shaped
 
 from bench.data._errors import DataDamaged
+from bench.storage import atomic_path
 
 Array = Shaped[np.ndarray, "..."]
 Spec = tuple[np.dtype, tuple[int, ...]]
@@ -26,23 +26,6 @@ Spec = tuple[np.dtype, tuple[int, ...]]
 _ALIGNMENT = 64
 _LOCAL_HEADER, _ZIP64_EXTRA = 30, 20  # Bytes, by the ZIP application note 6.3, 4.3.7 and 4.5.3.
 _PADDING_ID = 0xD935  # The extra-field id that Android's zipalign uses for padding.
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place once the block has ended well.
-
-    The file is flushed to the disk before it is renamed, and removed if the block raises: `path`
-    is either as before or complete.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_npz(
@@ -59,8 +42,7 @@ def write_npz(
         The fingerprint of the contents, see `fingerprint`.
     """
     digests: dict[str, bytes] = {}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for key, (dtype, shape) in specs.items():
             digest, rows = hashlib.sha256(), 0
             with archive.open(_aligned_member(archive, f"{key}.npy"), "w", force_zip64=True) as out:
@@ -147,6 +129,19 @@ def read_npz(
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
         if isinstance(error, DataDamaged):
             raise
+        raise DataDamaged(f"{path}: {_diagnosis(path)} ({error})") from error
+
+
+def npz_keys(path: Path) -> list[str]:
+    """Names of the arrays in an archive.
+
+    Raises:
+        DataDamaged: if the file is no archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except zipfile.BadZipFile as error:
         raise DataDamaged(f"{path}: {_diagnosis(path)} ({error})") from error
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.data._errors import DataDamaged
-from bench.data._npz import replacing
+from bench.storage import write_json
 
 Source = Literal["downloaded", "generated", "imported", "unknown"]
 
@@ -38,8 +38,7 @@ class FileRecord:
 
     def write(self, path: Path) -> None:
         """Write the record of this file alone as JSON."""
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        write_json(path, asdict(self))
 
     @classmethod
     def read(cls, path: Path) -> "FileRecord":
@@ -69,10 +68,7 @@ class DataRecord:
 
     def write(self, path: Path) -> None:
         """Write the record as JSON, replacing an older one at once."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            text = json.dumps({"format": FORMAT, **asdict(self)}, indent=2)
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_json(path, {"format": FORMAT, **asdict(self)})
 
     @classmethod
     def read(cls, path: Path) -> "DataRecord | None":

@@ -5,15 +5,14 @@ generator and, in mazes, the action space's. All are seeded anew for every episo
 episode does not depend on which process rolls it out, nor on the episodes before it.
 """
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import gymnasium
 import numpy as np
 from jaxtyping import Shaped
 
+from bench.data._environments import make_environment
 from bench.data._recipes import Recipe
 
 Episode = dict[str, Shaped[np.ndarray, "rows ..."]]
@@ -85,18 +84,14 @@ class _ManipulationRollout(Rollout):
     """OGBench's plan oracles, one random target after the other ("play")."""
 
     def __init__(self, environment_id: str, recipe: Recipe) -> None:
-        import ogbench.manipspace  # noqa: F401 (registers the environments)
         from ogbench.manipspace.oracles.plan.button_plan import ButtonPlanOracle
         from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle
         from ogbench.manipspace.oracles.plan.drawer_plan import DrawerPlanOracle
         from ogbench.manipspace.oracles.plan.window_plan import WindowPlanOracle
 
-        environment = gymnasium.make(
-            environment_id,
-            disable_env_checker=True,
-            terminate_at_goal=False,
-            mode="data_collection",
-        ).unwrapped
+        environment = make_environment(
+            environment_id, terminate_at_goal=False, mode="data_collection"
+        )
         super().__init__(environment, recipe)
         family = environment_id.split("-")[0]
         self._family = family
@@ -146,18 +141,7 @@ class _MazeRollout(Rollout):
     """A point that walks the shortest path to one random goal after the other ("navigate")."""
 
     def __init__(self, environment_id: str, recipe: Recipe) -> None:
-        import ogbench.locomaze  # noqa: F401 (registers the environments)
-
-        # OGBench writes the maze to a temporary file and leaves it there; keep that tidy.
-        with tempfile.TemporaryDirectory() as folder:
-            previous, tempfile.tempdir = tempfile.tempdir, folder
-            try:
-                environment = gymnasium.make(
-                    environment_id, disable_env_checker=True, terminate_at_goal=False
-                ).unwrapped
-            finally:
-                tempfile.tempdir = previous
-        super().__init__(environment, recipe)
+        super().__init__(make_environment(environment_id, terminate_at_goal=False), recipe)
         free = self.environment.maze_map == 0
         self._cells = [(int(i), int(j)) for i, j in np.argwhere(free)]
         self._vertices = [cell for cell in self._cells if not _is_hallway(free, *cell)]

@@ -1,0 +1,81 @@
+"""What must hold of the arrays of a dataset before anything is trained on them."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Shaped
+
+from bench.data._errors import DataDamaged
+
+REQUIRED = ("observations", "actions", "terminals")
+_BLOCK = 1 << 18  # Rows looked at together, which bounds the memory a mapped file needs.
+_TOLERANCE = 1e-5  # Of the action range: rounding of float32 and of foreign normalisations.
+
+
+def check_arrays(
+    path: Path, arrays: Mapping[str, Shaped[np.ndarray, "rows ..."]]
+) -> Bool[np.ndarray, " rows"]:
+    """Check the arrays of a file in OGBench's layout.
+
+    Shapes and lengths agree, numbers are finite, actions lie in [-1, 1], terminals are 0 or 1, the
+    last row ends an episode, and there is a transition.
+
+    Args:
+        path: the file, for the message.
+        arrays: observations (N, O), actions (N, A), terminals (N,), others with N rows.
+
+    Returns:
+        The terminals as booleans.
+
+    Raises:
+        DataDamaged: naming file, array and row.
+    """
+    for key in REQUIRED:
+        if key not in arrays:
+            raise DataDamaged(f"{path}: no array '{key}' (it holds {', '.join(arrays)})")
+    terminals = arrays["terminals"]
+    dimensions = {"observations": 2, "actions": 2, "terminals": 1}
+    for key, array in arrays.items():
+        if array.ndim != dimensions.get(key, array.ndim) or array.ndim == 0:
+            raise DataDamaged(
+                f"{path}: '{key}' has shape {array.shape}; expected "
+                f"{dimensions.get(key, 'at least 1')} dimensions, rows first"
+            )
+        if len(array) != len(terminals):
+            raise DataDamaged(
+                f"{path}: '{key}' has {len(array)} rows and 'terminals' {len(terminals)}"
+            )
+        if array.dtype.kind not in "fiub":
+            raise DataDamaged(f"{path}: '{key}' holds {array.dtype}, not numbers")
+        if array.dtype.kind == "f":
+            _refuse(path, key, array, lambda block: ~np.isfinite(block), "is not finite")
+    limit = 1.0 + _TOLERANCE
+    _refuse(path, "actions", arrays["actions"], lambda b: abs(b) > limit, "lies outside [-1, 1]")
+    _refuse(path, "terminals", terminals, lambda b: (b != 0) & (b != 1), "is neither 0 nor 1")
+    ends = np.asarray(terminals).astype(bool)
+    if not len(ends) or not ends[-1]:
+        raise DataDamaged(
+            f"{path}: the last row ({len(ends) - 1}) of 'terminals' is not 1: "
+            "the last episode is cut off"
+        )
+    if ends.all():
+        raise DataDamaged(f"{path}: every episode is a single row; there are no transitions")
+    return ends
+
+
+def _refuse(
+    path: Path,
+    key: str,
+    array: Shaped[np.ndarray, "rows ..."],
+    is_bad: Callable[[np.ndarray], np.ndarray],
+    complaint: str,
+) -> None:
+    for start in range(0, len(array), _BLOCK):
+        bad = is_bad(array[start : start + _BLOCK])
+        if bad.any():
+            place = np.argwhere(bad)[0]
+            value = array[start : start + _BLOCK][tuple(place)]
+            row = [int(i) for i in (start + place[0], *place[1:])]
+            where = f"row {row[0]}" + (f", column {row[1]}" if len(row) > 1 else "")
+            raise DataDamaged(f"{path}: '{key}', {where}: {value} {complaint}")
