@@ -152,25 +152,23 @@ def _divergence(v: Tensor, x: Tensor, batch_ndim: int, probes: Tensor | None) ->
             "the velocity field has no gradient in x (does it run under torch.no_grad, or not "
             "depend on x?); its divergence needs one"
         )
-    shape = x.shape[:batch_ndim]
-    if probes is None:
-        flat = v.reshape(*shape, -1)
-        size = flat.shape[-1]
-        total = x.new_zeros(shape)
-        for i in range(size):
-            # Samples do not see each other, so the gradient of the batch sum is the diagonal.
-            (row,) = torch.autograd.grad(
-                flat[..., i].sum(), x, retain_graph=i + 1 < size, materialize_grads=True
-            )
-            total = total + row.reshape(*shape, -1)[..., i]
-        return total
-    total = x.new_zeros(shape)
-    for i, probe in enumerate(probes):
+    event = x.shape[batch_ndim:]
+    size = math.prod(event)
+    count = size if probes is None else len(probes)
+    total = x.new_zeros(x.shape[:batch_ndim])
+    for i in range(count):
+        if probes is None:
+            probe = x.new_zeros(size)
+            probe[i] = 1.0
+            probe = probe.reshape(event).expand_as(x)
+        else:
+            probe = probes[i]
+        # Samples do not see each other, so one product serves the whole batch.
         (row,) = torch.autograd.grad(
-            v, x, probe, retain_graph=i + 1 < len(probes), materialize_grads=True
+            v, x, probe, retain_graph=i + 1 < count, materialize_grads=True
         )
-        total = total + (row * probe).reshape(*shape, -1).sum(-1)
-    return total / len(probes)
+        total = total + (row * probe).reshape(*total.shape, size).sum(-1)
+    return total if probes is None else total / count
 
 
 def _checked_probes(
