@@ -15,10 +15,13 @@ from bench.simulation.environments import (
     simulator_versions,
 )
 from bench.simulation.evaluation import Evaluation, EvaluationError, Policy, Progress, evaluate
+from bench.simulation.online import OnlineEnvironments, OnlineStep
 
 __all__ = [
     "Evaluation",
     "EvaluationError",
+    "OnlineEnvironments",
+    "OnlineStep",
     "Policy",
     "Progress",
     "SeededEnv",

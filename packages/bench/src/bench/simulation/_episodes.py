@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,7 +11,17 @@ import numpy as np
 
 from bench.simulation.environments import SeededEnv, make
 
-__all__ = ["Chunk", "Episode", "EpisodeHost", "Failure", "Marker", "Opening", "Spaces"]
+__all__ = [
+    "Chunk",
+    "Episode",
+    "EpisodeHost",
+    "Failure",
+    "Marker",
+    "Opening",
+    "Spaces",
+    "describe_error",
+    "succeeded",
+]
 
 
 class Marker(Protocol):
@@ -51,6 +61,38 @@ class Spaces:
     observation_dtype: np.dtype[Any]
     action_low: np.ndarray
     action_high: np.ndarray
+
+    @classmethod
+    def of(cls, environment: SeededEnv) -> Spaces:
+        """Read them from an environment."""
+        return cls(
+            environment.observation_shape,
+            environment.observation_dtype,
+            environment.action_low,
+            environment.action_high,
+        )
+
+    @classmethod
+    def common(cls, spaces: Mapping[str, Spaces]) -> Spaces:
+        """Return the spaces that all tasks, given by name, have in common.
+
+        Raises:
+            ValueError: If two tasks differ.
+        """
+        first, mine = next(iter(spaces.items()))
+        for task, other in spaces.items():
+            if (
+                other.observation_shape != mine.observation_shape
+                or other.observation_dtype != mine.observation_dtype
+                or not np.array_equal(other.action_low, mine.action_low)
+                or not np.array_equal(other.action_high, mine.action_high)
+            ):
+                raise ValueError(
+                    "replicas that run together need the same observations and actions: "
+                    f"{first!r} has {mine.observation_shape} and {mine.action_low.size}, "
+                    f"{task!r} has {other.observation_shape} and {other.action_low.size}"
+                )
+        return mine
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +160,12 @@ class EpisodeHost:
             except ValueError as error:
                 if episode.task not in prototypes:
                     raise  # the task itself is refused, not this episode
-                failures.append(Failure(episode.index, _reason(error)))
+                failures.append(Failure(episode.index, describe_error(error)))
                 continue
             except Exception as error:
-                failures.append(Failure(episode.index, _reason(error)))
+                failures.append(Failure(episode.index, describe_error(error)))
                 continue
-            spaces[episode.task] = Spaces(
-                environment.observation_shape,
-                environment.observation_dtype,
-                environment.action_low,
-                environment.action_high,
-            )
+            spaces[episode.task] = Spaces.of(environment)
             limit = float("inf") if step_limit is None else step_limit
             self._running[episode.index] = _Running(environment, limit)
         self._marker.value = -1
@@ -161,7 +198,7 @@ class EpisodeHost:
                 played.append(index)
             except Exception as error:
                 del self._running[index]  # its environment may be broken: not used again
-                failures.append(Failure(index, _reason(error)))
+                failures.append(Failure(index, describe_error(error)))
         self._marker.value = -1
         observations, rewards, steps, done, successes = (
             zip(*rows, strict=True) if rows else [()] * 5
@@ -178,7 +215,8 @@ class EpisodeHost:
 
 
 def _play_chunk(running: _Running, chunk: np.ndarray) -> tuple[np.ndarray, float, int, bool, bool]:
-    total, steps, done, info = 0.0, 0, False, {}
+    total, steps, done = 0.0, 0, False
+    info: dict[str, Any] = {}
     for action in chunk:
         observation, reward, terminated, truncated, info = running.environment.step(action)
         total += reward
@@ -199,7 +237,7 @@ def _stack(observations: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack(observations) if len(observations) > 0 else np.zeros((0,))
 
 
-def _reason(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Return the exception with the place it was raised at, in one line."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({frames[-1].name}, line {frames[-1].lineno})" if frames else ""

@@ -20,7 +20,7 @@ __all__ = ["is_plain", "pack", "plain_attributes", "restore_attributes", "unpack
 # Objects of these packages hold no state of an episode that is not stored by name elsewhere:
 # compiled models and their data (see `_physics`), spaces, poses that are computed before use.
 _STATELESS = frozenset({"builtins", "mujoco", "dm_control", "gymnasium", "ogbench", "pathlib"})
-_SCALARS = (bool, int, float, str, type(None))
+_SCALARS = (bool, int, float, str, type(None), np.generic)
 
 
 def is_plain(value: object) -> bool:
@@ -29,7 +29,7 @@ def is_plain(value: object) -> bool:
 
 
 def _foreign_leaves(value: object) -> Any:
-    if isinstance(value, _SCALARS) or isinstance(value, np.generic):
+    if isinstance(value, _SCALARS):
         return
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject:
@@ -90,7 +90,8 @@ def pack(value: Mapping[str, Any]) -> UInt8[np.ndarray, " bytes"]:
     arrays: dict[str, np.ndarray] = {}
     text = json.dumps(_encode(value, arrays))
     buffer = io.BytesIO()
-    np.savez(buffer, json=np.frombuffer(text.encode(), dtype=np.uint8), **arrays)
+    arrays["json"] = np.frombuffer(text.encode(), dtype=np.uint8)
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # the stub takes names for its flags
     return np.frombuffer(buffer.getvalue(), dtype=np.uint8).copy()
 
 

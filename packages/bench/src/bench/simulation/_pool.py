@@ -7,11 +7,13 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
+
+import numpy as np
 
 from bench.errors import BenchError
 from bench.simulation._episodes import EpisodeHost, Marker
@@ -61,10 +63,9 @@ class _Process:
         theirs.close()  # so that the end of the process is the end of the pipe
 
     def send(self, method: str, arguments: tuple[Any, ...]) -> None:
-        try:
+        # A closed pipe is found by `receive` too, which tells how the process ended.
+        with suppress(BrokenPipeError, ConnectionResetError):
             self._connection.send((method, arguments))
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # `receive` finds the same pipe closed and tells how the process ended
 
     def receive(self) -> Any:
         try:
@@ -79,7 +80,7 @@ class _Process:
         return result
 
     def stop(self, patience: float) -> None:
-        """End the process: it leaves when the pipe closes, or is killed after `patience` seconds."""
+        """End the process: it leaves as the pipe closes; killed after `patience` seconds."""
         self._connection.close()
         self._process.join(timeout=patience)
         if self._process.is_alive():
@@ -101,7 +102,13 @@ class _Local:
     def receive(self) -> Any:
         assert self._call is not None, "receive without send"
         method, arguments = self._call
-        return getattr(self._host, method)(*arguments)
+        # NumPy's global generator keeps half of a normal pair outside the bit generator that the
+        # environments swap out: the caller gets the whole of it back.
+        outside = np.random.get_state(legacy=False)  # noqa: NPY002
+        try:
+            return getattr(self._host, method)(*arguments)
+        finally:
+            np.random.set_state(outside)  # noqa: NPY002
 
     def stop(self, patience: float) -> None:
         del patience

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.random.mtrand import get_bit_generator, set_bit_generator
 
 __all__ = ["episode_seed", "fixed_action_space", "global_generator", "split_seed"]
 
@@ -45,12 +45,12 @@ def global_generator(bits: np.random.MT19937) -> Iterator[None]:
     Swapping the generator costs a third of a microsecond; copying its state would cost as much as
     a step of a point maze.
     """
-    outside = np.random.get_bit_generator()
-    np.random.set_bit_generator(bits)
+    outside = get_bit_generator()
+    set_bit_generator(bits)
     try:
         yield
     finally:
-        np.random.set_bit_generator(outside)
+        set_bit_generator(outside)
 
 
 def fixed_action_space(environment: Any) -> None:
@@ -63,16 +63,18 @@ def fixed_action_space(environment: Any) -> None:
     Args:
         environment: The innermost environment; its class is replaced by a subclass.
     """
-    if isinstance(getattr(type(environment), "action_space", None), property):
+    cls = type(environment)
+    if isinstance(getattr(cls, "action_space", None), property):
         environment._fixed_action_space = environment.action_space
-        environment.__class__ = _with_fixed_action_space(type(environment))
+        if cls not in _FIXED:
+            # The module is kept because it tells whose class this is.
+            body = {"action_space": property(_stored_space), "__module__": cls.__module__}
+            _FIXED[cls] = type(cls.__name__, (cls,), body)
+        environment.__class__ = _FIXED[cls]
 
 
-@lru_cache(maxsize=None)
-def _with_fixed_action_space(cls: type) -> type:
-    def action_space(self: Any) -> Any:
-        return self._fixed_action_space
+_FIXED: dict[type, type] = {}
 
-    # The module is kept because it tells whose class this is.
-    body = {"action_space": property(action_space), "__module__": cls.__module__}
-    return type(cls.__name__, (cls,), body)
+
+def _stored_space(environment: Any) -> Any:
+    return environment._fixed_action_space

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
+from numpy.random.mtrand import get_bit_generator, set_bit_generator
 
 from bench.simulation._names import environment_id, physics_label, simulator_versions
 from bench.simulation._plain import is_plain, pack, plain_attributes, restore_attributes, unpack
@@ -39,18 +40,25 @@ def make(task_name: str) -> SeededEnv:
         The environment, to be reset with a seed before its first step.
 
     Raises:
-        ValueError: If the name is unknown, or the spaces are not boxes.
+        ValueError: If the name is unknown, the spaces are not boxes, or the task observes images
+            while drawing is switched off.
     """
     if "mujoco" not in sys.modules and "visual" not in task_name:
         os.environ.setdefault("MUJOCO_GL", "disabled")
     import gymnasium
 
+    identifier = environment_id(task_name)
+    if "visual" in identifier and os.environ.get("MUJOCO_GL") == "disabled":
+        raise ValueError(
+            f"task {task_name!r} observes images, and MUJOCO_GL=disabled switches drawing off (the "
+            "default in worker processes): set MUJOCO_GL=egl or MUJOCO_GL=osmesa"
+        )
     with warnings.catch_warnings():
         # OGBench states float64 bounds for a float32 action space at every access.
         warnings.filterwarnings(
             "ignore", r".*Box (low|high)'s precision lowered by casting", UserWarning
         )
-        environment = gymnasium.make(environment_id(task_name), disable_env_checker=True)
+        environment = gymnasium.make(identifier, disable_env_checker=True)
         with global_generator(np.random.MT19937(0)):
             environment.reset(seed=0)
         fixed_action_space(environment.unwrapped)
@@ -131,12 +139,12 @@ class SeededEnv:
         """
         if self._physics is not None:
             self._physics.take_turn()
-        outside = np.random.get_bit_generator()
-        np.random.set_bit_generator(self._bits)
+        outside = get_bit_generator()
+        set_bit_generator(self._bits)
         try:
             observation, reward, terminated, truncated, info = self._environment.step(action)
         finally:
-            np.random.set_bit_generator(outside)
+            set_bit_generator(outside)
         return (
             self._converted(observation),
             float(reward),

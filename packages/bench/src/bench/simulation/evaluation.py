@@ -132,15 +132,9 @@ def evaluate(
                 step_limit=step_limit,
                 progress=progress,
             )
-    # NumPy's global generator keeps half of a normal pair outside the bit generator that the
-    # environments swap out, so an evaluation in this process puts back the whole of it.
-    outside = np.random.get_state()
-    try:
-        with pool.lock:
-            run = _Run(pool, tasks, seeds, episodes, step_limit)
-            return run.play(policy, progress)
-    finally:
-        np.random.set_state(outside)
+    with pool.lock:
+        run = _Run(pool, tasks, seeds, episodes, step_limit)
+        return run.play(policy, progress)
 
 
 class _Run:
@@ -218,7 +212,10 @@ class _Run:
                 result = self._pool.call("begin", calls)[place]
             openings.append(result)
         spaces = {task: space for opening in openings for task, space in opening.spaces.items()}
-        self._spaces = _common(spaces, self._tasks)
+        if spaces:
+            self._spaces = Spaces.common(spaces)
+        else:  # no episode could begin: nothing will be asked of the policy
+            self._spaces = Spaces((0,), np.dtype(np.float32), np.zeros(0), np.zeros(0))
         self._observations = np.zeros(
             (self._alive.size, *self._spaces.observation_shape), self._spaces.observation_dtype
         )
@@ -326,25 +323,3 @@ class _Run:
                 self._tasks[replica], replica, episode, reason
             )
         self._alive.reshape(self._shape)[replica] = False
-
-
-def _common(spaces: dict[str, Spaces], tasks: Sequence[str]) -> Spaces:
-    """Return the spaces that all tasks have in common."""
-    if not spaces:
-        # No episode could begin: nothing will be asked of the policy.
-        return Spaces((0,), np.dtype(np.float32), np.zeros(0), np.zeros(0))
-    first = next(task for task in tasks if task in spaces)
-    for task, other in spaces.items():
-        mine = spaces[first]
-        if (
-            other.observation_shape != mine.observation_shape
-            or other.observation_dtype != mine.observation_dtype
-            or not np.array_equal(other.action_low, mine.action_low)
-            or not np.array_equal(other.action_high, mine.action_high)
-        ):
-            raise ValueError(
-                f"replicas evaluated together need the same observations and actions: {first!r} "
-                f"has {mine.observation_shape} and {mine.action_low.size}, {task!r} has "
-                f"{other.observation_shape} and {other.action_low.size}"
-            )
-    return spaces[first]

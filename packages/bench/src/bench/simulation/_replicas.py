@@ -1,0 +1,161 @@
+"""Environments of the online phase in one process: one per replica, one step at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bench.simulation._episodes import Failure, Marker, Spaces, describe_error, succeeded
+from bench.simulation._plain import pack, unpack
+from bench.simulation._seeding import episode_seed
+from bench.simulation.environments import SeededEnv, make
+
+__all__ = ["ReplicaHost", "ReplicaStart", "ReplicaSteps"]
+
+_ONLINE = 1  # purpose of the episode seeds, see `episode_seed`
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStart:
+    """A replica's index, task and base seed."""
+
+    replica: int
+    task: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSteps:
+    """One step of the replicas `indices` `(n,)`; every field has one row per replica.
+
+    `reached` are the observations that the step led to, `current` those to act on next (of the
+    following episode, where one ended); `returns` and `lengths` cover the episode so far, the one
+    that ended included.
+    """
+
+    indices: np.ndarray
+    reached: np.ndarray
+    current: np.ndarray
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    successes: np.ndarray
+    returns: np.ndarray
+    lengths: np.ndarray
+    failures: tuple[Failure, ...]
+
+
+@dataclass(slots=True)
+class _Replica:
+    environment: SeededEnv
+    seed: int
+    current: np.ndarray
+    episode: int = 0
+    total: float = 0.0
+    length: int = 0
+
+    def begin(self) -> None:
+        seed = episode_seed(self.seed, _ONLINE, self.episode)
+        self.current = self.environment.reset(seed)[0]
+        self.total, self.length = 0.0, 0
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, bool, float, int]:
+        reached, reward, terminated, truncated, info = self.environment.step(action)
+        self.total += reward
+        self.length += 1
+        self.current = reached
+        row = (reached, reward, terminated, truncated, succeeded(info), self.total, self.length)
+        if terminated or truncated:
+            self.episode += 1
+            self.begin()
+        return row
+
+    def state(self) -> np.ndarray:
+        return pack(
+            {
+                "environment": self.environment.state(),
+                "seed": self.seed,
+                "current": self.current,
+                "episode": self.episode,
+                "total": self.total,
+                "length": self.length,
+            }
+        )
+
+    def load_state(self, image: np.ndarray) -> None:
+        saved = unpack(image)
+        self.environment.load_state(saved["environment"])
+        self.seed, self.episode = saved["seed"], saved["episode"]
+        self.total, self.length = saved["total"], saved["length"]
+        self.current = saved["current"]
+
+
+class ReplicaHost:
+    """Steps the environments of some replicas, beginning the next episode where one ends."""
+
+    def __init__(self, marker: Marker) -> None:
+        self._marker = marker
+        self._replicas: dict[int, _Replica] = {}
+
+    def begin(self, starts: Sequence[ReplicaStart]) -> dict[int, tuple[Spaces, np.ndarray]]:
+        """Build an environment for each replica and begin its first episode.
+
+        Returns:
+            Per replica its spaces and the first observation.
+        """
+        prototypes: dict[str, SeededEnv] = {}
+        opened: dict[int, tuple[Spaces, np.ndarray]] = {}
+        for start in starts:
+            self._marker.value = start.replica
+            if start.task in prototypes:
+                environment = prototypes[start.task].fork()
+            else:
+                environment = prototypes[start.task] = make(start.task)
+            replica = _Replica(environment, start.seed, np.zeros(0))
+            replica.begin()
+            self._replicas[start.replica] = replica
+            opened[start.replica] = (Spaces.of(environment), replica.current)
+        self._marker.value = -1
+        return opened
+
+    def step(self, indices: np.ndarray, actions: np.ndarray) -> ReplicaSteps:
+        """Play one action `(n, A)` in each of the replicas `indices` `(n,)`."""
+        played: list[int] = []
+        rows: list[tuple[Any, ...]] = []
+        failures: list[Failure] = []
+        for index, action in zip(indices.tolist(), actions, strict=True):
+            self._marker.value = index
+            replica = self._replicas[index]
+            try:
+                rows.append((*replica.step(action), replica.current))
+                played.append(index)
+            except Exception as error:
+                failures.append(Failure(index, describe_error(error)))
+        self._marker.value = -1
+        columns = [np.array([row[place] for row in rows]) for place in range(8)]
+        return ReplicaSteps(
+            indices=np.array(played, dtype=np.int64),
+            reached=columns[0],
+            rewards=columns[1],
+            terminated=columns[2],
+            truncated=columns[3],
+            successes=columns[4],
+            returns=columns[5],
+            lengths=columns[6],
+            current=columns[7],
+            failures=tuple(failures),
+        )
+
+    def state(self) -> dict[int, np.ndarray]:
+        """Return the state of every replica's environment, as bytes."""
+        return {index: replica.state() for index, replica in self._replicas.items()}
+
+    def load_state(self, images: dict[int, np.ndarray]) -> dict[int, tuple[np.ndarray, int]]:
+        """Continue from such states; returns the observations to act on and episode numbers."""
+        for index, image in images.items():
+            self._replicas[index].load_state(image)
+        replicas = {index: self._replicas[index] for index in images}
+        return {index: (replica.current, replica.episode) for index, replica in replicas.items()}
