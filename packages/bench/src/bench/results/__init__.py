@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bench.results._cells import cell_results, labelled_evaluations
+from bench.results._final import Coverage, FinalTable, final_table
+from bench.results._published import published_domains
 from bench.results._scan import planned_cells, scan_evaluations, scan_training, table_files
 from bench.results._schema import (
     CELL_COLUMNS,
@@ -12,6 +15,25 @@ from bench.results._schema import (
     TableSchema,
     metric_rows,
 )
+from bench.results._statistics import (
+    Interval,
+    bootstrap_interval,
+    interquartile_mean,
+    mean_over_tasks,
+    performance_profile,
+    permutation_p_value,
+    probability_of_improvement,
+    probability_of_improvement_interval,
+    wilson_interval,
+)
+from bench.results._views import (
+    domain_view,
+    markdown_table,
+    method_label,
+    print_table,
+    task_view,
+    write_table,
+)
 from bench.results._writer import ResultWriter
 
 __all__ = [
@@ -20,11 +42,32 @@ __all__ = [
     "PHASES",
     "TIMING_COLUMNS",
     "TRAINING",
+    "Coverage",
+    "FinalTable",
+    "Interval",
     "ResultWriter",
     "TableSchema",
+    "bootstrap_interval",
+    "cell_results",
+    "domain_view",
+    "final_table",
+    "interquartile_mean",
+    "labelled_evaluations",
+    "markdown_table",
+    "mean_over_tasks",
+    "method_label",
     "metric_rows",
+    "performance_profile",
+    "permutation_p_value",
     "planned_cells",
+    "print_table",
+    "probability_of_improvement",
+    "probability_of_improvement_interval",
+    "published_domains",
     "scan_evaluations",
     "scan_training",
     "table_files",
+    "task_view",
+    "wilson_interval",
+    "write_table",
 ]

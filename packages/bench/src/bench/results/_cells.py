@@ -1,0 +1,136 @@
+"""From evaluation rows to one row per cell and phase: final, best, finished or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from bench.errors import MixedOriginError, ResultsError
+from bench.results._scan import planned_cells, scan_evaluations
+from bench.results._schema import CELL_COLUMNS
+from bench.storage import simulator_label
+
+__all__ = ["ORIGIN_COLUMNS", "cell_results", "labelled_evaluations", "require_one_origin"]
+
+# Rows that differ in one of these measure different things.
+ORIGIN_COLUMNS = ("data_source", "data_fingerprint", "simulator", "protocol_fingerprint")
+_KEY = (*CELL_COLUMNS, "phase")
+
+
+def labelled_evaluations(runs: Sequence[Path]) -> pl.DataFrame:
+    """All evaluation rows, with the columns `run` and `simulator` (its label) added.
+
+    Raises:
+        ResultsError: no table can be found or read, or the same evaluation is there twice.
+    """
+    rows = scan_evaluations(runs).collect()
+    twice = rows.filter(pl.struct(*_KEY, "step").is_duplicated())
+    if twice.height:
+        first = twice.row(0, named=True)
+        places = sorted(set(twice.filter(pl.col("step") == first["step"])["run"].to_list()))
+        raise ResultsError(
+            f"{first['task']}, {first['agent']} {first['variant']}, seed {first['seed']}, step "
+            f"{first['step']} is there {twice.height} times ({', '.join(places[:4])}); report "
+            "these runs one at a time, compare them with `bench compare`, or give them variants"
+        )
+    versions = ["mujoco_version", "ogbench_version"]
+    pairs = rows.select(versions).unique()
+    labels = [simulator_label(mujoco, ogbench) for mujoco, ogbench in pairs.iter_rows()]
+    labelled = pairs.with_columns(simulator=pl.Series(labels, dtype=pl.String))
+    return rows.join(labelled, on=versions, how="left", nulls_equal=True)
+
+
+def cell_results(runs: Sequence[Path], evaluations: pl.DataFrame | None = None) -> pl.DataFrame:
+    """One row per cell and phase, planned ones without any evaluation included.
+
+    Args:
+        runs: run directories, their parents, or table files.
+        evaluations: `labelled_evaluations(runs)`, if it is at hand.
+
+    Returns:
+        The cell columns, `phase`, `run`; of the last evaluation `step`, `episodes`, `successes`,
+        `success_rate`, `return_mean`, `length_mean`, `path_kl`, `kl_budget`, `lambda`, the origin
+        columns, `precision`, `device`; `best_rate` and `best_step` over all evaluations;
+        `evaluations` (count), `planned_step`, `finished`, `failure`, `failed_at_step`.
+
+    Raises:
+        ResultsError: as `labelled_evaluations`.
+    """
+    rows = labelled_evaluations(runs) if evaluations is None else evaluations
+    measured = rows.filter(pl.col("success_rate").is_not_null()).sort("step")
+    last = [
+        "step", "episodes", "successes", "success_rate", "return_mean", "length_mean", "path_kl",
+        "kl_budget", "lambda", *ORIGIN_COLUMNS, "precision", "device", "updates_per_second",
+        "recorded_at",
+    ]  # fmt: skip
+    cells = measured.group_by(*_KEY, "run").agg(
+        *(pl.col(name).last() for name in last),
+        best_rate=pl.col("success_rate").max(),
+        best_step=pl.col("step").get(pl.col("success_rate").arg_max()),
+        evaluations=pl.len(),
+        seconds=pl.col("seconds_training").sum() + pl.col("seconds_evaluation").sum(),
+    )
+    failures = (
+        rows.filter(pl.col("failure").is_not_null())
+        .sort("step")
+        .group_by(*_KEY, "run")
+        .agg(pl.col("failure").last(), pl.col("failed_at_step").last())
+    )
+    planned = planned_cells(runs).drop("pack")
+    keys = [*_KEY, "run"]
+    joined = (
+        cells.join(failures, on=keys, how="full", coalesce=True)
+        .join(planned, on=keys, how="full", coalesce=True)
+        .with_columns(
+            # Without a plan (tables without their run.json) the longest run sets the length.
+            planned_step=pl.coalesce(
+                "planned_step", pl.col("step").max().over("suite", "domain", "phase")
+            )
+        )
+    )
+    finished = (pl.col("step") >= pl.col("planned_step")).fill_null(value=False)
+    return joined.with_columns(
+        finished=finished,
+        failure=pl.when(~finished).then("failure"),
+        failed_at_step=pl.when(~finished).then("failed_at_step"),
+    ).sort(keys)
+
+
+def require_one_origin(evaluations: pl.DataFrame, cells: pl.DataFrame) -> None:
+    """Refuses to average what was not measured on the same data, simulator and protocol.
+
+    Args:
+        evaluations: `labelled_evaluations`.
+        cells: the rows of `cell_results` that are about to be averaged.
+
+    Raises:
+        MixedOriginError: names the first group, what differs, and the runs.
+    """
+    group = ["suite", "domain", "agent", "variant"]
+    used = evaluations.join(cells.select(*_KEY, "run"), on=[*_KEY, "run"], how="semi")
+    for name in ORIGIN_COLUMNS:
+        kinds = used.group_by(group).agg(pl.col(name).fill_null("unknown").unique().sort())
+        mixed = kinds.filter(pl.col(name).list.len() > 1).sort(group)
+        if mixed.height:
+            raise _mixed(used, mixed.row(0, named=True), name)
+    budgets = cells.group_by(*group, "task", "phase").agg(pl.col("kl_budget").unique().sort())
+    mixed = budgets.filter(pl.col("kl_budget").list.len() > 1).sort(group)
+    if mixed.height:
+        raise _mixed(used, mixed.row(0, named=True), "kl_budget")
+
+
+def _mixed(rows: pl.DataFrame, group: dict[str, object], name: str) -> MixedOriginError:
+    keys = ("domain", "agent", "variant")
+    selected = rows.filter(*(pl.col(key) == group[key] for key in keys))
+    lines = [
+        f"  {value}: {', '.join(sorted(set(runs))[:4])}"
+        for value, runs in selected.group_by(name).agg("run").sort(name).iter_rows()
+    ]
+    label = " ".join(str(group[key]) for key in keys if group[key])
+    return MixedOriginError(
+        f"the runs of {label} differ in {name} and are not averaged:\n"
+        + "\n".join(lines)
+        + "\nreport them separately, or say --mix to average them all the same"
+    )

@@ -1,0 +1,225 @@
+"""The tables as people read them: one formatting for console, Markdown and HTML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bench.errors import ResultsError
+from bench.results._final import FinalTable
+from bench.results._published import published_domains, same_method
+from bench.storage import atomic_path, write_bytes
+
+__all__ = [
+    "domain_view",
+    "markdown_table",
+    "method_label",
+    "percent",
+    "print_table",
+    "task_view",
+    "write_table",
+]
+
+MISSING = "–"
+
+
+def method_label(agent: str, variant: str | None) -> str:
+    """Agent with its variant, as tables and figures name it."""
+    return f"{agent} [{variant}]" if variant else agent
+
+
+def percent(value: float | None, spread: float | None = None) -> str:
+    """A rate in percent with one decimal, with its spread if there is one."""
+    if value is None:
+        return MISSING
+    text = f"{100 * value:.1f}"
+    return text if spread is None else f"{text} ± {100 * spread:.1f}"
+
+
+def task_view(table: FinalTable, tasks: pl.DataFrame | None = None) -> pl.DataFrame:
+    """One line per task, method and phase, as text; of `tasks`, rows of `table.tasks`, if given."""
+    suites = table.tasks["suite"].n_unique() > 1
+    rows = []
+    for row in (table.tasks if tasks is None else tasks).iter_rows(named=True):
+        task = row["task"].removesuffix("-v0").replace("-singletask", "")
+        rows.append(
+            {
+                "task": f"{row['suite']}: {task}" if suites else task,
+                "phase": row["phase"],
+                "method": method_label(row["agent"], row["variant"]),
+                "success %": percent(row["success"], row["success_std"]),
+                "95 %": _interval(row),
+                "best %": percent(row["best"], row["best_std"]),
+                "seeds": _seeds(row),
+                "episodes": f"{row['episodes'] or 0:,}",
+                "KL / budget": _kl(row),
+                "step": MISSING if row["step"] is None else f"{row['step']:,}",
+            }
+        )
+    return pl.DataFrame(rows)
+
+
+def domain_view(table: FinalTable, phase: str, *, published: bool = False) -> pl.DataFrame:
+    """Domains by methods, mean ± standard deviation over seeds in percent, as text.
+
+    Ours come first. A published column carries its source in its name; only domains and methods
+    that we ran are shown, and the rows `all` are left empty unless we ran all ten domains.
+
+    Raises:
+        ResultsError: no result of this phase.
+    """
+    rows = table.domains.filter(pl.col("phase") == phase)
+    if rows.is_empty():
+        raise ResultsError(f"the runs have no {phase} phase")
+    several = rows["suite"].n_unique() > 1
+    planned = rows.group_by("suite", "domain").agg(pl.col("tasks_planned").max())
+    everywhere = {(suite, domain): tasks for suite, domain, tasks in planned.iter_rows()}
+    view: dict[str, dict[str, str]] = {}
+    for row in rows.iter_rows(named=True):
+        name = f"{row['suite']}: {row['domain']}" if several else row["domain"]
+        text = percent(row["success"], row["success_std"])
+        tasks = everywhere[row["suite"], row["domain"]]
+        if row["runs"] != row["runs_planned"]:
+            text += f" ({row['runs'] or 0}/{row['runs_planned']} runs)"
+        elif row["tasks"] < tasks:
+            text += f" ({row['tasks']}/{tasks} tasks)"
+        view.setdefault(name, {})[method_label(row["agent"], row["variant"])] = text
+    columns = sorted({column for entries in view.values() for column in entries})
+    if published:
+        columns += _add_published(view, rows, phase)
+    return pl.DataFrame(
+        [
+            {"domain": name} | {column: entries.get(column, MISSING) for column in columns}
+            for name, entries in view.items()
+        ]
+    )
+
+
+def markdown_table(view: pl.DataFrame) -> str:
+    """A table of text as GitHub Markdown."""
+    lines = [view.columns, ["---"] * view.width, *view.iter_rows()]
+    return "".join(
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines
+    )
+
+
+def print_table(table: FinalTable, console: Console | None = None) -> None:
+    """Prints tasks, domains (where there is more than one task) and notes.
+
+    Args:
+        table: what to print.
+        console: where to; standard output, at least 120 wide unless it is a terminal.
+    """
+    if console is None:
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=max(120, console.width))
+    for (suite, domain, phase), tasks in table.tasks.partition_by(
+        ["suite", "domain", "phase"], as_dict=True, maintain_order=True
+    ).items():
+        view = task_view(table, tasks).drop("phase")
+        view = view.with_columns(pl.col("task").str.replace(r"^.*-(task\d+)$", "$1"))
+        steps = set(view["step"]) - {MISSING}
+        after = f", after {steps.pop()} steps" if len(steps) == 1 else ""
+        _print(console, view.drop("step") if after else view, f"{suite}: {domain}, {phase}{after}")
+    if table.tasks["task"].n_unique() > 1:
+        for phase in _phases(table):
+            _print(console, domain_view(table, phase), f"By domain, {phase}, success %")
+    console.print(f"{table.coverage} finished", markup=False)
+    for note in table.notes:
+        console.print(f"note: {note}", style="yellow", markup=False)
+    for line in table.coverage.failed:
+        console.print(f"failed: {line}", style="red", markup=False)
+
+
+def write_table(table: FinalTable, directory: Path) -> list[Path]:
+    """Writes tasks, domains and cells as CSV and parquet, and all views as `results.md`.
+
+    Returns:
+        The files, in the order in which a reader wants them.
+
+    Raises:
+        OSError: the directory cannot be written.
+    """
+    text = [f"# Results: {table.coverage}\n\n", markdown_table(task_view(table))]
+    for phase in _phases(table):
+        view = domain_view(table, phase, published=True)
+        text.append(f"\n## By domain, {phase}, success % (mean ± std over seeds)\n\n")
+        text.append(markdown_table(view))
+    for title, lines in (
+        ("Notes", table.notes),
+        ("Failed", table.coverage.failed),
+        ("Unfinished", table.coverage.unfinished),
+    ):
+        if lines:
+            text.append(f"\n## {title}\n\n" + "".join(f"- {line}\n" for line in lines))
+    written = [directory / "results.md"]
+    write_bytes(written[0], "".join(text).encode())
+    for name, frame in (
+        ("tasks", table.tasks),
+        ("domains", table.domains),
+        ("cells", table.cells),
+    ):
+        with atomic_path(directory / f"{name}.csv") as temporary:
+            frame.write_csv(temporary)
+        with atomic_path(directory / f"{name}.parquet") as temporary:
+            frame.write_parquet(temporary)
+        written += [directory / f"{name}.csv", directory / f"{name}.parquet"]
+    return written
+
+
+def _add_published(view: dict[str, dict[str, str]], rows: pl.DataFrame, phase: str) -> list[str]:
+    theirs = published_domains().filter(pl.col("phase") == phase)
+    # A mean over ten domains beside one over three would mislead.
+    everything = set(theirs["domain"]) <= set(rows["domain"])
+    agents = rows["agent"].unique().to_list()
+    added: set[str] = set()
+    for row in theirs.iter_rows(named=True):
+        if not any(same_method(agent, row["method"]) for agent in agents):
+            continue
+        if row["domain"] == "all" and not everything:
+            continue
+        column = f"{row['method']} (published: {row['source']})"
+        text = f"{row['mean']:.1f}" + ("" if row["std"] is None else f" ± {row['std']:.1f}")
+        for name, entries in view.items():
+            if name.split(": ")[-1] == row["domain"]:
+                entries[column] = text
+                added.add(column)
+    return sorted(added)
+
+
+def _phases(table: FinalTable) -> list[str]:
+    return table.domains["phase"].unique(maintain_order=True).to_list()
+
+
+def _interval(row: dict[str, Any]) -> str:
+    if row["success_low"] is None:
+        return MISSING
+    return f"[{percent(row['success_low'])}, {percent(row['success_high'])}]"
+
+
+def _seeds(row: dict[str, Any]) -> str:
+    done, planned = row["runs"] or 0, row["runs_planned"]
+    return str(done) if done == planned else f"{done}/{planned}"
+
+
+def _kl(row: dict[str, Any]) -> str:
+    if row["path_kl"] is None:
+        return MISSING
+    budget = MISSING if row["kl_budget"] is None else f"{row['kl_budget']:.3g}"
+    return f"{row['path_kl']:.3g} / {budget}"
+
+
+def _print(console: Console, view: pl.DataFrame, title: str) -> None:
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for index, column in enumerate(view.columns):
+        left = index == 0 or column == "method"
+        shown.add_column(column, justify="left" if left else "right", overflow="fold")
+    for line in view.iter_rows():
+        shown.add_row(*line)
+    console.print(shown)
