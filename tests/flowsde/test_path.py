@@ -11,7 +11,9 @@ from flowsde import (
     MemorylessEuler,
     TransitionKernel,
     along_path,
+    flow_matching_loss,
     ode_sample,
+    ode_sample_log_prob,
     path_times,
     sample_path,
     step_log_prob,
@@ -270,3 +272,46 @@ def test_a_scale_on_another_device_is_named() -> None:
     kernel = FollmerKernel(2, scale=torch.ones(2))
     with pytest.raises(ValueError, match=r"scale is on cpu, the samples are on meta"):
         sample_path(kernel, lambda x, t: -x, torch.zeros(3, 2, device="meta"))
+
+
+@pytest.mark.parametrize("make", KERNELS)
+def test_nothing_is_read_back_from_the_device(make: Callable[..., TransitionKernel]) -> None:
+    """Tensors on the meta device hold no values, so any read by the host raises there."""
+    kernel, noise = make(4, event_ndim=2), torch.empty(2, 5, 3, 3, device="meta")
+
+    def field(x: Tensor, t: Tensor) -> Tensor:
+        return torch.sin(x) * t[..., None, None]
+
+    path = sample_path(kernel, field, noise)
+    log_prob = step_log_prob(kernel, path, velocities_along(kernel, field, path))
+    density = ode_sample_log_prob(field, noise, 2, event_ndim=2, divergence="hutchinson")
+    loss = flow_matching_loss(field, noise, noise, noise[..., 0, 0], event_ndim=2)
+    assert (log_prob.shape, log_prob.device.type) == ((kernel.noisy_steps, 2, 5), "meta")
+    assert density.log_prob.shape == loss.shape == (2, 5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("make", KERNELS)
+def test_captured_in_a_cuda_graph_equals_the_cpu(
+    make: Callable[..., TransitionKernel], gaussian, generator
+) -> None:
+    kernel, field = make(6), gaussian(0.3, 0.7).velocity
+    noise = torch.randn(8, 3, dtype=torch.float64, generator=generator)
+    eps = torch.randn(6, 8, 3, dtype=torch.float64, generator=generator)
+
+    def update(noise: Tensor, eps: Tensor) -> Tensor:
+        path = sample_path(kernel, field, noise, eps)
+        return step_log_prob(kernel, path, velocities_along(kernel, field, path)).sum(0)
+
+    inputs = noise.cuda(), eps.cuda()
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        update(*inputs)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = update(*inputs)
+    graph.replay()
+    torch.testing.assert_close(captured.cpu(), update(noise, eps))
