@@ -4,26 +4,38 @@ Every trainable tensor has a leading replica axis ``R``: many runs train as one,
 another, and each gives the numbers that it gives alone.
 """
 
-from qlearn._chunks import ChunkBatch
+from qlearn._chunks import ChunkBatch, ChunkSource
 from qlearn._ema import ema_update
 from qlearn._episodes import EpisodeData
+from qlearn._flow_actor import FlowActor
+from qlearn._gaussian import GaussianActor, TanhGaussian
 from qlearn._gradients import GradientGuard, GradientReport, clip_gradients
+from qlearn._learner import Learner
+from qlearn._mixtures import BalancedSampler, UnionSampler
 from qlearn._networks import MLP, CriticEnsemble
 from qlearn._random import RandomStreams
-from qlearn._sampler import ChunkMode, ChunkSampler, ChunkSource
+from qlearn._ring import RingBuffer
+from qlearn._sampler import ChunkMode, ChunkSampler
 from qlearn._td import expectile_loss, pessimistic_value, td_loss, td_target
 
 __all__ = [
     "MLP",
+    "BalancedSampler",
     "ChunkBatch",
     "ChunkMode",
     "ChunkSampler",
     "ChunkSource",
     "CriticEnsemble",
     "EpisodeData",
+    "FlowActor",
+    "GaussianActor",
     "GradientGuard",
     "GradientReport",
+    "Learner",
     "RandomStreams",
+    "RingBuffer",
+    "TanhGaussian",
+    "UnionSampler",
     "clip_gradients",
     "ema_update",
     "expectile_loss",

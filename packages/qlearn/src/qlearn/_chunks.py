@@ -1,12 +1,15 @@
 """Batches of action chunks, and how a chunk's rows become one transition."""
 
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-__all__ = ["ChunkBatch"]
+from qlearn._random import RandomStreams
+
+__all__ = ["ChunkBatch", "ChunkSource"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,13 @@ class ChunkBatch:
     masks: Float[Tensor, "R B"]
     valid: Float[Tensor, "R B"]
     next_observations: Float[Tensor, "R B O"]
+
+
+class ChunkSource(Protocol):
+    """Whatever an agent can be trained on: recorded episodes, a ring, a mixture of both."""
+
+    def sample(self, streams: RandomStreams, batch: int) -> ChunkBatch:
+        """``batch`` chunks for each replica, drawn from the replica's own stream."""
 
 
 def summarise(

@@ -1,7 +1,7 @@
 """Uniform sampling of action chunks from recorded episodes."""
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from jaxtyping import Int
@@ -11,20 +11,9 @@ from qlearn._chunks import ChunkBatch, summarise
 from qlearn._episodes import EpisodeData, check_tasks
 from qlearn._random import RandomStreams
 
-__all__ = ["ChunkMode", "ChunkSampler", "ChunkSource"]
+__all__ = ["ChunkMode", "ChunkSampler"]
 
 ChunkMode = Literal["any", "within_episode"]
-
-
-class ChunkSource(Protocol):
-    """A numbered set of chunks: anything that can be sampled, alone or mixed."""
-
-    @property
-    def count(self) -> int | Int[Tensor, "R"]:
-        """Number of chunks, or one per replica on the device."""
-
-    def take(self, index: Int[Tensor, "R B"]) -> ChunkBatch:
-        """The chunks numbered ``index``, each in ``0 .. count - 1``."""
 
 
 class ChunkSampler:

@@ -1,0 +1,218 @@
+"""Replay of online experience: a ring of transitions per replica."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from qlearn._chunks import ChunkBatch, summarise
+from qlearn._random import RandomStreams
+from qlearn._sampler import ChunkMode, check_horizon, discount_powers
+
+__all__ = ["RingBuffer"]
+
+
+class RingBuffer(nn.Module):
+    """The last ``capacity`` transitions of every replica, sampled in chunks on the device.
+
+    Replicas fill in step, one transition each per :meth:`add`, and never see each other's. Chunks
+    are numbered from the oldest transition to the newest, so none straddles the write position and
+    every slot is part of one, also when the ring is full. Modes as in
+    :class:`~qlearn.ChunkSampler`. All counters are buffers, so ``state_dict`` resumes exactly.
+
+    An episode has no fixed place in a ring, hence both observations of a transition are stored:
+    ``4 * (2 * O + A + 2) + 1`` bytes each in float32, and 8 more in mode ``"within_episode"``.
+
+    Args:
+        replicas: number of rings ``R``.
+        capacity: transitions in each.
+        observation_dim: size ``O`` of an observation.
+        action_dim: size ``A`` of one action.
+        horizon: chunk length ``H``.
+        discount: per step, for the reward sum inside a chunk.
+        mode: which chunks count.
+        device: where everything lives.
+        dtype: type of all stored numbers.
+
+    Raises:
+        ValueError: a capacity below the chunk length, or an impossible setting.
+    """
+
+    observations: Float[Tensor, "R C O"]
+    next_observations: Float[Tensor, "R C O"]
+    actions: Float[Tensor, "R C A"]
+    rewards: Float[Tensor, "R C"]
+    masks: Float[Tensor, "R C"]
+    ends: Bool[Tensor, "R C"]
+    discounts: Float[Tensor, "H"]
+    _steps: Int[Tensor, "H"]
+    _replica: Int[Tensor, "R 1"]
+    added: Int[Tensor, ""]
+    lengths: Int[Tensor, "R"]
+    whole: Int[Tensor, "R W"]
+    whole_added: Int[Tensor, "R"]
+    whole_dropped: Int[Tensor, "R"]
+
+    def __init__(
+        self,
+        replicas: int,
+        capacity: int,
+        observation_dim: int,
+        action_dim: int,
+        *,
+        horizon: int = 1,
+        discount: float,
+        mode: ChunkMode = "any",
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        check_horizon(horizon, discount, mode)
+        if capacity < horizon:
+            raise ValueError(f"capacity {capacity} cannot hold a chunk of {horizon} steps")
+        if min(replicas, observation_dim, action_dim) < 1:
+            raise ValueError(
+                "replicas, observation_dim and action_dim must be at least 1, got "
+                f"{replicas}, {observation_dim}, {action_dim}"
+            )
+        self.replicas, self.capacity = replicas, capacity
+        self.horizon, self.mode = horizon, mode
+        self.size = 0
+
+        def stored(name: str, *shape: int, kind: torch.dtype = dtype) -> None:
+            self.register_buffer(name, torch.zeros(shape, dtype=kind, device=device))
+
+        stored("observations", replicas, capacity, observation_dim)
+        stored("next_observations", replicas, capacity, observation_dim)
+        stored("actions", replicas, capacity, action_dim)
+        stored("rewards", replicas, capacity)
+        stored("masks", replicas, capacity)
+        stored("ends", replicas, capacity, kind=torch.bool)
+        stored("added", kind=torch.int64)
+        # Mode "within_episode": a second ring lists the last transition of every chunk that lies
+        # in one episode, by its number since the beginning, as far as the chunk is still stored.
+        stored("lengths", replicas, kind=torch.int64)
+        stored("whole", replicas, capacity if mode != "any" else 0, kind=torch.int64)
+        stored("whole_added", replicas, kind=torch.int64)
+        stored("whole_dropped", replicas, kind=torch.int64)
+        steps = torch.arange(horizon, device=device)
+        self.register_buffer("_steps", steps, persistent=False)
+        self.register_buffer("discounts", discount_powers(discount, steps, dtype), persistent=False)
+        self.register_buffer(
+            "_replica", torch.arange(replicas, device=device).unsqueeze(-1), persistent=False
+        )
+        self.register_load_state_dict_post_hook(_recount)  # type: ignore[no-untyped-call]
+
+    @torch.no_grad()
+    def add(
+        self,
+        observations: Float[Tensor, "R O"],
+        actions: Float[Tensor, "R A"],
+        rewards: Float[Tensor, "R"],
+        masks: Float[Tensor, "R"],
+        ends: Bool[Tensor, "R"],
+        next_observations: Float[Tensor, "R O"],
+    ) -> None:
+        """Append one transition to every ring, over the oldest one when full.
+
+        Args:
+            observations: before the step.
+            actions: played.
+            rewards: received.
+            masks: 0 where the task ended (nothing to bootstrap), else 1.
+            ends: whether the episode ended here, by success, failure or time limit.
+            next_observations: after the step, before any reset.
+        """
+        slot = (self.added % self.capacity).reshape(1)
+        for buffer, values in (
+            (self.observations, observations),
+            (self.next_observations, next_observations),
+            (self.actions, actions),
+            (self.rewards, rewards),
+            (self.masks, masks),
+            (self.ends, ends),
+        ):
+            row = values.to(buffer.device, buffer.dtype).unsqueeze(1)
+            if row.shape != (self.replicas, 1, *buffer.shape[2:]):
+                raise ValueError(
+                    f"expected one row per replica, {(self.replicas, *buffer.shape[2:])}, "
+                    f"got {tuple(values.shape)}"
+                )
+            buffer.index_copy_(1, slot, row)
+        if self.mode == "within_episode":
+            self._list_chunk(ends.to(self.ends.device))
+        self.added += 1
+        self.size = min(self.size + 1, self.capacity)
+
+    @property
+    def count(self) -> Int[Tensor, "R"]:
+        """Number of chunks in each ring, on the device."""
+        if self.mode == "within_episode":
+            return self.whole_added - self.whole_dropped
+        stored = self.added.clamp(max=self.capacity)
+        return (stored - self.horizon + 1).clamp(min=0).expand(self.replicas)
+
+    def sample(self, streams: RandomStreams, batch: int) -> ChunkBatch:
+        """``batch`` chunks of each ring, with replacement, from the replica's own stream.
+
+        In mode ``"within_episode"`` a ring without a whole chunk gives rows with ``valid = 0``.
+
+        Raises:
+            ValueError: fewer transitions than a chunk has steps.
+        """
+        self.check_filled()
+        return self.take(streams.integers(self.count, batch))
+
+    def check_filled(self) -> None:
+        """Refuse a ring that cannot hold a chunk yet.
+
+        Raises:
+            ValueError: fewer transitions than a chunk has steps.
+        """
+        if self.size < self.horizon:
+            raise ValueError(
+                f"the ring holds {self.size} transitions, a chunk needs {self.horizon}; "
+                "collect more before training"
+            )
+
+    def take(self, index: Int[Tensor, "R B"]) -> ChunkBatch:
+        """Chunks by number, ``0`` being the oldest of each ring."""
+        if self.mode == "within_episode":
+            position = (self.whole_dropped.unsqueeze(-1) + index) % self.capacity
+            first = self.whole[self._replica, position] - (self.horizon - 1)
+        else:
+            first = (self.added - self.capacity).clamp(min=0) + index
+        slots = (first.unsqueeze(-1) + self._steps) % self.capacity
+        replica = self._replica.unsqueeze(-1)
+        ended_before = self.ends[replica, slots].cumsum(-1) - self.ends[replica, slots].long()
+        inside = ended_before == 0
+        rewards, masks, valid = summarise(
+            self.rewards[replica, slots], self.masks[replica, slots], inside, self.discounts
+        )
+        last = slots.gather(-1, inside.sum(-1, keepdim=True) - 1).squeeze(-1)
+        return ChunkBatch(
+            observations=self.observations[self._replica, slots[..., 0]],
+            actions=self.actions[replica, slots].flatten(-2),
+            rewards=rewards,
+            masks=masks,
+            valid=valid * (self.count > 0).to(valid.dtype).unsqueeze(-1),
+            next_observations=self.next_observations[self._replica, last],
+        )
+
+    def _list_chunk(self, ends: Bool[Tensor, "R"]) -> None:
+        """Bring the list of whole chunks up to date with the transition just written."""
+        # The oldest transition still stored moves on by one, so at most one chunk drops out; this
+        # comes first because the new entry may take its place in the list.
+        oldest = self.added + 1 - self.capacity
+        place = (self.whole_dropped % self.capacity).unsqueeze(-1)
+        start = self.whole.gather(1, place).squeeze(-1) - (self.horizon - 1)
+        lost = (self.whole_added > self.whole_dropped) & (start < oldest)
+        self.whole_dropped += lost.long()
+        self.lengths += 1
+        place = (self.whole_added % self.capacity).unsqueeze(-1)
+        self.whole.scatter_(1, place, self.added.expand(self.replicas, 1))
+        self.whole_added += (self.lengths >= self.horizon).long()
+        self.lengths.masked_fill_(ends.bool(), 0)
+
+
+def _recount(ring: RingBuffer, _: object) -> None:
+    ring.size = min(int(ring.added), ring.capacity)
