@@ -4,6 +4,12 @@ Samples have shape (*batch, *event), times the batch shape; t=0 is noise and t=1
 field is any callable `(x, t) -> v`.
 """
 
+from flowsde._adapters import (
+    DiffusionPrediction,
+    guided_field,
+    reversed_flow_field,
+    variance_preserving_field,
+)
 from flowsde._field import VelocityField, along_path
 from flowsde._flow_matching import flow_matching_loss
 from flowsde._follmer import FollmerKernel
@@ -18,6 +24,7 @@ from flowsde._prediction import Prediction, from_velocity, to_velocity, velocity
 __all__ = [
     "Coefficients",
     "CosineInterpolant",
+    "DiffusionPrediction",
     "Divergence",
     "FollmerKernel",
     "Interpolant",
@@ -33,13 +40,16 @@ __all__ = [
     "along_path",
     "flow_matching_loss",
     "from_velocity",
+    "guided_field",
     "ode_log_prob",
     "ode_sample",
     "ode_sample_log_prob",
     "path_times",
+    "reversed_flow_field",
     "sample_path",
     "step_log_prob",
     "to_velocity",
+    "variance_preserving_field",
     "velocities_along",
     "velocity_field",
 ]

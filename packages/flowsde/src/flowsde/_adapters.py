@@ -1,0 +1,118 @@
+"""Velocity fields from models trained under other conventions of time and prediction."""
+
+import math
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flowsde._field import VelocityField, expand_time
+from flowsde._interpolant import CosineInterpolant
+from flowsde._prediction import to_velocity
+
+DiffusionPrediction: TypeAlias = Literal["epsilon", "v_prediction", "sample"]
+TimestepModel: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
+
+def reversed_flow_field(model: TimestepModel, timesteps: float = 1000.0) -> VelocityField:
+    """Field of a flow-matching model whose time runs from data to noise, as in `diffusers`.
+
+    There `x = (1 - sigma) data + sigma noise`, the model is called with `sigma * timesteps` and
+    predicts `noise - data`. So `v(x, t) = -model(x, timesteps (1 - t))` for `LinearInterpolant`.
+
+    Args:
+        model: Callable `(x, timestep) -> noise - data`.
+        timesteps: Timestep that stands for pure noise; 1 if the model takes sigma itself.
+
+    Returns:
+        A velocity field in flow time.
+    """
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        return -model(x, timesteps * (1.0 - t))
+
+    return velocity
+
+
+def variance_preserving_field(
+    model: TimestepModel,
+    alphas_cumprod: Float[Tensor, "timesteps"],
+    prediction: DiffusionPrediction = "epsilon",
+) -> VelocityField:
+    """Field of a discrete-time diffusion model, for use with `CosineInterpolant`.
+
+    A variance-preserving schedule is a clock on the same circle of (signal, noise) weights: the
+    model's timestep n with `alphas_cumprod[n] = sin^2(pi t/2)` sees the very x_t of the cosine
+    interpolant. Timesteps between two entries are interpolated, so the model is called with
+    fractional ones. Times outside of the trained range (the schedule ends short of pure noise and
+    of clean data) are answered with the velocity at its ends.
+
+    Args:
+        model: Callable `(x, timestep) -> prediction`; `timestep` has the batch shape.
+        alphas_cumprod: Squared signal weight of each timestep, decreasing, on the device of the
+            samples (`scheduler.alphas_cumprod` in `diffusers`).
+        prediction: "epsilon" (noise), "v_prediction" (`signal weight * noise - noise weight *
+            data`, Salimans & Ho, arXiv 2202.00512) or "sample" (data).
+
+    Returns:
+        A velocity field in flow time.
+
+    Raises:
+        ValueError: For an unknown prediction or a table that does not decrease inside (0, 1).
+    """
+    if prediction not in ("epsilon", "v_prediction", "sample"):
+        raise ValueError(
+            f"unknown prediction {prediction!r}; expected 'epsilon', 'v_prediction' or 'sample'"
+        )
+    table = alphas_cumprod
+    if table.ndim != 1 or len(table) < 2 or not bool(torch.all(table[1:] < table[:-1])):
+        raise ValueError("alphas_cumprod must be a vector of at least two decreasing numbers")
+    if not 0.0 < float(table[-1]) < float(table[0]) < 1.0:
+        raise ValueError(
+            f"alphas_cumprod must lie inside (0, 1), got {float(table[-1])} to {float(table[0])}"
+        )
+    interpolant = CosineInterpolant()
+    # Flow time of each timestep, ascending: the noisiest timestep comes first.
+    times = (2.0 / math.pi * torch.asin(torch.sqrt(table.double()))).flip(0)
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        knots = times.to(t.dtype)
+        t = t.clamp(knots[0], knots[-1])
+        right = torch.searchsorted(knots, t.contiguous()).clamp(1, len(times) - 1)
+        fraction = (t - knots[right - 1]) / (knots[right] - knots[right - 1])
+        timestep = (len(times) - 1) - (right - 1 + fraction)
+        output = model(x, timestep)
+        if prediction == "v_prediction":
+            # d x_t/dt = pi/2 (noise weight * data - signal weight * noise)
+            return -0.5 * math.pi * output
+        kind: Literal["noise", "data"] = "noise" if prediction == "epsilon" else "data"
+        return to_velocity(kind, output, x, t, interpolant)
+
+    return velocity
+
+
+def guided_field(
+    conditional: VelocityField, unconditional: VelocityField, scale: float | Tensor
+) -> VelocityField:
+    """Classifier-free guidance, `v = v_uncond + scale (v_cond - v_uncond)`.
+
+    Guidance of any prediction is guidance of the velocity, since conversions at a given (x, t)
+    are affine. Source: Ho & Salimans (arXiv 2207.12598).
+
+    Args:
+        conditional: Field with the condition.
+        unconditional: Field without it.
+        scale: 0 unconditional, 1 conditional, above 1 extrapolates; a number or one per sample.
+
+    Returns:
+        The guided velocity field.
+    """
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        weight = expand_time(scale, x) if isinstance(scale, Tensor) else scale
+        free = unconditional(x, t)
+        return free + weight * (conditional(x, t) - free)
+
+    return velocity
