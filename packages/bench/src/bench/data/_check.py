@@ -54,7 +54,9 @@ def check_arrays(
     _refuse(path, "actions", arrays["actions"], lambda b: abs(b) > limit, "lies outside [-1, 1]")
     _refuse(path, "terminals", terminals, lambda b: (b != 0) & (b != 1), "is neither 0 nor 1")
     ends = np.asarray(terminals).astype(bool)
-    if not len(ends) or not ends[-1]:
+    if not len(ends):
+        raise DataDamaged(f"{path}: the arrays have no rows")
+    if not ends[-1]:
         raise DataDamaged(
             f"{path}: the last row ({len(ends) - 1}) of 'terminals' is not 1: "
             "the last episode is cut off"

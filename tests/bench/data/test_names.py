@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+
+from bench.data import RECIPES, DatasetName, recipe_for, task_number
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "kind", "transitions", "shards"),
+    [
+        ("cube-double-play-v0", "cube-double", "play", None, 0),
+        ("puzzle-3x3-play-v0", "puzzle-3x3", "play", None, 0),
+        ("scene-play-v0", "scene", "play", None, 0),
+        ("pointmaze-medium-navigate-100k-v0", "pointmaze-medium", "navigate", 100_000, 0),
+        ("cube-triple-play-10m-v0", "cube-triple", "play", 10_000_000, 10),
+        ("cube-quadruple-play-100m-v0", "cube-quadruple", "play", 100_000_000, 100),
+    ],
+)
+def test_parts_of_a_name(
+    text: str, environment: str, kind: str, transitions: int | None, shards: int
+) -> None:
+    name = DatasetName.parse(text)
+    assert str(name) == text
+    assert (name.environment, name.kind) == (environment, kind)
+    assert name.environment_id == f"{environment}-v0"
+    assert (name.transitions, name.shards) == (transitions, shards)
+
+
+def test_a_task_names_its_dataset() -> None:
+    name = DatasetName.parse("cube-double-play-singletask-task4-v0")
+    assert str(name) == "cube-double-play-v0"
+    assert name.task(4) == "cube-double-play-singletask-task4-v0"
+
+
+@pytest.mark.parametrize("text", ["", "cube", "cube-double-v0", "../play-v0", "a/b-play-v0", "x y"])
+def test_other_text_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a dataset name"):
+        DatasetName.parse(text)
+
+
+def test_files_of_large_sets_follow_the_published_layout() -> None:
+    name = DatasetName.parse("cube-quadruple-play-100m-v0")
+    files = name.files(Path("d"))
+    assert len(files) == 100
+    assert files[7] == Path("d/cube-quadruple-play-100m-v0/cube-quadruple-play-v0-007.npz")
+    validation = name.files(Path("d"), validation=True)
+    assert validation[99].name == "cube-quadruple-play-v0-099-val.npz"
+
+
+@pytest.mark.parametrize("text", ["3", "task3", "scene-play-singletask-task3-v0"])
+def test_task_numbers(text: str) -> None:
+    assert task_number(text) == 3
+
+
+@pytest.mark.parametrize("text", ["task0", "task6", "task", "scene-play-v0", "33"])
+def test_no_task(text: str) -> None:
+    with pytest.raises(ValueError, match="names no task"):
+        task_number(text)
+
+
+def test_recipes_state_the_published_sizes() -> None:
+    # OGBench, table of datasets: transitions of the standard sets.
+    millions = {"cube-triple-play": 3, "cube-quadruple-play": 5, "puzzle-4x6-play": 5}
+    for stem, recipe in RECIPES.items():
+        if stem == "puzzle-4x5-play":
+            continue
+        assert recipe.transitions == 1_000_000 * millions.get(stem, 1), stem
+
+
+def test_the_nearest_recipe_is_named() -> None:
+    with pytest.raises(ValueError, match="near it: cube-double-play"):
+        recipe_for(DatasetName.parse("cube-duoble-play-v0"))
+    with pytest.raises(ValueError, match="no scripted policy"):
+        recipe_for(DatasetName.parse("antmaze-large-navigate-v0"))
