@@ -109,7 +109,8 @@ def require_one_origin(evaluations: pl.DataFrame, cells: pl.DataFrame) -> None:
         MixedOriginError: names the first group, what differs, and the runs.
     """
     group = ["suite", "domain", "agent", "variant"]
-    used = evaluations.join(cells.select(*_KEY, "run"), on=[*_KEY, "run"], how="semi")
+    measured = evaluations.filter(pl.col("success_rate").is_not_null())
+    used = measured.join(cells.select(*_KEY, "run"), on=[*_KEY, "run"], how="semi")
     for name in ORIGIN_COLUMNS:
         kinds = used.group_by(group).agg(pl.col(name).fill_null("unknown").unique().sort())
         mixed = kinds.filter(pl.col(name).list.len() > 1).sort(group)

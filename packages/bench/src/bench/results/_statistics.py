@@ -217,7 +217,8 @@ def wilson_interval(successes: int, episodes: int, *, level: float = 0.95) -> In
     centre = weight * (rate + z * z / (2 * episodes))
     spread = rate * (1 - rate) / episodes + (z / (2 * episodes)) ** 2
     half = weight * z * float(np.sqrt(spread))
-    return Interval(rate, max(0.0, centre - half), min(1.0, centre + half))
+    # At 0 and 1 the ends meet the rate exactly, but for rounding.
+    return Interval(rate, max(0.0, min(rate, centre - half)), min(1.0, max(rate, centre + half)))
 
 
 def _checked(scores: Scores) -> list[Floats]:

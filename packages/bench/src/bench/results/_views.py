@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.table import Table
 from bench.errors import ResultsError
 from bench.results._final import FinalTable
 from bench.results._published import published_domains, same_method
-from bench.storage import atomic_path, write_bytes
+from bench.storage import write_bytes
 
 __all__ = [
     "domain_view",
@@ -165,11 +166,10 @@ def write_table(table: FinalTable, directory: Path) -> list[Path]:
         ("domains", table.domains),
         ("cells", table.cells),
     ):
-        with atomic_path(directory / f"{name}.csv") as temporary:
-            frame.write_csv(temporary)
-        with atomic_path(directory / f"{name}.parquet") as temporary:
-            frame.write_parquet(temporary)
-        written += [directory / f"{name}.csv", directory / f"{name}.parquet"]
+        content = {"csv": frame.write_csv().encode(), "parquet": _parquet(frame)}
+        for kind, data in content.items():
+            written.append(directory / f"{name}.{kind}")
+            write_bytes(written[-1], data)
     return written
 
 
@@ -191,6 +191,12 @@ def _add_published(view: dict[str, dict[str, str]], rows: pl.DataFrame, phase: s
                 entries[column] = text
                 added.add(column)
     return sorted(added)
+
+
+def _parquet(frame: pl.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer)
+    return buffer.getvalue()
 
 
 def _phases(table: FinalTable) -> list[str]:

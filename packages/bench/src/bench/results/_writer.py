@@ -86,7 +86,7 @@ class ResultWriter:
         try:
             with atomic_path(self.path) as temporary:
                 self.frame.write_parquet(temporary, compression="zstd")
-        except OSError as error:
+        except (OSError, pl.exceptions.PolarsError) as error:
             raise ResultsError(
                 f"the table {self.path} could not be written: {error}; the rows written before "
                 "are intact"

@@ -1,0 +1,420 @@
+"""Result tables: what they refuse, what they keep, and what they say is missing."""
+
+from __future__ import annotations
+
+import datetime as dt
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from bench.errors import FormatVersionError, MixedOriginError, ResultsError
+from bench.results import (
+    EVALUATIONS,
+    TRAINING,
+    ResultWriter,
+    cell_results,
+    domain_view,
+    final_table,
+    metric_rows,
+    print_table,
+    published_domains,
+    scan_evaluations,
+    scan_training,
+    task_view,
+    wilson_interval,
+    write_table,
+)
+
+from .make_runs import cell, evaluation, make_run, task_name
+
+DATA = Path(__file__).parent / "data"
+
+
+def test_rows_come_back_as_written(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "packs" / "p" / "evaluations.parquet"
+    writer = ResultWriter(path)
+    writer.append([evaluation(cell(), 10, 20)])
+    writer.append([evaluation(cell(), 20, 30), evaluation(cell(2), 20, 0)])
+    again = ResultWriter(path)
+    assert again.frame.equals(writer.frame)
+    scanned = scan_evaluations([tmp_path]).collect()
+    assert scanned["success_rate"].to_list() == [0.4, 0.6, 0.0]
+    assert scanned["schema_version"].to_list() == [1, 1, 1]
+    assert scanned["run"].unique().to_list() == [str(tmp_path / "run")]
+    assert scanned.drop("run").schema == pl.Schema(EVALUATIONS.columns)
+    assert [path.name for path in path.parent.iterdir()] == ["evaluations.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sucesses": 1}, "unknown column 'sucesses'; did you mean 'successes'"),
+        ({"task": None}, "row 1 lacks 'task'"),
+        ({"phase": "ofline"}, "phase 'ofline'"),
+        ({"successes": 51}, "51 successes in 50 episodes"),
+        ({"success_rate": 0.3}, "success_rate 0.3, but 10/50"),
+        ({"successes": None, "success_rate": 0.3}, "give episodes and successes"),
+        ({"seed": "zero"}, "wrong type"),
+        ({"schema_version": 1}, "unknown column 'schema_version'"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused_and_nothing_is_added(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    writer = ResultWriter(tmp_path / "evaluations.parquet")
+    good = evaluation(cell(), 10, 10)
+    with pytest.raises(ValueError, match=message):
+        writer.append([good, good | change])
+    assert writer.frame.height == 0
+
+
+def test_resuming_drops_what_came_after_the_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "evaluations.parquet"
+    writer = ResultWriter(path)
+    for phase in ("pretrain", "offline", "online"):
+        writer.append([evaluation(cell(), step, 1) | {"phase": phase} for step in (10, 20, 30)])
+    assert ResultWriter(path).truncate("offline", 20) == 4
+    kept = ResultWriter(path).frame
+    assert kept.select("phase", "step").rows() == [
+        *(("pretrain", step) for step in (10, 20, 30)),
+        ("offline", 10),
+        ("offline", 20),
+    ]
+    assert ResultWriter(path).truncate("offline", 20) == 0
+    with pytest.raises(ValueError, match="phase 'of'"):
+        writer.truncate("of", 1)
+
+
+def test_metrics_are_buffered_until_flushed(tmp_path: Path) -> None:
+    path = tmp_path / "packs" / "p" / "training.parquet"
+    writer = ResultWriter(path, TRAINING)
+    writer.append(
+        metric_rows(cell(), "offline", 5, {"loss": 1.5, "bad": float("nan")}), flush=False
+    )
+    assert not path.exists()
+    assert writer.frame.height == 2
+    writer.flush()
+    scanned = scan_training([tmp_path]).collect()
+    assert scanned.filter(pl.col("metric") == "loss")["value"].to_list() == [1.5]
+    assert np.isnan(scanned.filter(pl.col("metric") == "bad")["value"].item())
+
+
+def test_a_full_disk_is_reported_and_keeps_the_table(tmp_path: Path) -> None:
+    path = tmp_path / "evaluations.parquet"
+    ResultWriter(path).append([evaluation(cell(), 10, 10)])
+    before = path.read_bytes()
+    program = f"""
+import resource, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from bench.errors import BenchError
+from bench.results import ResultWriter
+from make_runs import cell, evaluation
+writer = ResultWriter(Path({str(path)!r}))
+resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+try:
+    writer.append([evaluation(cell(), step, step % 50) for step in range(5000)])
+except BenchError as error:
+    raise SystemExit(f"error: {{error}}")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "could not be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["evaluations.parquet"]
+
+
+def test_killing_the_writer_never_leaves_an_unreadable_table(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "packs" / "p" / "evaluations.parquet"
+    program = f"""
+import itertools, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from bench.results import ResultWriter
+from make_runs import cell, evaluation
+writer = ResultWriter(Path({str(path)!r}))
+for step in itertools.count(writer.frame.height):
+    writer.append([evaluation(cell(), step, step % 50)])
+    print(step, flush=True)
+"""
+    reached = -1
+    for attempt in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        for _ in range(4 + 6 * attempt):
+            reached = int(process.stdout.readline())
+            # A reader beside the writer always sees a whole table.
+            steps = scan_evaluations([tmp_path]).collect()["step"].to_list()
+            assert steps == list(range(len(steps)))
+            assert len(steps) > reached
+        time.sleep(0.0011 * (attempt + 1))
+        process.send_signal(signal.SIGKILL)
+        last = process.stdout.read().split()
+        reached = int(last[-1]) if last else reached
+        process.wait()
+        process.stdout.close()
+        steps = scan_evaluations([tmp_path]).collect()["step"].to_list()
+        assert steps == list(range(len(steps)))
+        assert len(steps) > reached
+    assert reached > 20
+
+
+def test_files_that_are_no_table_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "packs" / "p" / "evaluations.parquet"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"PAR1 not really")
+    with pytest.raises(ResultsError, match=r"evaluations\.parquet cannot be read"):
+        ResultWriter(path)
+    with pytest.raises(ResultsError, match=r"evaluations\.parquet cannot be read"):
+        scan_evaluations([tmp_path])
+    pl.DataFrame({"schema_version": [1], "x": [2]}).write_parquet(path)
+    with pytest.raises(ResultsError, match="no table of evaluations"):
+        ResultWriter(path)
+    with pytest.raises(ResultsError, match="does not exist"):
+        scan_evaluations([tmp_path / "nowhere"])
+
+
+def test_a_newer_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "packs" / "p" / "evaluations.parquet"
+    writer = ResultWriter(path)
+    writer.append([evaluation(cell(), 10, 10)])
+    writer.frame.with_columns(schema_version=pl.lit(7, pl.Int16)).write_parquet(path)
+    with pytest.raises(FormatVersionError, match="version 7 of table evaluations"):
+        scan_evaluations([tmp_path])
+    with pytest.raises(FormatVersionError, match="reads up to 1"):
+        ResultWriter(path)
+
+
+def test_fewer_and_more_columns_are_readable(tmp_path: Path) -> None:
+    for name, change in (("older", "drop"), ("newer", "add"), ("now", "none")):
+        path = tmp_path / name / "packs" / "p" / "evaluations.parquet"
+        writer = ResultWriter(path)
+        writer.append([evaluation(cell(seed=len(name)), 10, 10)])
+        if change == "drop":
+            writer.frame.drop("lambda", "precision").write_parquet(path)
+        elif change == "add":
+            writer.frame.with_columns(mood=pl.lit("good")).write_parquet(path)
+    rows = scan_evaluations([tmp_path]).collect().sort("run")
+    assert rows["success_rate"].to_list() == [0.2, 0.2, 0.2]
+    assert rows["lambda"].to_list() == [0.42, 0.42, None]
+    reopened = ResultWriter(tmp_path / "older" / "packs" / "p" / "evaluations.parquet")
+    reopened.append([evaluation(cell(), 20, 10)])
+    assert reopened.frame["precision"].to_list() == [None, "float32"]
+
+
+def test_tables_of_version_1_stay_readable() -> None:
+    rows = scan_evaluations([DATA / "run-v1"]).collect()
+    assert rows.height == 4
+    assert rows["recorded_at"][0] == dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
+    table = final_table([DATA / "run-v1"])
+    assert table.coverage.complete
+    assert table.tasks["success"].to_list() == [0.96, 0.04]
+    assert scan_training([DATA / "run-v1"]).collect()["value"].to_list() == [0.4, 1.5]
+
+
+def test_one_seed_gets_wilsons_interval(tmp_path: Path) -> None:
+    make_run(tmp_path, [(cell(), {50: 49, 100: 45})])
+    table = final_table([tmp_path])
+    row = table.tasks.row(0, named=True)
+    wilson = wilson_interval(45, 50)
+    assert row["success"] == 0.9
+    assert row["best"] == 0.98
+    assert (row["success_low"], row["success_high"]) == (wilson.low, wilson.high)
+    assert row["interval"] == "Wilson over episodes"
+    assert (row["seeds"], row["episodes"], row["step"]) == (1, 50, 100)
+    assert row["success_std"] is None
+    assert any("no difference between methods is supported" in note for note in table.notes)
+    assert task_view(table).row(0, named=True) == {
+        "task": "pointmaze-medium-navigate-task1",
+        "phase": "offline",
+        "method": "trqam",
+        "success %": "90.0",
+        "95 %": f"[{100 * wilson.low:.1f}, {100 * wilson.high:.1f}]",
+        "best %": "98.0",
+        "seeds": "1",
+        "episodes": "50",
+        "KL / budget": "0.39 / 0.4",
+        "step": "100",
+    }
+
+
+def test_seeds_are_the_unit_and_tasks_weigh_the_same(tmp_path: Path) -> None:
+    successes = {(1, 0): 50, (1, 1): 40, (1, 2): 30, (2, 0): 10, (2, 1): 10, (2, 2): 40}
+    make_run(tmp_path, [(cell(t, s), {100: n}) for (t, s), n in successes.items()])
+    table = final_table([tmp_path])
+    first = table.tasks.row(0, named=True)
+    assert first["success"] == pytest.approx(0.8)
+    assert first["success_std"] == pytest.approx(0.2)  # sample deviation of 1, .8, .6
+    assert (first["success_low"], first["success_high"]) == pytest.approx((0.6, 1.0))
+    domain = table.domains.row(0, named=True)
+    assert domain["success"] == pytest.approx(0.6)
+    # Seeds' means over tasks: .6, .5, .7.
+    assert domain["success_std"] == pytest.approx(0.1)
+    assert domain["interval"] == "bootstrap over seeds"
+    assert 0.4 < domain["success_low"] < 0.6 < domain["success_high"] <= 0.9
+    assert domain_view(table, "offline").row(0) == ("pointmaze-medium-navigate", "60.0 ± 10.0")
+
+
+def test_missing_cells_are_counted_and_left_out(tmp_path: Path) -> None:
+    run = make_run(
+        tmp_path / "a",
+        [(cell(1, 0), {100: 50}), (cell(1, 1), {50: 10}), (cell(2, 0), {100: 20})],
+        more_cells=[cell(3, 0)],
+    )
+    writer = ResultWriter(run / "packs" / "pack" / "evaluations.parquet")
+    failed = {"failed_at_step": 60, "failure": "loss is not finite"}
+    writer.append([cell(3, 0) | {"phase": "offline", "step": 60, **failed}])
+    table = final_table([tmp_path])
+    assert str(table.coverage) == "1/3 tasks, 2/4 runs"
+    assert not table.coverage.complete
+    assert table.coverage.failed == (
+        f"{task_name('pointmaze-medium-navigate', 3)}, trqam, seed 0: failed at step 60: "
+        "loss is not finite",
+    )
+    assert table.coverage.unfinished == (
+        f"{task_name('pointmaze-medium-navigate', 1)}, trqam, seed 1: at offline step 50 of 100",
+    )
+    assert table.tasks["success"].to_list() == [1.0, 0.4, None]
+    assert task_view(table)["seeds"].to_list() == ["1/2", "1", "0/1"]
+    assert domain_view(table, "offline")["trqam"].to_list() == ["70.0 (2/4 runs)"]
+    with_unfinished = final_table([tmp_path], unfinished=True)
+    assert with_unfinished.tasks["success"].to_list() == [0.6, 0.4, None]
+    assert any("used at their last evaluation" in note for note in with_unfinished.notes)
+
+
+def test_without_a_plan_the_longest_run_sets_the_length(tmp_path: Path) -> None:
+    make_run(tmp_path, [(cell(1, 0), {100: 50}), (cell(1, 1), {50: 10})])
+    (tmp_path / "run.json").unlink()
+    table = final_table([tmp_path])
+    assert str(table.coverage) == "0/1 tasks, 1/2 runs"
+    assert table.tasks["success"].to_list() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        ({"data_source": "downloaded"}, "data_source"),
+        ({"data_fingerprint": "bbbb"}, "data_fingerprint"),
+        ({"protocol_fingerprint": "qqqq"}, "protocol_fingerprint"),
+        ({"mujoco_version": "3.5.0"}, "simulator"),
+        ({"ogbench_version": "1.1.5"}, "simulator"),
+        ({"kl_budget": 1.0}, "kl_budget"),
+        ({"mujoco_version": "3.4.0"}, None),
+        ({"device": "cuda"}, None),
+    ],
+)
+def test_rows_of_different_origin_are_not_averaged(
+    tmp_path: Path, change: dict[str, Any], refused: str | None
+) -> None:
+    make_run(tmp_path / "a", [(cell(seed=0), {100: 10})])
+    make_run(tmp_path / "b", [(cell(seed=1), {100: 20})], **change)
+    if refused is None:
+        assert final_table([tmp_path]).tasks["success"].to_list() == [pytest.approx(0.3)]
+        return
+    with pytest.raises(MixedOriginError, match=f"differ in {refused}") as caught:
+        final_table([tmp_path])
+    assert str(tmp_path / "a") in str(caught.value)
+    assert "--mix" in str(caught.value)
+    mixed = final_table([tmp_path], mix=True)
+    assert mixed.tasks["success"].to_list() == [pytest.approx(0.3)]
+
+
+def test_a_change_of_data_inside_a_run_is_noticed(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [(cell(), {50: 10})])
+    writer = ResultWriter(run / "packs" / "pack" / "evaluations.parquet")
+    writer.append([evaluation(cell(), 100, 20, data_fingerprint="cccc")])
+    with pytest.raises(MixedOriginError, match="aaaa"):
+        final_table([tmp_path])
+
+
+def test_the_same_cell_twice_is_refused(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", [(cell(), {100: 10})])
+    make_run(tmp_path / "b", [(cell(), {100: 20})])
+    with pytest.raises(ResultsError, match="is there 2 times"):
+        final_table([tmp_path])
+
+
+def test_nothing_to_report(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match="no evaluations"):
+        final_table([tmp_path])
+
+
+def test_a_cell_that_recovered_is_no_failure(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [(cell(), {50: 10})])
+    writer = ResultWriter(run / "packs" / "pack" / "evaluations.parquet")
+    writer.append(
+        [cell() | {"phase": "offline", "step": 60, "failed_at_step": 60, "failure": "stopped"}]
+    )
+    assert final_table([tmp_path]).coverage.failed
+    writer.append([evaluation(cell(), 100, 20)])
+    assert final_table([tmp_path]).coverage.failed == ()
+    assert cell_results([tmp_path])["best_step"].to_list() == [100]
+
+
+def test_printed_and_written_tables_agree(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = [(cell(t, s, agent), {100: 10 * t + s}) for t in (1, 2) for s in (0, 1, 2)
+             for agent in ("trqam", "bc")]  # fmt: skip
+    table = final_table([make_run(tmp_path / "run", cells)])
+    print_table(table)
+    printed = capsys.readouterr().out
+    files = write_table(table, tmp_path / "report")
+    markdown = files[0].read_text()
+    for row in task_view(table).iter_rows(named=True):
+        assert row["success %"] in printed
+        assert f"| {row['success %']} | {row['95 %']} |" in markdown
+    assert "2/2 tasks, 12/12 runs" in printed
+    assert "2/2 tasks, 12/12 runs" in markdown
+    stored = pl.read_parquet(tmp_path / "report" / "tasks.parquet")
+    assert stored.equals(table.tasks)
+    as_text = pl.read_csv(tmp_path / "report" / "tasks.csv")
+    assert as_text["success"].to_list() == table.tasks["success"].to_list()
+
+
+def test_published_numbers_say_whose_they_are(tmp_path: Path) -> None:
+    everything = published_domains()
+    qam = everything.filter(
+        (pl.col("method") == "QAM") & (pl.col("domain") == "all") & (pl.col("phase") == "offline")
+    )
+    assert sorted(qam.select("mean", "source").rows()) == [
+        (35.0, "TRQAM, arXiv 2605.27079"),
+        (44.4, "QAM, arXiv 2601.14234"),
+    ]
+    domain = "cube-double-play"
+    make_run(tmp_path, [(cell(1, seed, "qam", domain), {100: 25}) for seed in (0, 1)])
+    view = domain_view(final_table([tmp_path]), "offline", published=True)
+    theirs = everything.filter(
+        (pl.col("method") == "QAM") & (pl.col("domain") == domain) & (pl.col("phase") == "offline")
+    ).row(0, named=True)
+    assert view.row(0, named=True) == {
+        "domain": domain,
+        "qam": "50.0 ± 0.0",
+        "QAM (published: QAM, arXiv 2601.14234)": f"{theirs['mean']:.1f} ± {theirs['std']:.1f}",
+    }
+    with pytest.raises(ResultsError, match="no online phase"):
+        domain_view(final_table([tmp_path]), "online")
+
+
+def test_four_hundred_runs_are_summarised_in_seconds(tmp_path: Path) -> None:
+    for seed in range(8):
+        for task in range(1, 6):
+            for index in range(10):
+                of = cell(task, seed, domain=f"domain-{index}")
+                path = tmp_path / f"{seed}-{task}-{index}" / "packs" / "p" / "evaluations.parquet"
+                ResultWriter(path).append([evaluation(of, 100, (seed + task + index) % 50)])
+    start = time.perf_counter()
+    table = final_table([tmp_path], resamples=5_000)
+    assert time.perf_counter() - start < 20  # 1.5 s on an idle core
+    assert str(table.coverage) == "50/50 tasks, 400/400 runs"
+    assert table.domains.filter(pl.col("domain") == "all")["runs"].to_list() == [400]

@@ -1,0 +1,251 @@
+"""Locks, logs, atomic files, provenance and `run.json`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.errors import FormatVersionError, ResultsError, RunLockedError
+from bench.storage import (
+    PlannedCell,
+    RunLock,
+    RunRecord,
+    atomic_path,
+    collect_provenance,
+    environment_differences,
+    lock_holder,
+    log_to,
+    package_versions,
+    read_json,
+    read_log,
+    read_run,
+    run_directories,
+    simulator_label,
+    write_bytes,
+    write_json,
+    write_run,
+)
+
+
+@contextlib.contextmanager
+def other_process(program: str) -> Iterator[subprocess.Popen[str]]:
+    """A Python process that has printed its first line."""
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline().strip() == "ready"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+HOLD = """
+import time
+from pathlib import Path
+from bench.storage import RunLock
+with RunLock(Path({directory!r}), ["bench", "offline", "--suite", "quick run"]):
+    {inside}
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_process_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
+    with other_process(HOLD.format(directory=str(tmp_path), inside="pass")) as process:
+        start = time.monotonic()
+        with pytest.raises(RunLockedError) as refusal:
+            RunLock(tmp_path).acquire()
+        assert time.monotonic() - start < 2
+        assert f"process {process.pid} on" in str(refusal.value)
+        assert "bench offline --suite 'quick run'" in str(refusal.value)
+        assert "--out" in str(refusal.value)
+        holder = lock_holder(tmp_path)
+        assert holder is not None
+        assert holder.pid == process.pid
+
+
+def test_the_lock_dies_with_its_holder_even_beside_forked_children(tmp_path: Path) -> None:
+    # The child (an environment worker, say) outlives the killed parent.
+    inside = "import os; child = os.fork(); child or (time.sleep(5), os._exit(0))"
+    with other_process(HOLD.format(directory=str(tmp_path), inside=inside)) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with RunLock(tmp_path):
+            holder = lock_holder(tmp_path)
+            assert holder is not None
+            assert holder.pid == os.getpid()
+    assert lock_holder(tmp_path) is None
+
+
+def test_a_released_lock_can_be_taken_again(tmp_path: Path) -> None:
+    assert lock_holder(tmp_path / "never") is None
+    for _ in range(2):
+        with RunLock(tmp_path):
+            assert lock_holder(tmp_path) is not None
+        assert lock_holder(tmp_path) is None
+
+
+def test_of_many_processes_exactly_one_gets_the_lock(tmp_path: Path) -> None:
+    program = f"""
+import sys
+from pathlib import Path
+from bench.errors import RunLockedError
+from bench.storage import RunLock
+try:
+    with RunLock(Path({str(tmp_path)!r})):
+        print("held", flush=True)
+        sys.stdin.read()
+except RunLockedError:
+    print("refused", flush=True)
+"""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(5)
+    ]
+    answers = [process.stdout.readline().strip() for process in processes if process.stdout]
+    for process in processes:  # the holder waits for this
+        process.communicate()
+    assert sorted(answers) == ["held", *["refused"] * 4]
+
+
+def test_the_log_survives_a_torn_line(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    logger = logging.getLogger("bench.test")
+    with log_to(path):
+        logger.info("evaluated", extra={"fields": {"step": 5, "pack": Path("p")}})
+    with path.open("ab") as stream:
+        stream.write(b'{"time": "2026-11-21T00:00:00", "mess')
+    with log_to(path):
+        logger.warning("went on after %s", "a kill")
+        try:
+            raise ValueError("inner")
+        except ValueError:
+            logger.exception("failed")
+    logger.warning("not in the file")
+    records = read_log(path)
+    assert [record["message"] for record in records] == [
+        "evaluated",
+        "went on after a kill",
+        "failed",
+    ]
+    assert records[0]["step"] == 5
+    assert records[0]["pack"] == "p"
+    assert records[1]["level"] == "WARNING"
+    assert "ValueError: inner" in records[2]["exception"]
+
+
+def test_a_full_log_disk_is_said_once_and_stops_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with log_to(Path("/dev/full")):
+        for _ in range(3):
+            logging.getLogger("bench.test").info("more")
+    errors = capsys.readouterr().err
+    assert errors.count("/dev/full is incomplete") == 1
+    assert "No space left" in errors
+    assert "Traceback" not in errors
+
+
+def test_atomic_files_are_whole_or_absent(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    write_bytes(path, b"one")
+    with pytest.raises(FileNotFoundError), atomic_path(path):
+        pass  # nothing was written to the temporary path
+    with pytest.raises(IsADirectoryError), atomic_path(tmp_path) as temporary:
+        temporary.write_bytes(b"a directory is in the way")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["new"]
+    assert path.read_bytes() == b"one"
+    assert [entry.name for entry in path.parent.iterdir()] == ["file"]
+    with pytest.raises(TypeError):
+        write_json(path, {"x": object()})
+    assert path.read_bytes() == b"one"
+
+
+def test_json_that_is_none_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"λ": [1, 2.5, None]})
+    assert read_json(path) == {"λ": [1, 2.5, None]}
+    path.write_text('{"half": ')
+    with pytest.raises(ValueError, match=r"x\.json is not valid JSON"):
+        read_json(path)
+
+
+def test_provenance_is_plain_data_and_compares_with_itself() -> None:
+    recorded = collect_provenance(["bench", "offline"], data_fingerprints={"maze": "abc"})
+    assert json.loads(json.dumps(recorded)) == recorded
+    assert recorded["packages"]["torch"] == package_versions()["torch"]
+    assert recorded["data"] == {"maze": "abc"}
+    assert recorded["hardware"]["cores"] == os.cpu_count()
+    clean = recorded | {"git": {"commit": (recorded["git"] or {}).get("commit"), "modified": False}}
+    assert environment_differences(clean) == []
+    other = clean | {
+        "python": "3.1",
+        "packages": recorded["packages"] | {"torch": "0.4"},
+        "git": {"commit": "0" * 40, "modified": True},
+        "hardware": {"gpu": "Riva 128"},
+    }
+    text = "\n".join(environment_differences(other))
+    for expected in ("3.1 there", "0.4 there", "0" * 40, "uncommitted", "Riva 128 there"):
+        assert expected in text
+
+
+@pytest.mark.parametrize(
+    ("mujoco", "ogbench", "label"),
+    [
+        ("3.3.7", "1.2.1", "mujoco<3.5, ogbench>=1.2"),
+        ("3.4.0", "1.2.0", "mujoco<3.5, ogbench>=1.2"),
+        ("3.5.0", "1.1.5", "mujoco>=3.5, ogbench<1.2"),
+        ("4", "2", "mujoco>=3.5, ogbench>=1.2"),
+        (None, "local", "mujoco unknown, ogbench unknown"),
+    ],
+)
+def test_simulator_labels(mujoco: str | None, ogbench: str | None, label: str) -> None:
+    assert simulator_label(mujoco, ogbench) == label
+
+
+def record(**changes: object) -> RunRecord:
+    planned = PlannedCell("quick", "maze", "maze-task1", "trqam", 0, {"offline": 100}, "p")
+    provenance = {"packages": {"trqam-bench": "9.9.9"}}
+    plain = RunRecord(["bench", "offline"], {"lr": 3e-4}, provenance, [planned])
+    return dataclasses.replace(plain, **changes)
+
+
+def test_run_records_come_back(tmp_path: Path) -> None:
+    write_run(tmp_path / "b" / "run", record())
+    write_run(tmp_path / "a", record())
+    assert read_run(tmp_path / "a") == record()
+    assert run_directories([tmp_path, tmp_path / "a"]) == [tmp_path / "a", tmp_path / "b" / "run"]
+
+
+def test_run_records_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match=r"no run .* in"):
+        run_directories([tmp_path])
+    with pytest.raises(ResultsError, match="not a directory"):
+        run_directories([tmp_path / "x"])
+    with pytest.raises(ResultsError, match="is no run directory"):
+        read_run(tmp_path)
+    write_run(tmp_path, record(version=2))
+    with pytest.raises(FormatVersionError, match=r"format 2.*up to 1.*9\.9\.9"):
+        read_run(tmp_path)
+    for content in ("{", "[]", '{"version": 1}', '{"version": 1, "cells": [{"suite": 1}]}'):
+        (tmp_path / "run.json").write_text(content)
+        with pytest.raises(ResultsError, match=r"run\.json cannot be used"):
+            read_run(tmp_path)
