@@ -1,0 +1,89 @@
+"""Behaviour cloning (BC) of a flow policy by flow matching; the start of every fine-tuning.
+
+Flow matching, arXiv 2210.02747, with the linear interpolant: the velocity is regressed on
+``a - x_0`` at ``x_t = (1 - t) x_0 + t a``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bench.agents.noise import Noise, normal, uniform
+from bench.agents.problem import Problem
+from flowsde import flow_matching_loss, ode_sample
+from qlearn import ChunkBatch, FlowActor, Learner, RandomStreams
+
+__all__ = ["BC", "BCConfig"]
+
+
+@dataclass(frozen=True, slots=True)
+class BCConfig:
+    """Settings of behaviour cloning.
+
+    Attributes:
+        actor_hidden: widths of the flow policy's hidden layers.
+        actor_layer_norm: LayerNorm in the flow policy.
+        flow_steps: Euler steps of the flow when acting.
+        learning_rate: Adam's step size.
+        max_gradient_norm: global-norm clip per run.
+    """
+
+    actor_hidden: tuple[int, ...] = (512, 512, 512, 512)
+    actor_layer_norm: bool = False
+    flow_steps: int = 10
+    learning_rate: float = 3e-4
+    max_gradient_norm: float = 1.0
+
+
+class BC(nn.Module):
+    """Behaviour cloning for a pack of independent runs; no rewards are read."""
+
+    def __init__(self, config: BCConfig, problem: Problem, streams: RandomStreams) -> None:
+        super().__init__()
+        self.config, self.problem = config, problem
+        self.flow = FlowActor(
+            streams.replicas,
+            problem.observation_dim,
+            problem.chunk_dim,
+            config.actor_hidden,
+            layer_norm=config.actor_layer_norm,
+            streams=streams,
+        ).to(streams.device)
+        self.learner = Learner(
+            self.named_parameters(),
+            learning_rate=config.learning_rate,
+            max_gradient_norm=config.max_gradient_norm,
+        )
+
+    def start_from(self, flow: FlowActor) -> None:
+        """Continue from an already cloned flow."""
+        self.flow.load_state_dict(flow.state_dict())
+
+    def noise(self, batch: int) -> dict[str, Noise]:
+        """The random numbers that one update on ``batch`` chunks consumes."""
+        return {"bc_x0": normal(batch, self.problem.chunk_dim), "bc_t": uniform(batch)}
+
+    def losses(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Flow-matching loss ``(R,)``; chunks that an episode's end cuts are masked out."""
+        field = self.flow.field(batch.observations)
+        losses = flow_matching_loss(field, batch.actions, noise["bc_x0"], noise["bc_t"])
+        return {"flow_loss": (losses * batch.valid).mean(-1)}
+
+    def update(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """One Adam step; metrics are ``(R,)``."""
+        losses = self.losses(batch, noise)
+        report = self.learner.step(losses["flow_loss"])
+        return {"flow_loss": losses["flow_loss"].detach(), "gradient_norm": report.norm}
+
+    def acting_noise(self, rows: int) -> dict[str, Noise]:
+        """The random numbers that acting on ``rows`` observations consumes."""
+        return {"flow": normal(rows, self.problem.chunk_dim)}
+
+    @torch.no_grad()
+    def act(self, observations: Float[Tensor, "R n O"], noise: Mapping[str, Tensor]) -> Tensor:
+        """Action chunks ``(R, n, D)`` in [-1, 1] from the flow ODE."""
+        field = self.flow.field(observations)
+        return ode_sample(field, noise["flow"], self.config.flow_steps).clamp(-1.0, 1.0)

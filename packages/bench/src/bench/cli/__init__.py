@@ -1,0 +1,44 @@
+"""The `bench` command: one module per subcommand, which imports what is heavy when it runs."""
+
+import os
+import sys
+from typing import Protocol
+
+import tyro
+
+from bench.cli.agents import Agents
+from bench.cli.offline import Offline
+from bench.errors import BenchError
+
+__all__ = ["main"]
+
+
+class _Command(Protocol):
+    def run(self) -> int: ...
+
+
+_COMMANDS = {"offline": Offline, "agents": Agents}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one subcommand; returns the exit status.
+
+    0 is success, 1 a run that failed in part or as a whole, 2 bad input, 130 an interruption.
+    Errors are one line on standard error; ``--debug`` (or BENCH_DEBUG=1) adds the traceback.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given or os.environ.get("BENCH_DEBUG") == "1"
+    given = [argument for argument in given if argument != "--debug"]
+    try:
+        command: _Command = tyro.extras.subcommand_cli_from_dict(
+            _COMMANDS, prog="bench", args=given
+        )
+        return command.run()
+    except (ValueError, BenchError, OSError) as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        return 130

@@ -1,0 +1,69 @@
+"""`bench offline`: train and evaluate on a fixed data set, and write the table."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+__all__ = ["Offline"]
+
+
+@dataclass(frozen=True)
+class Offline:
+    """Pretrain, fine-tune and evaluate a suite, and write the result table.
+
+    The same command on an existing run directory continues it.
+
+    Attributes:
+        suite: quick, quick-manip, ogbench50, ogbench50-qam or ogbench50-fql.
+        agent: one or more agents (`bench agents` lists them), or all.
+        domains: only these domains.
+        tasks: only these task numbers.
+        seeds: how many seeds per task.
+        first_seed: the first of them.
+        steps: fine-tuning updates, instead of the protocol's.
+        pretrain_steps: behaviour-cloning updates, instead of the protocol's.
+        evaluate_every: updates between evaluations, instead of the protocol's.
+        episodes: episodes per evaluation, instead of the protocol's.
+        kl_budget: trust-region budget, for agents that have one.
+        set: agent settings as name=value.
+        device: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.
+        precision: of the matrix products; auto is tf32 on a GPU and float32 elsewhere.
+        out: run directory; runs/SUITE by default.
+        data_dir: where data sets are looked for; OGBench's folder by default.
+        generate: make missing data with OGBench's own recipe where that is possible.
+        largest_pack: most runs trained as one.
+        dry_run: list the cells with their settings and the expected cost, and stop.
+    """
+
+    suite: str = "quick"
+    agent: Annotated[tuple[str, ...], tyro.conf.arg(metavar="AGENT")] = ("trqam",)
+    domains: tuple[str, ...] = ()
+    tasks: tuple[int, ...] = ()
+    seeds: int = 1
+    first_seed: int = 0
+    steps: int | None = None
+    pretrain_steps: int | None = None
+    evaluate_every: int | None = None
+    episodes: int | None = None
+    kl_budget: float | None = None
+    set: tuple[str, ...] = ()
+    device: str = "auto"
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
+    out: Path | None = None
+    data_dir: Path | None = None
+    generate: bool = False
+    largest_pack: int | None = None
+    dry_run: bool = False
+
+    def run(self) -> int:
+        """Plan the cells, then list or run them."""
+        from bench.training.job import OfflineJob
+        from bench.training.options import plan_offline
+
+        job = OfflineJob(plan_offline(self))
+        if self.dry_run:
+            job.describe()
+            return 0
+        return job.run()

@@ -1,0 +1,291 @@
+"""The suites: which tasks, on which data, by which protocol. Plain data; imports nothing heavy."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+__all__ = ["SUITES", "Domain", "Protocol", "Suite", "nearest", "suite"]
+
+_MILLION = 1_000_000
+
+Setting = int | float | bool | str | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """How every cell of a suite is trained and measured; steps are gradient updates.
+
+    Attributes:
+        batch_size: chunks per update and run.
+        pretrain_steps: behaviour-cloning updates before fine-tuning.
+        offline_steps: fine-tuning updates on the data set.
+        online_steps: environment steps of the online phase.
+        evaluate_every: updates between two evaluations; the last step is always evaluated.
+        episodes: episodes per evaluation and run.
+        log_every: updates between two rows of training metrics.
+        checkpoint_every: updates between two checkpoints.
+        chunks: which chunks are sampled, `any` as published (a chunk that an episode's end cuts is
+            masked out of the losses) or `within_episode`.
+        standardise: shift and scale observations by the data set's mean and standard deviation.
+    """
+
+    batch_size: int = 256
+    pretrain_steps: int = 300_000
+    offline_steps: int = 1_000_000
+    online_steps: int = 500_000
+    evaluate_every: int = 50_000
+    episodes: int = 50
+    log_every: int = 5_000
+    checkpoint_every: int = 50_000
+    chunks: Literal["any", "within_episode"] = "any"
+    standardise: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """Tasks that share a data set and differ in their goal, hence in rewards only.
+
+    Attributes:
+        name: OGBench's name of environment and data kind, such as `cube-double-play`.
+        transitions: size of the data set.
+        horizon: action-chunk length ``H``.
+        sparse: reward -1 until everything is solved instead of minus the number of unsolved parts.
+        tasks: numbers of the single tasks.
+        settings: values for every agent that has a setting of that name.
+        agents: values for one agent, by agent name; they win over `settings`.
+    """
+
+    name: str
+    transitions: int
+    horizon: int = 1
+    sparse: bool = False
+    tasks: tuple[int, ...] = (1, 2, 3, 4, 5)
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+    agents: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)
+
+    @property
+    def dataset(self) -> str:
+        """OGBench's name of the data set, with the size where it is not the standard file."""
+        if self.transitions < _MILLION:
+            return f"{self.name}-{self.transitions // 1000}k-v0"
+        if self.transitions < 10 * _MILLION:
+            return f"{self.name}-v0"
+        return f"{self.name}-{self.transitions // _MILLION}m-v0"
+
+    def task_name(self, task: int) -> str:
+        """OGBench's name of a single task, which also makes its environment."""
+        return f"{self.name}-singletask-task{task}-v0"
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A named list of domains with their protocol."""
+
+    name: str
+    summary: str
+    protocol: Protocol
+    domains: tuple[Domain, ...]
+
+    def domain(self, name: str) -> Domain:
+        """The domain of that name, or an error with the nearest names."""
+        for domain in self.domains:
+            if domain.name == name:
+                return domain
+        raise ValueError(unknown("domain", name, [d.name for d in self.domains], self.name))
+
+    def narrowed(self, domains: Iterable[str] = (), tasks: Iterable[int] = ()) -> "Suite":
+        """The suite with only these domains and task numbers; empty means all."""
+        chosen = [self.domain(name) for name in domains] or list(self.domains)
+        numbers = tuple(tasks)
+        known = sorted({task for domain in chosen for task in domain.tasks})
+        for number in numbers:
+            if number not in known:
+                raise ValueError(
+                    f"suite {self.name!r} has no task {number}; its tasks are "
+                    f"{', '.join(map(str, known))}"
+                )
+        if numbers:
+            chosen = [
+                replace(d, tasks=kept)
+                for d in chosen
+                if (kept := tuple(t for t in d.tasks if t in numbers))
+            ]
+        return replace(self, domains=tuple(chosen))
+
+
+def nearest(name: str, names: Iterable[str]) -> list[str]:
+    """Up to three of ``names`` that look like ``name``."""
+    return difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
+
+
+def unknown(kind: str, name: str, names: Iterable[str], place: str = "") -> str:
+    """The text of an error about a name that does not exist, with the nearest ones that do."""
+    known = list(names)
+    near = nearest(name, known)
+    hint = f"perhaps you meant {' or '.join(near)}" if near else f"known: {', '.join(known)}"
+    where = f" in {place!r}" if place else ""
+    return f"unknown {kind} {name!r}{where}; {hint}"
+
+
+def suite(name: str) -> Suite:
+    """The suite of that name.
+
+    Raises:
+        ValueError: no suite has that name; the nearest names are in the message.
+    """
+    if name not in SUITES:
+        raise ValueError(unknown("suite", name, SUITES))
+    return SUITES[name]
+
+
+def _width(width: int, *, layer_norm: bool = False) -> dict[str, Setting]:
+    hidden = (width,) * 4
+    return {"actor_hidden": hidden, "critic_hidden": hidden, "actor_layer_norm": layer_norm}
+
+
+# TRQAM, arXiv 2605.27079: 10 domains x 5 tasks. The paper does not say whether scene and puzzle
+# use the sparse reward of QAM's protocol; QAM's does (algorithm.md, section 5), so it is used here.
+_TRQAM_PAPER = Suite(
+    "ogbench50",
+    "TRQAM's 50 tasks by its protocol (1M, 10M and 100M data, widths 512 and 1024)",
+    Protocol(),
+    (
+        Domain("antmaze-large-navigate", _MILLION, settings=_width(512)),
+        Domain("antmaze-giant-navigate", 10 * _MILLION, settings=_width(1024, layer_norm=True)),
+        Domain(
+            "humanoidmaze-medium-navigate",
+            2 * _MILLION,
+            settings={**_width(512), "discount": 0.999, "pessimism": 0.0},
+            agents={"trqam": {"kl_budget": 0.5}},
+        ),
+        Domain(
+            "humanoidmaze-large-navigate",
+            2 * _MILLION,
+            settings={**_width(512), "discount": 0.999, "pessimism": 0.0},
+        ),
+        Domain("scene-play", _MILLION, horizon=5, sparse=True, settings=_width(512)),
+        Domain("puzzle-3x3-play", _MILLION, horizon=5, sparse=True, settings=_width(512)),
+        Domain(
+            "puzzle-4x4-play",
+            10 * _MILLION,
+            horizon=5,
+            sparse=True,
+            settings=_width(1024, layer_norm=True),
+        ),
+        Domain("cube-double-play", _MILLION, horizon=5, settings=_width(512)),
+        Domain(
+            "cube-triple-play",
+            10 * _MILLION,
+            horizon=5,
+            settings=_width(1024, layer_norm=True),
+            agents={"trqam": {"kl_budget": 0.5}},
+        ),
+        Domain(
+            "cube-quadruple-play",
+            100 * _MILLION,
+            horizon=5,
+            settings=_width(1024, layer_norm=True),
+        ),
+    ),
+)
+
+
+def _qam_paper() -> Suite:
+    """QAM, arXiv 2601.14234: the same tasks at width 512, with its own discounts and data sizes."""
+    large = {"cube-quadruple-play", "puzzle-4x4-play"}
+    patient = {
+        "antmaze-giant-navigate",
+        "humanoidmaze-medium-navigate",
+        "humanoidmaze-large-navigate",
+    }
+    domains = tuple(
+        replace(
+            domain,
+            transitions=100 * _MILLION
+            if domain.name in large
+            else min(domain.transitions, 2 * _MILLION)
+            if domain.name.startswith("humanoid")
+            else _MILLION,
+            settings={
+                **domain.settings,
+                **_width(512),
+                "discount": 0.995 if domain.name in patient else 0.99,
+            },
+        )
+        for domain in _TRQAM_PAPER.domains
+    )
+    return Suite("ogbench50-qam", "the same 50 tasks by QAM's protocol", Protocol(), domains)
+
+
+def _fql_paper() -> Suite:
+    """FQL, arXiv 2502.02538: another 50 tasks, all with 1M data, single actions."""
+    settings: dict[str, Setting] = {**_width(512), "discount": 0.99, "pessimism": 0.0, "critics": 2}
+    patient = {**settings, "discount": 0.995}
+    names = (
+        ("antmaze-large-navigate", settings),
+        ("antmaze-giant-navigate", patient),
+        ("humanoidmaze-medium-navigate", patient),
+        ("humanoidmaze-large-navigate", patient),
+        ("antsoccer-arena-navigate", patient),
+        ("cube-single-play", settings),
+        ("cube-double-play", settings),
+        ("scene-play", settings),
+        ("puzzle-3x3-play", settings),
+        ("puzzle-4x4-play", settings),
+    )
+    return Suite(
+        "ogbench50-fql",
+        "FQL's 50 tasks (antsoccer and cube-single in, 1M data, no chunks)",
+        Protocol(),
+        tuple(Domain(name, _MILLION, settings=values) for name, values in names),
+    )
+
+
+_SMALL: dict[str, Setting] = {**_width(128), "critics": 2, "discount": 0.99}
+
+_QUICK = Suite(
+    "quick",
+    "point mazes in minutes on two cores: shows learning from a fresh clone",
+    Protocol(
+        pretrain_steps=6_000,
+        offline_steps=10_000,
+        online_steps=10_000,
+        evaluate_every=2_500,
+        episodes=50,
+        log_every=500,
+        checkpoint_every=1_000,
+        chunks="within_episode",
+        standardise=True,
+    ),
+    (
+        Domain(
+            "pointmaze-medium-navigate",
+            100_000,
+            horizon=5,
+            tasks=(1, 5),
+            settings=_SMALL,
+            agents={"trqam": {"kl_budget": 0.4}},
+        ),
+    ),
+)
+
+_QUICK_MANIP = replace(
+    _QUICK,
+    name="quick-manip",
+    summary="cube-single in under an hour on two cores",
+    domains=(
+        Domain(
+            "cube-single-play",
+            100_000,
+            horizon=5,
+            tasks=(1, 2),
+            settings=_SMALL,
+            agents={"trqam": {"kl_budget": 0.4}},
+        ),
+    ),
+)
+
+SUITES: dict[str, Suite] = {
+    s.name: s for s in (_QUICK, _QUICK_MANIP, _TRQAM_PAPER, _qam_paper(), _fql_paper())
+}

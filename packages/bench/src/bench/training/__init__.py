@@ -1,0 +1,1 @@
+"""Cells and packs, the training loop, and the offline job."""

@@ -1,0 +1,314 @@
+"""The offline job: data, behaviour cloning, fine-tuning, evaluation, tables."""
+
+import json
+import sys
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from bench.agents import AGENTS, BC, Agent, Problem
+from bench.data import DataMissing, TaskData, default_data_dir, generate, load
+from bench.results import final_table, print_table, write_table
+from bench.simulation import SimulatorPool, make
+from bench.storage import (
+    PlannedCell,
+    RunLock,
+    RunRecord,
+    checkpoint_steps,
+    collect_provenance,
+    log_to,
+    package_versions,
+    read_run,
+    write_run,
+)
+from bench.suites import Domain
+from bench.training.cells import Pack
+from bench.training.console import Stages
+from bench.training.cost import matmul_rate, pack_cost
+from bench.training.options import Plan
+from bench.training.policy import Normalizer
+from bench.training.pretraining import FlowCache
+from bench.training.recorder import PackRecorder, protocol_fingerprint
+from bench.training.trainer import Trainer
+from qlearn import ChunkSampler, EpisodeData, FlowActor, RandomStreams
+
+__all__ = ["OfflineJob"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A domain's data on the training device."""
+
+    data: TaskData
+    episodes: EpisodeData
+    normalizer: Normalizer
+    problem: Problem
+
+
+@dataclass(slots=True)
+class OfflineJob:
+    """Runs a plan to its end; the same plan on the same directory continues.
+
+    Attributes:
+        plan: what to do.
+        command: the command line, for the record.
+        console: where people read.
+    """
+
+    plan: Plan
+    command: list[str] = field(default_factory=lambda: ["bench", *sys.argv[1:]])
+    console: Console = field(default_factory=Console)
+    problems: list[str] = field(default_factory=list, init=False)
+
+    def run(self) -> int:
+        """Everything; returns the exit status, 1 where a run failed and the others finished."""
+        directory = self.plan.directory
+        with ExitStack() as stack:
+            stack.enter_context(RunLock(directory, self.command))
+            stack.enter_context(log_to(directory / "log.jsonl"))
+            self._record()
+            pool = stack.enter_context(SimulatorPool())
+            stages = Stages(self.console)
+            for domain in self.plan.suite.domains:
+                prepared = self._prepare(domain, stages)
+                for pack in (*self.plan.pretraining, *self.plan.packs):
+                    if pack.domain.name == domain.name:
+                        self._train(pack, prepared, pool, stages)
+        return self._finish()
+
+    def describe(self) -> None:
+        """Print the cells with their settings and what they are expected to cost."""
+        plan = self.plan
+        rate = matmul_rate(plan.device)
+        table = Table(title=f"{plan.suite.name}: {plan.suite.summary}", title_justify="left")
+        for column in ("pack", "runs", "updates", "PFLOP", "simulator steps", "hours, at least"):
+            table.add_column(column, justify="left" if column == "pack" else "right")
+        total = 0.0
+        for pack in (*plan.pretraining, *plan.packs):
+            problem, episode_steps = _sizes(pack.domain)
+            cost = pack_cost(pack, plan.configs[pack.name], problem, episode_steps)
+            total += cost.flops / rate / 3600
+            table.add_row(
+                pack.name,
+                str(len(pack.cells)),
+                f"{pack.steps:,}",
+                f"{cost.flops / 1e15:,.3g}",
+                f"{cost.simulator_steps:,}",
+                f"{cost.flops / rate / 3600:,.3g}",
+            )
+        self.console.print(table)
+        for pack in (*plan.pretraining, *plan.packs):
+            settings = ", ".join(f"{k}={v}" for k, v in asdict(plan.configs[pack.name]).items())
+            self.console.print(f"{pack.name}: {settings}", markup=False)
+        runs = sum(len(pack.cells) for pack in plan.packs)
+        self.console.print(
+            f"{runs} runs to fine-tune on {plan.device}, {plan.precision}; the matrix products "
+            f"alone take {total:,.3g} hours at {rate / 1e9:,.0f} GFLOP/s, measured just now; "
+            "simulator steps come on top (some 400 to 8,000 a second and core)"
+        )
+
+    def _record(self) -> None:
+        """Write what this run is, or refuse a directory that holds another one."""
+        plan, directory = self.plan, self.plan.directory
+        settings = plan.settings()
+        if (directory / "run.json").exists():
+            found = read_run(directory).settings
+            # Through JSON, as the settings on disk went: tuples are lists there.
+            if found != json.loads(json.dumps(settings)):
+                raise ValueError(
+                    f"{directory} holds a run with other settings ({_difference(found, settings)}); "
+                    "repeat its command to continue it, or give another directory with --out"
+                )
+            return
+        cells = [
+            PlannedCell(
+                pack.suite,
+                cell.domain,
+                cell.task_name,
+                cell.agent,
+                cell.seed,
+                {"pretrain" if pack.agent == "bc" else "offline": pack.steps},
+                pack.name,
+            )
+            for pack in (*plan.pretraining, *plan.packs)
+            for cell in pack.cells
+        ]
+        provenance = collect_provenance(self.command, device=str(plan.device))
+        write_run(directory, RunRecord(self.command, settings, provenance, cells))
+
+    def _prepare(self, domain: Domain, stages: Stages) -> _Prepared:
+        """Read a domain's data, made first where that was asked for."""
+        data = self._load(domain, stages)
+        protocol = self.plan.suite.protocol
+        normalizer = Normalizer.identity(data.observations.shape[1])
+        observations = data.observations
+        if protocol.standardise:
+            normalizer = Normalizer.fit(observations)
+            observations = normalizer(observations)
+        episodes = EpisodeData.from_rows(
+            torch.from_numpy(observations),
+            torch.from_numpy(data.actions),
+            torch.from_numpy(data.terminals),
+            torch.from_numpy(data.rewards),
+            torch.from_numpy(data.masks),
+        ).to(self.plan.device)
+        problem = Problem(observations.shape[1], data.actions.shape[1], domain.horizon)
+        self.console.print(
+            f"data: {data.dataset}, {data.transitions:,} transitions, {data.source}, "
+            f"fingerprint {data.fingerprint[:12]}"
+        )
+        return _Prepared(data, episodes, normalizer, problem)
+
+    def _load(self, domain: Domain, stages: Stages) -> TaskData:
+        tasks = [domain.task_name(task) for task in domain.tasks]
+        folder = self.plan.data_dir
+        try:
+            return load(domain.dataset, tasks, folder, sparse=domain.sparse)
+        except DataMissing:
+            if not self.plan.generate:
+                raise
+        with stages.stage(f"making {domain.dataset}", domain.transitions, "transitions") as tell:
+            generate(
+                domain.dataset,
+                folder or default_data_dir(),
+                transitions=domain.transitions,
+                progress=lambda done, total: tell(min(done, domain.transitions)),
+            )
+        return load(domain.dataset, tasks, folder, sparse=domain.sparse)
+
+    def _train(
+        self,
+        pack: Pack,
+        prepared: _Prepared,
+        pool: SimulatorPool,
+        stages: Stages,
+    ) -> None:
+        """Train a pack to its end, from where it was; problems are noted and the job goes on."""
+        plan, config = self.plan, self.plan.configs[pack.name]
+        streams = RandomStreams(pack.replica_seeds, plan.device)
+        agent: Agent = AGENTS[pack.agent].agent(config, prepared.problem, streams)
+        cache = self._cache(pack, prepared)
+        if pack.agent != "bc" and AGENTS[pack.agent].pretrained:
+            clone = FlowActor(
+                streams.replicas,
+                prepared.problem.observation_dim,
+                prepared.problem.chunk_dim,
+                config.actor_hidden,
+                layer_norm=config.actor_layer_norm,
+                streams=streams.spawn("clone"),
+            )
+            cache.load([cell.seed for cell in pack.cells], clone)
+            agent.start_from(clone)
+        replicas_tasks = (
+            [0] * streams.replicas
+            if pack.agent == "bc"
+            else [pack.domain.tasks.index(cell.task) for cell in pack.cells]
+        )
+        sampler = ChunkSampler(
+            prepared.episodes,
+            pack.domain.horizon,
+            getattr(config, "discount", 1.0),
+            mode=pack.protocol.chunks,
+            tasks=replicas_tasks,
+        )
+        directory = plan.directory / "packs" / pack.name
+        versions = package_versions()
+        recorder = PackRecorder(
+            pack,
+            agent,
+            prepared.problem,
+            prepared.normalizer,
+            pool,
+            plan.device,
+            directory,
+            {
+                "data_source": prepared.data.source,
+                "data_fingerprint": prepared.data.fingerprint,
+                "protocol_fingerprint": protocol_fingerprint(pack, config),
+                "mujoco_version": versions["mujoco"],
+                "ogbench_version": versions["ogbench"],
+                "torch_version": versions["torch"],
+                "device": str(plan.device),
+                "precision": plan.precision,
+            },
+        )
+        trainer = Trainer(
+            pack, agent, streams, sampler, directory, recorder, precision=plan.precision
+        )
+        title = f"{pack.agent} on {pack.domain.name}, {len(pack.cells)} runs"
+        with stages.stage(title, pack.steps, "updates") as tell:
+            trainer.tick = tell
+            if isinstance(agent, BC):
+                self._clone(trainer, agent, cache)
+            else:
+                trainer.run()
+        self.problems += [str(failure) for failure in trainer.failures]
+
+    def _clone(self, trainer: Trainer, agent: BC, cache: FlowCache) -> None:
+        """Behaviour cloning, taken from the cache where an earlier run has been through it."""
+        seeds = trainer.pack.seeds
+        if not cache.holds(seeds) or checkpoint_steps(trainer.checkpoints):
+            trainer.run()
+        else:
+            cache.load(seeds, agent.flow)
+            trainer.finish()
+        cache.save(seeds, agent.flow)
+
+    def _cache(self, pack: Pack, prepared: _Prepared) -> FlowCache:
+        """Where the flows that a pack starts from are kept."""
+        source = next(
+            p
+            for p in self.plan.pretraining
+            if p.domain.name == pack.domain.name and p.seeds == pack.seeds
+        )
+        return FlowCache.of(
+            self.plan.directory.parent / "pretrained",
+            source,
+            self.plan.configs[source.name],
+            prepared.data.fingerprint,
+            self.plan.precision,
+        )
+
+    def _finish(self) -> int:
+        """Print and write the table, and say where things are and what to run next."""
+        directory = self.plan.directory
+        table = final_table([directory])
+        print_table(table, self.console if self.console.is_terminal else None)
+        files = write_table(table, directory)
+        self.console.print(f"table: {files[0]} (and .csv, .parquet beside it)", markup=False)
+        self.console.print(f"curves: bench report {directory}", markup=False)
+        if self.plan.suite.name == "quick" and table.coverage.complete:
+            self.console.print(
+                "next: more seeds (--seeds 3 --out runs/quick-3), another agent (bench agents), "
+                "or the paper's protocol: bench offline --suite ogbench50 --dry-run",
+                markup=False,
+            )
+        return 0 if table.coverage.complete else 1
+
+
+def _sizes(domain: Domain) -> tuple[Problem, int]:
+    """Sizes of a domain's problem and its longest episode, from its environment."""
+    env = make(domain.task_name(domain.tasks[0]))
+    try:
+        observation, action = env.observation_space.shape, env.action_space.shape
+        assert observation is not None
+        assert action is not None
+        return Problem(observation[0], action[0], domain.horizon), env.step_limit
+    finally:
+        env.close()
+
+
+def _difference(found: dict[str, Any], wanted: dict[str, Any], place: str = "") -> str:
+    """The first setting in which two nested dictionaries differ, in words."""
+    wanted = json.loads(json.dumps(wanted))
+    for name in {**found, **wanted}:
+        here, there = wanted.get(name), found.get(name)
+        if here != there:
+            if isinstance(here, dict) and isinstance(there, dict):
+                return _difference(there, here, f"{place}{name}.")
+            return f"{place}{name}: {there} there, {here} asked for"
+    return "none"

@@ -1,0 +1,204 @@
+"""From the options of a command to packs with complete settings, or one clear error."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from bench.agents import AGENTS
+from bench.suites import Protocol as TrainingProtocol
+from bench.suites import Suite, suite, unknown
+from bench.training.cells import Pack, plan
+from bench.training.settings import parse_overrides, resolve
+
+__all__ = ["OfflineOptions", "Plan", "plan_offline", "select_device"]
+
+
+class OfflineOptions(Protocol):
+    """The options of `bench offline`; :class:`bench.cli.offline.Offline` documents them."""
+
+    suite: str
+    agent: tuple[str, ...]
+    domains: tuple[str, ...]
+    tasks: tuple[int, ...]
+    seeds: int
+    first_seed: int
+    steps: int | None
+    pretrain_steps: int | None
+    evaluate_every: int | None
+    episodes: int | None
+    kl_budget: float | None
+    set: tuple[str, ...]
+    device: str
+    precision: str
+    out: Path | None
+    data_dir: Path | None
+    generate: bool
+    largest_pack: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a job will do.
+
+    Attributes:
+        suite: narrowed, with the protocol that is used.
+        pretraining: packs of agent `bc`, one per domain and group of seeds.
+        packs: the packs that start from them.
+        configs: agent settings by pack name.
+        device: where training runs.
+        precision: of the matrix products.
+        directory: run directory.
+        data_dir: folder of the data; None for the default.
+        generate: make missing data.
+    """
+
+    suite: Suite
+    pretraining: tuple[Pack, ...]
+    packs: tuple[Pack, ...]
+    configs: dict[str, Any]
+    device: torch.device
+    precision: str
+    directory: Path
+    data_dir: Path | None
+    generate: bool
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the numbers, as plain data."""
+        return {
+            "suite": self.suite.name,
+            "protocol": asdict(self.suite.protocol),
+            "precision": self.precision,
+            "packs": {
+                pack.name: {
+                    "agent": pack.agent,
+                    "dataset": pack.domain.dataset,
+                    "tasks": list(pack.domain.tasks),
+                    "seeds": list(pack.seeds),
+                    "settings": asdict(self.configs[pack.name]),
+                }
+                for pack in (*self.pretraining, *self.packs)
+            },
+        }
+
+
+def plan_offline(options: OfflineOptions) -> Plan:
+    """Check every option and lay out the packs.
+
+    Raises:
+        ValueError: an unknown name, an impossible value, or a device that is not there.
+    """
+    chosen = suite(options.suite).narrowed(options.domains, options.tasks)
+    chosen = replace(chosen, protocol=_protocol(chosen, options))
+    if options.seeds < 1 or options.first_seed < 0:
+        raise ValueError(
+            f"seeds must be at least 1 and first-seed at least 0, got {options.seeds} and "
+            f"{options.first_seed}"
+        )
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    agents = _agents(options.agent)
+
+    configs: dict[str, Any] = {}
+
+    def packs_of(agent: str, texts: Sequence[str]) -> tuple[Pack, ...]:
+        config = AGENTS[agent].config
+        overrides = parse_overrides(config, agent, texts)
+        resolved = {d.name: resolve(config, agent, d, overrides) for d in chosen.domains}
+        packs = plan(
+            chosen,
+            agent,
+            {name: asdict(value) for name, value in resolved.items()},
+            seeds,
+            options.largest_pack,
+        )
+        configs.update({pack.name: resolved[pack.domain.name] for pack in packs})
+        return packs
+
+    pretraining = packs_of("bc", [text for text in options.set if _name(text) in _fields("bc")])
+    packs: tuple[Pack, ...] = ()
+    for agent in agents:
+        if agent == "bc":
+            continue
+        texts = [t for t in options.set if len(agents) == 1 or _name(t) in _fields(agent)]
+        if options.kl_budget is not None:
+            if "kl_budget" in _fields(agent):
+                texts.append(f"kl_budget={options.kl_budget}")
+            elif len(agents) == 1:
+                raise ValueError(f"agent {agent!r} has no trust region, so --kl-budget has no use")
+        packs += packs_of(agent, texts)
+    device = select_device(options.device)
+    return Plan(
+        suite=chosen,
+        pretraining=pretraining,
+        packs=packs,
+        configs=configs,
+        device=device,
+        precision=_precision(options.precision, device),
+        directory=options.out or Path("runs") / chosen.name,
+        data_dir=options.data_dir,
+        generate=options.generate or chosen.name.startswith("quick"),
+    )
+
+
+def select_device(name: str) -> torch.device:
+    """The device of that name; ``auto`` is a GPU if there is one.
+
+    Raises:
+        ValueError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"unknown device {name!r}; use cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {name!r} was asked for, but torch sees no GPU; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"there is no {name}; torch sees {torch.cuda.device_count()} GPU(s)")
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device {name!r} is not supported; use cpu, cuda or cuda:N")
+    return device
+
+
+def _precision(name: str, device: torch.device) -> str:
+    if name == "auto":
+        return "tf32" if device.type == "cuda" else "float32"
+    if name == "tf32" and device.type != "cuda":
+        raise ValueError("precision tf32 exists on GPUs only; use float32 or bfloat16 on the CPU")
+    return name
+
+
+def _protocol(chosen: Suite, options: OfflineOptions) -> TrainingProtocol:
+    given = {
+        "offline_steps": options.steps,
+        "pretrain_steps": options.pretrain_steps,
+        "evaluate_every": options.evaluate_every,
+        "episodes": options.episodes,
+    }
+    values = {name: value for name, value in given.items() if value is not None}
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name.replace('_', ' ')} must be at least 1, got {value}")
+    if options.largest_pack is not None and options.largest_pack < 1:
+        raise ValueError(f"largest-pack must be at least 1, got {options.largest_pack}")
+    return replace(chosen.protocol, **values)
+
+
+def _agents(names: Sequence[str]) -> tuple[str, ...]:
+    if names == ("all",):
+        return tuple(AGENTS)
+    for name in names:
+        if name not in AGENTS:
+            raise ValueError(unknown("agent", name, [*AGENTS, "all"]))
+    return tuple(dict.fromkeys(names))
+
+
+def _fields(agent: str) -> set[str]:
+    return {field.name for field in fields(AGENTS[agent].config)}
+
+
+def _name(text: str) -> str:
+    return text.partition("=")[0].strip().replace("-", "_")

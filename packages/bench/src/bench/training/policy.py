@@ -1,0 +1,81 @@
+"""A pack's agent as the policy that evaluation calls with arrays."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.agents import Agent, Problem, draw
+from bench.training.cells import Pack
+from qlearn import RandomStreams
+
+__all__ = ["Normalizer", "PackPolicy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Normalizer:
+    """Shift and scale of observations, ``(O,)`` each; the agent sees ``(o - shift) / scale``."""
+
+    shift: NDArray[np.float32]
+    scale: NDArray[np.float32]
+
+    @classmethod
+    def identity(cls, observation_dim: int) -> "Normalizer":
+        """Leaves observations as they are."""
+        return cls(np.zeros(observation_dim, np.float32), np.ones(observation_dim, np.float32))
+
+    @classmethod
+    def fit(cls, observations: NDArray[np.float32]) -> "Normalizer":
+        """Mean and standard deviation of ``(N, O)``; constant columns keep their scale."""
+        mean = observations.mean(0, dtype=np.float64)
+        std = observations.std(0, dtype=np.float64)
+        return cls(mean.astype(np.float32), np.where(std > 1e-6, std, 1.0).astype(np.float32))
+
+    def __call__(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Normalised observations, ``(..., O)``."""
+        return (observations - self.shift) / self.scale
+
+
+@dataclass(slots=True)
+class PackPolicy:
+    """Acts for every cell of a pack: observations ``(C, E, O)`` to chunks ``(C, E, H, A)``.
+
+    Noise is drawn per cell from the evaluation's own streams, so evaluating does not disturb
+    training and a cell's actions do not depend on what it is packed with.
+
+    Attributes:
+        pack: whose cells are evaluated.
+        agent: with one replica for every ``pack.cells_per_replica`` cells.
+        problem: sizes.
+        normalizer: of the training data.
+        streams: one random stream per cell.
+    """
+
+    pack: Pack
+    agent: Agent
+    problem: Problem
+    normalizer: Normalizer
+    streams: RandomStreams
+
+    def __call__(
+        self, observations: NDArray[np.float32], waiting: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """Action chunks for one observation per cell and episode."""
+        cells, episodes, _ = observations.shape
+        shared = self.pack.cells_per_replica
+        noise = {
+            name: self._by_replica(value, shared)
+            for name, value in draw(self.streams, self.agent.acting_noise(episodes)).items()
+        }
+        rows = torch.from_numpy(self.normalizer(observations)).to(self.streams.device)
+        chunks = self.agent.act(self._by_replica(rows, shared), noise)
+        shape = (cells, episodes, self.problem.horizon, self.problem.action_dim)
+        actions: NDArray[np.float32] = chunks.reshape(shape).float().cpu().numpy()
+        return actions
+
+    @staticmethod
+    def _by_replica(value: Tensor, shared: int) -> Tensor:
+        """``(C, E, ...)`` to ``(R, C/R * E, ...)``: a replica's cells are neighbours."""
+        return value.unflatten(0, (-1, shared)).flatten(1, 2)

@@ -1,0 +1,83 @@
+"""Behaviour-cloned flows kept on disk, so that every agent and run starts from the same ones."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.storage import checkpoint_steps, load_checkpoint, save_checkpoint
+from bench.training.cells import Pack
+from qlearn import FlowActor
+
+__all__ = ["FlowCache"]
+
+
+@dataclass(frozen=True, slots=True)
+class FlowCache:
+    """One flow per seed, below a folder whose name is a hash of all that decides them.
+
+    Attributes:
+        directory: ``<pretrained>/<domain>--<hash>``.
+        steps: updates that the flows were trained for.
+    """
+
+    directory: Path
+    steps: int
+
+    @classmethod
+    def of(
+        cls, place: Path, pack: Pack, config: Any, data_fingerprint: str, precision: str
+    ) -> "FlowCache":
+        """The cache of a behaviour-cloning pack.
+
+        Args:
+            place: folder of all caches.
+            pack: of agent ``bc``.
+            config: its settings.
+            data_fingerprint: of the data set.
+            precision: of the matrix products.
+        """
+        protocol = pack.protocol
+        content = [
+            pack.domain.name,
+            pack.domain.horizon,
+            data_fingerprint,
+            precision,
+            asdict(config),
+            [protocol.batch_size, protocol.pretrain_steps, protocol.chunks, protocol.standardise],
+        ]
+        key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        return cls(place / f"{pack.domain.name}--{key}", protocol.pretrain_steps)
+
+    def holds(self, seeds: Sequence[int]) -> bool:
+        """Whether all these seeds have been cloned."""
+        return all(checkpoint_steps(self._place(seed)) for seed in seeds)
+
+    def save(self, seeds: Sequence[int], flow: FlowActor) -> None:
+        """Keep replica ``r`` of a flow as that of ``seeds[r]``; present ones are left alone."""
+        for replica, seed in enumerate(seeds):
+            if not self.holds([seed]):
+                state = {k: v[replica : replica + 1] for k, v in flow.state_dict().items()}
+                save_checkpoint(self._place(seed), self.steps, state, {"seed": seed})
+
+    def load(self, seeds: Sequence[int], flow: FlowActor) -> None:
+        """Fill replica ``r`` of ``flow`` with the clone of ``seeds[r]``; a seed may recur.
+
+        Raises:
+            CheckpointError: a clone is damaged.
+        """
+        device = str(next(flow.parameters()).device)
+        states: list[dict[str, Tensor]] = []
+        for seed in seeds:
+            checkpoint = load_checkpoint(self._place(seed), device=device)
+            assert checkpoint is not None, "save() or holds() comes before load()"
+            states.append(checkpoint.tensors)
+        flow.load_state_dict({n: torch.cat([s[n] for s in states]) for n in states[0]})
+
+    def _place(self, seed: int) -> Path:
+        return self.directory / f"seed-{seed}"

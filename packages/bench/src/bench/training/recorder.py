@@ -1,0 +1,154 @@
+"""Turns what a trainer reports into table rows: training metrics, evaluations, failures."""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.agents import Agent, Problem
+from bench.results import EVALUATIONS, TRAINING, ResultWriter, metric_rows
+from bench.simulation import Evaluation, Progress, SimulatorPool, evaluate
+from bench.training.cells import Cell, Pack
+from bench.training.policy import Normalizer, PackPolicy
+from bench.training.trainer import Failure
+from qlearn import RandomStreams
+
+__all__ = ["PackRecorder", "protocol_fingerprint"]
+
+_log = logging.getLogger(__name__)
+
+
+def protocol_fingerprint(pack: Pack, config: Any) -> str:
+    """Hash of everything that the user could set for a pack, equal for equal settings."""
+    domain = asdict(pack.domain)
+    for unrelated in ("tasks", "settings", "agents"):
+        del domain[unrelated]
+    content = [asdict(pack.protocol), domain, pack.agent, asdict(config)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(slots=True)
+class PackRecorder:
+    """The tables of one pack.
+
+    Attributes:
+        pack: whose rows these are.
+        agent: evaluated as it is at the time of the call.
+        problem: sizes.
+        normalizer: of the training data.
+        pool: simulators.
+        device: of the evaluation's random streams.
+        directory: the pack's folder, where the two tables lie.
+        shared: columns that are the same in every row (data, versions, protocol, precision).
+        progress: called while evaluating.
+    """
+
+    pack: Pack
+    agent: Agent
+    problem: Problem
+    normalizer: Normalizer
+    pool: SimulatorPool
+    device: torch.device
+    directory: Path
+    shared: Mapping[str, Any]
+    progress: Callable[[Progress], None] | None = None
+    _evaluations: ResultWriter = field(init=False)
+    _training: ResultWriter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._evaluations = ResultWriter(self.directory / "evaluations.parquet", EVALUATIONS)
+        self._training = ResultWriter(self.directory / "training.parquet", TRAINING)
+
+    @property
+    def phase(self) -> str:
+        """Phase of the tables that this pack's rows belong to."""
+        return "pretrain" if self.pack.agent == "bc" else "offline"
+
+    def restart(self, step: int) -> None:
+        """Forget rows after ``step``."""
+        self._evaluations.truncate(self.phase, step)
+        self._training.truncate(self.phase, step)
+
+    def training(self, step: int, metrics: Mapping[str, list[float]]) -> None:
+        """One row per cell and metric."""
+        rows: list[dict[str, Any]] = []
+        for index, cell in enumerate(self.pack.cells):
+            rows += metric_rows(self._cell(cell), self.phase, step, self._of(index, metrics))
+        self._training.append(rows)
+
+    def evaluate(self, step: int, metrics: Mapping[str, list[float]], seconds: float) -> None:
+        """Evaluate every cell on its own episodes and write one row each."""
+        started = time.perf_counter()
+        cells = self.pack.cells
+        seeds = [cell.stream("evaluation", step) for cell in cells]
+        policy = PackPolicy(
+            self.pack, self.agent, self.problem, self.normalizer, RandomStreams(seeds, self.device)
+        )
+        result = evaluate(
+            policy,
+            tasks=[cell.task_name for cell in cells],
+            seeds=seeds,
+            episodes=self.pack.protocol.episodes,
+            pool=self.pool,
+            progress=self.progress,
+        )
+        shared = dict(self.shared) | {
+            "seconds_training": seconds,
+            "seconds_evaluation": time.perf_counter() - started,
+            "updates_per_second": step / seconds if seconds > 0.0 else None,
+        }
+        self._evaluations.append(
+            [
+                shared | self._evaluation_row(index, cell, step, self._of(index, metrics), result)
+                for index, cell in enumerate(cells)
+            ]
+        )
+
+    def failed(self, failure: Failure) -> None:
+        """A row that says where and why a run was stopped."""
+        _log.error("%s", failure)
+        row = dict(self.shared) | self._cell(failure.cell)
+        row |= {"phase": self.phase, "step": failure.step}
+        row |= {"failed_at_step": failure.step, "failure": str(failure)}
+        self._evaluations.append([row])
+
+    def _evaluation_row(
+        self,
+        index: int,
+        cell: Cell,
+        step: int,
+        metrics: Mapping[str, float],
+        result: Evaluation,
+    ) -> dict[str, Any]:
+        row = self._cell(cell) | {"phase": self.phase, "step": step}
+        if (failure := result.failures[index]) is not None:
+            _log.error("%s: %s", cell, failure)
+            return row | {"failed_at_step": step, "failure": str(failure)}
+        return row | {
+            "episodes": result.successes.shape[1],
+            "successes": int(result.successes[index].sum()),
+            "return_mean": float(result.returns[index].mean()),
+            "length_mean": float(result.lengths[index].mean()),
+            "path_kl": metrics.get("path_kl"),
+            "kl_budget": metrics.get("kl_budget"),
+            "lambda": metrics.get("lambda"),
+        }
+
+    def _cell(self, cell: Cell) -> dict[str, Any]:
+        return {
+            "suite": self.pack.suite,
+            "domain": cell.domain,
+            "task": cell.task_name,
+            "agent": cell.agent,
+            "seed": cell.seed,
+        }
+
+    def _of(self, index: int, metrics: Mapping[str, list[float]]) -> dict[str, float]:
+        replica = index // self.pack.cells_per_replica
+        return {name: values[replica] for name, values in metrics.items()}

@@ -1,0 +1,260 @@
+"""The training loop of one pack: update, log, evaluate, save, and continue where it stopped."""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from bench.agents import Agent, draw
+from bench.errors import CheckpointError
+from bench.storage import checkpoint_steps, load_checkpoint, save_checkpoint
+from bench.training.cells import Cell, Pack
+from qlearn import ChunkSource, RandomStreams
+
+__all__ = ["Failure", "Recorder", "Trainer", "autocast"]
+
+_KEEP = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A run that met a number that is not finite and was stopped before it was applied.
+
+    Attributes:
+        cell: the run.
+        step: the update that produced the number.
+        tensor: name of the first parameter whose gradient was not finite.
+        kept: checkpoint from before, kept for inspection; None if there was none.
+    """
+
+    cell: Cell
+    step: int
+    tensor: str
+    kept: str | None
+
+    def __str__(self) -> str:
+        kept = f"its last good checkpoint is {self.kept}" if self.kept else "it had no checkpoint"
+        return (
+            f"{self.cell}: the gradient of {self.tensor} was not finite at step {self.step}; "
+            f"the run was stopped before the update was applied, {kept}"
+        )
+
+
+class Recorder(Protocol):
+    """Where a trainer's results go."""
+
+    def restart(self, step: int) -> None:
+        """Forget rows after ``step``; training continues from there."""
+
+    def training(self, step: int, metrics: Mapping[str, list[float]]) -> None:
+        """One value per replica and metric, averaged since the last call."""
+
+    def evaluate(self, step: int, metrics: Mapping[str, list[float]], seconds: float) -> None:
+        """Evaluate every cell and record it; ``metrics`` are the latest training metrics."""
+
+    def failed(self, failure: Failure) -> None:
+        """A run was stopped."""
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Context of the matrix products: `float32`, `tf32` (GPU) or `bfloat16`."""
+    if precision == "bfloat16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+@dataclass(slots=True)
+class Trainer:
+    """Trains one pack; everything that decides later numbers is in its checkpoints.
+
+    Attributes:
+        pack: what to train.
+        agent: built with ``streams``.
+        streams: one random stream per replica, for parameters, batches and noise.
+        sampler: chunks of the data set.
+        directory: the pack's folder; checkpoints go to ``directory / "checkpoints"``.
+        recorder: takes metrics and evaluates.
+        precision: see :func:`autocast`.
+        tick: called after every update with the number of updates done.
+    """
+
+    pack: Pack
+    agent: Agent
+    streams: RandomStreams
+    sampler: ChunkSource
+    directory: Path
+    recorder: Recorder
+    precision: str = "float32"
+    tick: Callable[[int], None] = lambda step: None
+    step: int = field(default=0, init=False)
+    seconds: float = field(default=0.0, init=False)
+    failures: list[Failure] = field(default_factory=list, init=False)
+    latest: dict[str, list[float]] = field(default_factory=dict, init=False)
+    _window: dict[str, Tensor] = field(default_factory=dict, init=False)
+    _windowed: int = field(default=0, init=False)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the pack's checkpoints are."""
+        return self.directory / "checkpoints"
+
+    def run(self) -> None:
+        """Train from the last checkpoint to the end of the pack's protocol."""
+        protocol = self.pack.protocol
+        self.restore()
+        if self.step == 0 and self.pack.agent != "bc":
+            self.save()
+        self.tick(self.step)
+        while self.step < self.pack.steps and len(self.failed_replicas) < self.streams.replicas:
+            self.advance()
+            last = self.step == self.pack.steps
+            if last or self.step % protocol.log_every == 0:
+                self.log()
+            if last or (self.pack.agent != "bc" and self.step % protocol.evaluate_every == 0):
+                self.recorder.evaluate(self.step, self.latest, self.seconds)
+            if last or self.step % protocol.checkpoint_every == 0:
+                self.save()
+            self.tick(self.step)
+
+    def finish(self) -> None:
+        """Take the agent as trained to the end: evaluate and save it."""
+        self.step = self.pack.steps
+        self.recorder.restart(0)
+        self.recorder.evaluate(self.step, self.latest, self.seconds)
+        self.save()
+        self.tick(self.step)
+
+    def advance(self) -> None:
+        """One update of every replica."""
+        size = self.pack.protocol.batch_size
+        with self._timed():
+            batch = self.sampler.sample(self.streams, size)
+            noise = draw(self.streams, self.agent.noise(size))
+            with autocast(self.precision, self.streams.device):
+                metrics = self.agent.update(batch, noise)
+            for name, value in metrics.items():
+                if name in self._window:
+                    self._window[name] += value
+                else:
+                    self._window[name] = value.to(torch.float32, copy=True)
+        self._windowed += 1
+        self.step += 1
+
+    def log(self) -> None:
+        """Hand the window's averages to the recorder and look for runs that failed."""
+        with self._timed():  # waits for the device, so the clock sees what was queued
+            self.latest = {
+                name: (total / self._windowed).tolist() for name, total in self._window.items()
+            }
+        self._window, self._windowed = {}, 0
+        self.check()
+        self.recorder.training(self.step, self.latest)
+
+    def check(self) -> None:
+        """Stop the runs whose gradients were not finite; the others go on."""
+        learner = self.agent.learner
+        known = {failure.cell for failure in self.failures}
+        for replica, step in enumerate(learner.failed_at.tolist()):
+            cell = self.pack.cells[replica * self.pack.cells_per_replica]
+            if step < 0 or cell in known:
+                continue
+            tensor = learner.names[int(learner.guard.first_bad[replica])]
+            failure = Failure(cell, step, tensor, self._keep_last_good(cell, step))
+            self.failures.append(failure)
+            self.recorder.failed(failure)
+
+    @property
+    def failed_replicas(self) -> set[int]:
+        """Replicas that were stopped."""
+        failed = {failure.cell for failure in self.failures}
+        per_replica = self.pack.cells_per_replica
+        return {
+            index // per_replica for index, cell in enumerate(self.pack.cells) if cell in failed
+        }
+
+    def save(self) -> None:
+        """Write a checkpoint; runs that are not finite are stopped first."""
+        self.check()
+        tensors = {f"agent.{name}": value for name, value in self.agent.state_dict().items()}
+        tensors |= {f"learner.{n}": v for n, v in self.agent.learner.state_dict().items()}
+        tensors |= {f"streams.{n}": v for n, v in self.streams.state_dict().items()}
+        tensors |= {f"window.{name}": value for name, value in self._window.items()}
+        metadata = {
+            "pack": self.pack.name,
+            "cells": [str(cell) for cell in self.pack.cells],
+            "precision": self.precision,
+            "seconds": self.seconds,
+            "windowed": self._windowed,
+            "latest": self.latest,
+            "failures": [
+                {
+                    "cell": self.pack.cells.index(failure.cell),
+                    "step": failure.step,
+                    "tensor": failure.tensor,
+                    "kept": failure.kept,
+                }
+                for failure in self.failures
+            ],
+        }
+        save_checkpoint(self.checkpoints, self.step, tensors, metadata, keep=_KEEP)
+
+    def restore(self) -> None:
+        """Continue from the newest good checkpoint, if there is one.
+
+        Raises:
+            CheckpointError: the checkpoint is of other runs or another precision.
+        """
+        checkpoint = load_checkpoint(self.checkpoints, device=str(self.streams.device))
+        if checkpoint is None:
+            self.recorder.restart(0)
+            return
+        found = checkpoint.metadata
+        mine = {"cells": [str(cell) for cell in self.pack.cells], "precision": self.precision}
+        for name, wanted in mine.items():
+            if found[name] != wanted:
+                raise CheckpointError(
+                    f"{checkpoint.path} was made with {name} {found[name]}, this run has {wanted}; "
+                    "give another --out"
+                )
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {
+                name.removeprefix(prefix): tensor
+                for name, tensor in checkpoint.tensors.items()
+                if name.startswith(prefix)
+            }
+
+        self.agent.load_state_dict(part("agent."))
+        self.agent.learner.load_state_dict(part("learner."))
+        self.streams.load_state_dict(part("streams."))
+        self._window, self._windowed = part("window."), found["windowed"]
+        self.step, self.seconds, self.latest = checkpoint.step, found["seconds"], found["latest"]
+        self.failures = [
+            Failure(self.pack.cells[f["cell"]], f["step"], f["tensor"], f["kept"])
+            for f in found["failures"]
+        ]
+        self.recorder.restart(self.step)
+
+    def _keep_last_good(self, cell: Cell, failed_at: int) -> str | None:
+        # The pack goes on and will prune this checkpoint; the stopped run's user needs it.
+        steps = [step for step in checkpoint_steps(self.checkpoints) if step < failed_at]
+        if not steps:
+            return None
+        source = self.checkpoints / f"step-{steps[-1]:09d}"
+        target = self.directory / "stopped" / f"{cell.task_name}--seed-{cell.seed}" / source.name
+        shutil.copytree(source, target, dirs_exist_ok=True)
+        return str(target)
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - started

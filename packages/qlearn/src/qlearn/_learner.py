@@ -1,0 +1,114 @@
+"""One optimisation step for many replicas: clip, move the targets, Adam."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qlearn._ema import ema_update
+from qlearn._gradients import GradientGuard, GradientReport
+
+__all__ = ["Learner"]
+
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+class Learner:
+    """Adam on a per-replica loss, with one gradient clip per replica and lagging target networks.
+
+    The order of one step is that of the published implementations (QAM, TRQAM): gradients, one
+    global-norm clip over all parameters of a replica together, target networks from the parameters
+    of *before* the step, then Adam. Nothing in it waits for the device.
+
+    Args:
+        parameters: names and trained parameters, each with a leading replica axis ``R``; those
+            that require no gradient are left out.
+        targets: pairs ``(target, online)`` of modules with equal parameter shapes.
+        learning_rate: Adam's step size; ``betas = (0.9, 0.999)``, ``eps = 1e-8``.
+        target_rate: ``tau`` of ``target <- tau * online + (1 - tau) * target``.
+        max_gradient_norm: clip threshold per replica; ``None`` leaves gradients as they are.
+
+    Attributes:
+        names: names of the trained parameters.
+        guard: which replica failed, and at which of ``names``.
+        failed_at: ``(R,)``, number of the step whose gradient was not finite, or -1.
+
+    Raises:
+        ValueError: no parameters, different replica axes, or a threshold that is not positive.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[tuple[str, nn.Parameter]],
+        targets: Sequence[tuple[nn.Module, nn.Module]] = (),
+        *,
+        learning_rate: float = 3e-4,
+        target_rate: float = 0.005,
+        max_gradient_norm: float | None = 1.0,
+    ) -> None:
+        named = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
+        self.names = tuple(name for name, _ in named)
+        self.parameters = [parameter for _, parameter in named]
+        self.guard = GradientGuard(self.parameters, max_norm=max_gradient_norm)
+        self.target_rate = target_rate
+        self._targets = [p for target, _ in targets for p in target.parameters()]
+        self._onlines = [p for _, online in targets for p in online.parameters()]
+        self.adam = torch.optim.Adam(
+            self.parameters, lr=learning_rate, fused=True, capturable=self.parameters[0].is_cuda
+        )
+        failed = self.guard.first_bad
+        self.failed_at = torch.full_like(failed, -1)
+        self._steps = failed.new_zeros(())
+
+    def step(self, loss: Float[Tensor, "R"]) -> GradientReport:
+        """One update from the losses of all replicas.
+
+        Args:
+            loss: one loss per replica; replicas do not mix because their parameters do not.
+
+        Returns:
+            Gradient norms and flags of every replica.
+        """
+        report = self.guard(torch.autograd.grad(loss.sum(), self.parameters))
+        self._steps += 1
+        first = self.guard.failed & (self.failed_at < 0)
+        self.failed_at.copy_(torch.where(first, self._steps, self.failed_at))
+        if self._targets:
+            ema_update(self._targets, self._onlines, self.target_rate)
+        for parameter, gradient in zip(self.parameters, report.gradients, strict=True):
+            parameter.grad = gradient
+        self.adam.step()
+        return report
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Adam's moments, the step count and the failure record, by flat names."""
+        state = {f"guard.{name}": value for name, value in self.guard.state_dict().items()}
+        state |= {"failed_at": self.failed_at, "steps": self._steps}
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            for moment, value in self.adam.state[parameter].items():
+                state[f"adam.{moment}.{name}"] = value
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue where :meth:`state_dict` was taken.
+
+        Raises:
+            ValueError: the state is of other parameters.
+        """
+        saved = {name for name in state if name.startswith("adam.step.")}
+        mine = {f"adam.step.{name}" for name in self.names}
+        if saved and saved != mine:
+            raise ValueError(
+                f"the state is of other parameters: {sorted(saved ^ mine)[:3]} and more are on one "
+                "side only; load it into the agent that saved it"
+            )
+        self.guard.load_state_dict(
+            {n.removeprefix("guard."): v for n, v in state.items() if n.startswith("guard.")}
+        )
+        self.failed_at.copy_(state["failed_at"])
+        self._steps.copy_(state["steps"])
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            if saved:
+                moments = {m: state[f"adam.{m}.{name}"].clone() for m in _MOMENTS}
+                self.adam.state[parameter] = moments
