@@ -1,11 +1,14 @@
 """The trust region of a flow model: path-space KL, its budget, and the lambda that meets it.
 
-lambda tilts the base law by exp(reward/lambda): larger lambda, smaller step. KL is in nats.
+A reward Q tilts the base law by exp(Q/lambda): larger lambda, smaller step. KL is in nats.
 """
 
 from trustregion._budget import BudgetSchedule, ConstantBudget, CosineBudget, LinearBudget
 from trustregion._dual_descent import DualDescent
+from trustregion._linear_gaussian import LinearGaussian
 from trustregion._path_kl import path_kl, path_kl_steps
+from trustregion._solve import solve_lambda
+from trustregion._tilted import dual_function, tilted_kl, tilted_kl_derivative
 
 __all__ = [
     "BudgetSchedule",
@@ -13,6 +16,11 @@ __all__ = [
     "CosineBudget",
     "DualDescent",
     "LinearBudget",
+    "LinearGaussian",
+    "dual_function",
     "path_kl",
     "path_kl_steps",
+    "solve_lambda",
+    "tilted_kl",
+    "tilted_kl_derivative",
 ]
