@@ -26,7 +26,9 @@ def labelled_evaluations(runs: Sequence[Path]) -> pl.DataFrame:
         ResultsError: no table can be found or read, or the same evaluation is there twice.
     """
     rows = scan_evaluations(runs).collect()
-    twice = rows.filter(pl.struct(*_KEY, "step").is_duplicated())
+    # A failure may well be noted at the step of the last good evaluation, or again on a retry.
+    measured = rows.filter(pl.col("success_rate").is_not_null())
+    twice = measured.filter(pl.struct(*_KEY, "step").is_duplicated())
     if twice.height:
         first = twice.row(0, named=True)
         places = sorted(set(twice.filter(pl.col("step") == first["step"])["run"].to_list()))

@@ -12,7 +12,7 @@ import polars as pl
 
 from bench.errors import ResultsError
 from bench.results._cells import cell_results, labelled_evaluations, require_one_origin
-from bench.results._schema import CELL_COLUMNS
+from bench.results._schema import CELL_COLUMNS, PHASES
 from bench.results._statistics import (
     Interval,
     bootstrap_interval,
@@ -145,7 +145,9 @@ def _summary(
     order = [
         name for name in ("suite", "domain", "task", "phase", "agent", "variant") if name in by
     ]
-    return pl.DataFrame(rows, schema=schema).sort(order).select(*order, *_MEASURES)
+    when = pl.col("phase").replace_strict(PHASES, range(len(PHASES)), return_dtype=pl.Int8)
+    by_time = [when if name == "phase" else pl.col(name) for name in order]
+    return pl.DataFrame(rows, schema=schema).sort(by_time).select(*order, *_MEASURES)
 
 
 def _measures(part: pl.DataFrame, resamples: int) -> dict[str, Any]:
@@ -153,7 +155,7 @@ def _measures(part: pl.DataFrame, resamples: int) -> dict[str, Any]:
     per_task = [task.sort("seed") for task in part.partition_by("task", maintain_order=True)]
     final = [task["success_rate"].to_numpy() for task in per_task]
     best = [task["best_rate"].to_numpy() for task in per_task]
-    interval, kind = _interval(part, final, resamples)
+    interval, kind = rate_interval(part, final, resamples)
     return {
         "success": interval.value,
         "success_std": _spread_over_seeds(part, "success_rate"),
@@ -176,9 +178,16 @@ def _measures(part: pl.DataFrame, resamples: int) -> dict[str, Any]:
     }
 
 
-def _interval(
+def rate_interval(
     part: pl.DataFrame, scores: Sequence[Any], resamples: int
 ) -> tuple[Interval, str | None]:
+    """Mean over tasks with the interval that the runs support, and what that interval is over.
+
+    Args:
+        part: rows with `episodes` and `successes`, one per run.
+        scores: per task the success rates of its runs.
+        resamples: bootstrap samples, where there are several runs of every task.
+    """
     if min(len(task) for task in scores) > 1:
         return bootstrap_interval(scores, resamples=resamples), "bootstrap over seeds"
     mean = float(np.mean([np.mean(task) for task in scores]))

@@ -14,6 +14,7 @@ from rich.table import Table
 from bench.errors import ResultsError
 from bench.results._final import FinalTable
 from bench.results._published import published_domains, same_method
+from bench.results._schema import PHASES
 from bench.storage import write_bytes
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "markdown_table",
     "method_label",
     "percent",
+    "phases",
     "print_table",
     "task_view",
     "write_table",
@@ -68,13 +70,15 @@ def task_view(table: FinalTable, tasks: pl.DataFrame | None = None) -> pl.DataFr
 def domain_view(table: FinalTable, phase: str, *, published: bool = False) -> pl.DataFrame:
     """Domains by methods, mean ± standard deviation over seeds in percent, as text.
 
+    Methods that end with pretraining (behaviour cloning) stand beside the others in every phase.
     Ours come first. A published column carries its source in its name; only domains and methods
     that we ran are shown, and the rows `all` are left empty unless we ran all ten domains.
 
     Raises:
         ResultsError: no result of this phase.
     """
-    rows = table.domains.filter(pl.col("phase") == phase)
+    first_only = (pl.col("phase") == "pretrain").all().over("suite", "agent", "variant")
+    rows = table.domains.filter((pl.col("phase") == phase) | first_only)
     if rows.is_empty():
         raise ResultsError(f"the runs have no {phase} phase")
     several = rows["suite"].n_unique() > 1
@@ -120,16 +124,18 @@ def print_table(table: FinalTable, console: Console | None = None) -> None:
         console = Console()
         if not console.is_terminal:
             console = Console(width=max(120, console.width))
-    for (suite, domain, phase), tasks in table.tasks.partition_by(
-        ["suite", "domain", "phase"], as_dict=True, maintain_order=True
+    for (suite, domain), tasks in table.tasks.partition_by(
+        ["suite", "domain"], as_dict=True, maintain_order=True
     ).items():
-        view = task_view(table, tasks).drop("phase")
+        view = task_view(table, tasks)
         view = view.with_columns(pl.col("task").str.replace(r"^.*-(task\d+)$", "$1"))
-        steps = set(view["step"]) - {MISSING}
-        after = f", after {steps.pop()} steps" if len(steps) == 1 else ""
-        _print(console, view.drop("step") if after else view, f"{suite}: {domain}, {phase}{after}")
+        title = f"{suite}: {domain}"
+        if view["phase"].n_unique() == 1:
+            title += f", {view['phase'][0]}"
+            view = view.drop("phase")
+        _print(console, view, title)
     if table.tasks["task"].n_unique() > 1:
-        for phase in _phases(table):
+        for phase in phases(table):
             _print(console, domain_view(table, phase), f"By domain, {phase}, success %")
     console.print(f"{table.coverage} finished", markup=False)
     for note in table.notes:
@@ -148,7 +154,7 @@ def write_table(table: FinalTable, directory: Path) -> list[Path]:
         OSError: the directory cannot be written.
     """
     text = [f"# Results: {table.coverage}\n\n", markdown_table(task_view(table))]
-    for phase in _phases(table):
+    for phase in phases(table):
         view = domain_view(table, phase, published=True)
         text.append(f"\n## By domain, {phase}, success % (mean ± std over seeds)\n\n")
         text.append(markdown_table(view))
@@ -199,8 +205,10 @@ def _parquet(frame: pl.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def _phases(table: FinalTable) -> list[str]:
-    return table.domains["phase"].unique(maintain_order=True).to_list()
+def phases(table: FinalTable) -> list[str]:
+    """Phases that deserve a table by domain: pretraining only if there is nothing else."""
+    found = [phase for phase in PHASES if phase in table.domains["phase"]]
+    return [phase for phase in found if phase != "pretrain"] or found
 
 
 def _interval(row: dict[str, Any]) -> str:
@@ -224,7 +232,7 @@ def _kl(row: dict[str, Any]) -> str:
 def _print(console: Console, view: pl.DataFrame, title: str) -> None:
     shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, column in enumerate(view.columns):
-        left = index == 0 or column == "method"
+        left = index == 0 or column in ("phase", "method")
         shown.add_column(column, justify="left" if left else "right", overflow="fold")
     for line in view.iter_rows():
         shown.add_row(*line)
