@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -104,7 +105,7 @@ def unpack(image: UInt8[np.ndarray, " bytes"]) -> dict[str, Any]:
     try:
         with np.load(io.BytesIO(image.tobytes()), allow_pickle=False) as arrays:
             decoded = _decode(json.loads(arrays["json"].tobytes()), dict(arrays))
-    except (OSError, KeyError, EOFError, ValueError) as error:
+    except (zipfile.BadZipFile, OSError, KeyError, EOFError, ValueError) as error:
         raise ValueError(
             f"these {image.size} bytes are not the state of an environment: {error}"
         ) from error

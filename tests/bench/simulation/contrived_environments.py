@@ -1,0 +1,83 @@
+"""Small environments with known outcomes, registered as ``contrived_environments:<id>``.
+
+Worker processes import this module by that name, which is how gymnasium finds a user's own tasks.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+LENGTH = 7
+
+
+class Counting(gymnasium.Env[np.ndarray, np.ndarray]):
+    """Observes (episode's number, step); rewards the first action entry; succeeds at its end."""
+
+    def __init__(self, trouble: str = "none") -> None:
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+        self._trouble = trouble
+        self._step = 0
+        self._ended = True
+        self._number = 0.0
+        if trouble == "unsavable":
+            self.socket = Path  # a class is fine, its instance below is not
+            self.thing: Any = _Opaque()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        self._step, self._ended = 0, False
+        # The three sources of chance that OGBench's environments draw from.
+        self._number = float(
+            self.np_random.uniform()
+            + np.random.uniform()  # noqa: NPY002
+            + self.action_space.sample()[0]
+        )
+        if self._trouble == "reset":
+            raise RuntimeError("no ground to stand on")
+        return self._observe(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        assert not self._ended, "a step was played after the episode's end"
+        self._step += 1
+        if self._step == 3:
+            self._make_trouble()
+        if self._trouble == "slow":
+            time.sleep(0.05)
+        self._number += 1e-3 * np.random.normal()  # noqa: NPY002
+        self._ended = self._step == LENGTH
+        return self._observe(), float(action[0]), self._ended, False, {"success": self._ended}
+
+    def _make_trouble(self) -> None:
+        if self._trouble == "raise":
+            raise ArithmeticError("the simulation diverged")
+        if self._trouble == "die":
+            os._exit(3)
+        if self._trouble == "die once":
+            flag = Path(os.environ["CONTRIVED_FLAG"])
+            if not flag.exists():
+                flag.touch()
+                os._exit(4)
+
+    def _observe(self) -> np.ndarray:
+        return np.array([self._number, float(self._step)])
+
+
+class _Opaque:
+    pass
+
+
+for trouble in ("none", "reset", "raise", "die", "die once", "slow", "unsavable"):
+    gymnasium.register(
+        f"Counting-{trouble.title().replace(' ', '')}-v0",
+        entry_point=Counting,
+        kwargs={"trouble": trouble},
+    )

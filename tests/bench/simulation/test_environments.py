@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.simulation import SeededEnv, make
+
+FAMILIES = (
+    "pointmaze-medium-navigate-singletask-task2-v0",
+    "antmaze-large-navigate-singletask-task2-v0",
+    "humanoidmaze-medium-navigate-singletask-task2-v0",
+    "antsoccer-arena-navigate-singletask-task2-v0",
+    "cube-double-play-singletask-task2-v0",
+    "scene-play-singletask-task2-v0",
+    "puzzle-3x3-play-singletask-task2-v0",
+)
+STEPS = 25
+
+
+@cache
+def built(task: str) -> SeededEnv:
+    """Building a manipulation task takes a second; tests that do not look at it share it."""
+    return make(task)
+
+
+def episode(environment: SeededEnv, seed: int, actions: np.ndarray) -> np.ndarray:
+    first, _ = environment.reset(seed)
+    return np.stack([first, *(environment.step(action)[0] for action in actions)])
+
+
+def random_actions(environment: SeededEnv, steps: int = STEPS) -> np.ndarray:
+    size = (steps, environment.action_low.size)
+    return np.random.default_rng(7).uniform(-1, 1, size).astype(np.float32)
+
+
+@pytest.mark.parametrize("task", FAMILIES)
+def test_an_episode_depends_on_its_seed_alone(task: str) -> None:
+    environment = built(task)
+    actions = random_actions(environment)
+    expected = episode(environment, 3, actions)
+    other = episode(environment, 4, actions)
+    assert not np.array_equal(expected, other)
+    # Again after another episode, in another instance, and in a fork that shares the model.
+    np.testing.assert_array_equal(episode(environment, 3, actions), expected)
+    np.testing.assert_array_equal(episode(make(task), 3, actions), expected)
+    fork = environment.fork()
+    np.testing.assert_array_equal(episode(fork, 3, actions), expected)
+    # Forks that take turns do not disturb each other.
+    environment.reset(3)
+    fork.reset(4)
+    mine, its = [], []
+    for action in actions:
+        mine.append(environment.step(action)[0])
+        its.append(fork.step(action)[0])
+    np.testing.assert_array_equal(np.stack(mine), expected[1:])
+    np.testing.assert_array_equal(np.stack(its), other[1:])
+
+
+def test_an_episode_does_not_inherit_the_locks_of_the_one_before() -> None:
+    environment = built("scene-play-singletask-task2-v0")
+    actions = random_actions(environment)
+    expected = episode(environment, 3, actions)
+    base = environment._base
+    assert base._model.joint("drawer_slide").damping[0] == 1e6
+    base._cur_button_states[:] = 1
+    base._apply_button_states()
+    assert base._model.joint("drawer_slide").damping[0] == 2.0
+    np.testing.assert_array_equal(episode(environment, 3, actions), expected)
+
+
+def test_locks_belong_to_the_scene_that_set_them() -> None:
+    environment = built("scene-play-singletask-task2-v0")
+    fork = environment.fork()
+    environment.reset(0)
+    fork.reset(0)
+    fork._base._cur_button_states[:] = 1
+    fork._base._apply_button_states()
+    action = np.zeros(5, dtype=np.float32)
+    damping = {}
+    for name, scene in (("environment", environment), ("fork", fork), ("again", environment)):
+        scene.step(action)
+        damping[name] = float(scene._base._model.joint("drawer_slide").damping[0])
+    assert damping == {"environment": 1e6, "fork": 2.0, "again": 1e6}
+
+
+def test_the_callers_draws_from_numpy_are_not_disturbed() -> None:
+    environment = make("pointmaze-teleport-navigate-singletask-task1-v0")
+    np.random.seed(0)  # noqa: NPY002
+    expected = np.random.uniform(size=4)  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
+    draws = [np.random.uniform()]
+    environment.reset(1)
+    draws.append(np.random.uniform())  # noqa: NPY002
+    for action in random_actions(environment, 5):
+        environment.step(action)
+    draws.extend(np.random.uniform(size=2))  # noqa: NPY002
+    np.testing.assert_array_equal(draws, expected)
+
+
+def test_observations_have_the_type_of_the_data() -> None:
+    environment = make("cube-single-play-singletask-task1-v0")
+    first, info = environment.reset(0)
+    second, reward, terminated, truncated, info = environment.step(np.zeros(5, dtype=np.float32))
+    for observation in (first, second):
+        assert observation.dtype == np.float32
+        assert observation.shape == environment.observation_shape == (28,)
+    assert (reward, terminated, truncated) == (-1.0, False, False)
+    assert not info["success"]
+    assert environment.max_episode_steps == 200
+    np.testing.assert_array_equal(environment.action_low, -np.ones(5, dtype=np.float32))
+
+
+def test_building_and_stepping_warn_about_nothing() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        environment = make("cube-single-play-singletask-task1-v0")
+        episode(environment, 0, random_actions(environment, 2))
+    assert [str(warning.message) for warning in caught] == []
+
+
+def test_other_warnings_of_the_same_kind_are_not_silenced() -> None:
+    import gymnasium
+
+    make("cube-single-play-singletask-task1-v0")
+    with pytest.warns(UserWarning, match="precision lowered"):
+        gymnasium.spaces.Box(-np.ones(5), np.ones(5), dtype=np.float32)
+
+
+def test_any_gymnasium_environment_is_seeded_in_all_its_sources() -> None:
+    environment = make("contrived_environments:Counting-None-v0")
+    actions = np.zeros((5, 2), dtype=np.float32)
+    expected = episode(environment, 5, actions)
+    np.testing.assert_array_equal(episode(environment, 5, actions), expected)
+    np.testing.assert_array_equal(episode(environment.fork(), 5, actions), expected)
+    assert not np.array_equal(episode(environment, 6, actions), expected)
+
+
+def test_tasks_without_box_spaces_are_refused() -> None:
+    with pytest.raises(ValueError, match="action_space Discrete"):
+        make("CartPole-v1")
+
+
+def test_image_tasks_need_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "disabled")
+    with pytest.raises(ValueError, match="set MUJOCO_GL=egl"):
+        make("visual-cube-single-play-singletask-task1-v0")
+
+
+def test_a_state_that_cannot_be_stored_is_named() -> None:
+    environment = make("contrived_environments:Counting-Unsavable-v0")
+    environment.reset(0)
+    with pytest.raises(ValueError, match=r"attribute 'thing' holds a contrived_environments\."):
+        environment.state()
+
+
+def test_a_state_of_another_task_or_a_damaged_one_is_refused() -> None:
+    environment = make("pointmaze-medium-navigate-singletask-task1-v0")
+    environment.reset(0)
+    state = environment.state()
+    with pytest.raises(ValueError, match="belongs to task"):
+        make("pointmaze-medium-navigate-singletask-task2-v0").load_state(state)
+    with pytest.raises(ValueError, match="not the state of an environment"):
+        environment.load_state(state[: state.size // 2])
+
+
+def test_plain_values_come_back_as_they_were() -> None:
+    from bench.simulation._plain import pack, unpack
+
+    value: dict[str, Any] = {
+        "numbers": [1, 2.5, -0.0, float("inf"), 2**127, None, True],
+        "pair": (np.float32(0.1), "text"),
+        "nested": {"array": np.arange(6.0).reshape(2, 3), "empty": {}, "tuple": ()},
+        "flags": np.array([True, False]),
+    }
+    copy = unpack(pack(value))
+    assert copy["numbers"] == value["numbers"]
+    assert copy["pair"] == value["pair"]
+    assert type(copy["pair"][0]) is np.float32
+    assert copy["nested"]["empty"] == {}
+    assert copy["nested"]["tuple"] == ()
+    np.testing.assert_array_equal(copy["nested"]["array"], value["nested"]["array"])
+    np.testing.assert_array_equal(copy["flags"], value["flags"])
