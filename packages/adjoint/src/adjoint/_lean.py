@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsde import Path, TransitionKernel, VelocityField, along_path
+from flowsde import Path, TransitionKernel, VelocityField
 
 
 def lean_adjoint(
@@ -52,19 +52,24 @@ def lean_adjoint(
         )
     # mean(z, v) = decay z + gain v with x = scale z: J^T a = decay a + scale (dv/dx)^T (gain a).
     coefficients = kernel.coefficients
-    decays = along_path(coefficients.decays, path.inputs)
-    gains = along_path(coefficients.gains, path.inputs)
-    scales = along_path(coefficients.input_scales, path.inputs)
     batch = states.shape[1 : states.ndim - kernel.event_ndim]
 
     a = terminal.detach()
     adjoints = [a]
     for k in reversed(range(kernel.steps)):
         t = states.new_full(batch, kernel.adjoint_times[k])
-        pulled = _velocity_vjp(velocity, path.inputs[k], t, gains[k] * a)
-        a = decays[k] * a + scales[k] * pulled
+        decay, gain, scale = (
+            _like(values[k], a)
+            for values in (coefficients.decays, coefficients.gains, coefficients.input_scales)
+        )
+        a = decay * a + scale * _velocity_vjp(velocity, path.inputs[k], t, gain * a)
         adjoints.append(a)
     return torch.stack(adjoints[::-1])
+
+
+def _like(coefficient: float | Tensor, x: Tensor) -> float | Tensor:
+    """A kernel's coefficient in the dtype of `x`: per-dimension ones are float64."""
+    return coefficient.to(x.dtype) if isinstance(coefficient, Tensor) else coefficient
 
 
 def _velocity_vjp(velocity: VelocityField, x: Tensor, t: Tensor, cotangent: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ def terminal_gradient(
 ) -> Float[Tensor, "*shape"]:
     """Gradient of `sum value(clip(x))` in x; the terminal adjoint is `a(1) = -` this.
 
-    With `clip`, components of x outside the bounds get gradient zero: the reward cannot push a
+    With `clip`, components of x beyond the bounds get gradient zero: the reward cannot push a
     sample further out of the box in which it is used (actions are clipped before they are
     executed), but nor does it pull it back. QAM and TRQAM clip actions to (-1, 1).
 
@@ -33,13 +33,13 @@ def terminal_gradient(
     if clip is not None and not clip[0] < clip[1]:
         raise ValueError(f"clip must be (low, high) with low < high, got {clip}")
     with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        # clamp's own derivative is 1 on the bounds and 0 outside, as in the published code.
-        total = value(x if clip is None else x.clamp(*clip)).sum()
+        used = (x if clip is None else x.clamp(*clip)).detach().requires_grad_()
+        total = value(used).sum()
         if not total.requires_grad:
             raise ValueError(
                 "the value cannot be differentiated in x: it was detached or evaluated under "
                 "torch.no_grad"
             )
-        (gradient,) = torch.autograd.grad(total, x)
-    return gradient
+        (gradient,) = torch.autograd.grad(total, used)
+    # The mask is written out: what clamp's own derivative is on the bounds depends on the version.
+    return gradient if clip is None else gradient * ((x >= clip[0]) & (x <= clip[1]))

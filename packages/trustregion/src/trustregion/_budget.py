@@ -1,20 +1,16 @@
 """KL budgets that change during training."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-
-class BudgetSchedule(Protocol):
-    """A KL budget in nats as a function of the number of dual updates done, on the device."""
-
-    def __call__(self, step: Int[Tensor, ""]) -> Float[Tensor, ""]:
-        """Budget at `step`, both of shape ()."""
-        ...
+BudgetSchedule: TypeAlias = Callable[[Tensor], Tensor]
+"""A KL budget in nats, (), as a function of the number of dual updates done, (), on its device."""
 
 
 def _check_budget(name: str, value: float) -> None:
