@@ -92,7 +92,7 @@ def test_the_callers_draws_from_numpy_are_not_disturbed() -> None:
     np.random.seed(0)  # noqa: NPY002
     expected = np.random.uniform(size=4)  # noqa: NPY002
     np.random.seed(0)  # noqa: NPY002
-    draws = [np.random.uniform()]
+    draws = [np.random.uniform()]  # noqa: NPY002
     environment.reset(1)
     draws.append(np.random.uniform())  # noqa: NPY002
     for action in random_actions(environment, 5):

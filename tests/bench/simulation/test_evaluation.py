@@ -20,13 +20,18 @@ def assert_same(first: Evaluation, second: Evaluation) -> None:
 
 
 @pytest.mark.parametrize(
-    ("domain", "size", "limit"),
-    [("pointmaze-medium-navigate", 2, 60), ("scene-play", 5, 12)],
+    ("domain", "numbers", "size", "limit"),
+    [("pointmaze-medium-navigate", (1, 4, 4), 2, 60), ("puzzle-3x3-play", (4, 4, 4), 5, 12)],
 )
 def test_the_number_of_workers_changes_nothing(
-    domain: str, size: int, limit: int, pool: SimulatorPool, linear_policy: BuildPolicy
+    domain: str,
+    numbers: tuple[int, ...],
+    size: int,
+    limit: int,
+    pool: SimulatorPool,
+    linear_policy: BuildPolicy,
 ) -> None:
-    tasks = [f"{domain}-singletask-task{number}-v0" for number in (1, 4, 4)]
+    tasks = [f"{domain}-singletask-task{number}-v0" for number in numbers]
     policy = linear_policy(size, 5)
     paths: list[list[np.ndarray]] = []
 

@@ -97,10 +97,9 @@ class Spaces:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """First observations `(n, *observation)` of the episodes `indices` `(n,)`, and their spaces."""
+    """First observation of every episode by index, and the spaces of every task by name."""
 
-    indices: np.ndarray
-    observations: np.ndarray
+    observations: dict[int, np.ndarray]
     spaces: dict[str, Spaces]
     failures: tuple[Failure, ...]
 
@@ -151,7 +150,9 @@ class EpisodeHost:
         wanted = {episode.task for episode in episodes}
         self._idle = {task: idle for task, idle in self._idle.items() if task in wanted}
         prototypes: dict[str, SeededEnv] = {task: idle[0] for task, idle in self._idle.items()}
-        observations, failures, spaces = {}, [], {}
+        observations: dict[int, np.ndarray] = {}
+        spaces: dict[str, Spaces] = {}
+        failures: list[Failure] = []
         for episode in episodes:
             self._marker.value = episode.index
             try:
@@ -169,8 +170,7 @@ class EpisodeHost:
             limit = float("inf") if step_limit is None else step_limit
             self._running[episode.index] = _Running(environment, limit)
         self._marker.value = -1
-        indices = np.fromiter(observations, dtype=np.int64, count=len(observations))
-        return Opening(indices, _stack(list(observations.values())), spaces, tuple(failures))
+        return Opening(observations, spaces, tuple(failures))
 
     def _acquire(self, task: str, prototypes: dict[str, SeededEnv]) -> SeededEnv:
         idle = self._idle.get(task)
@@ -200,16 +200,14 @@ class EpisodeHost:
                 del self._running[index]  # its environment may be broken: not used again
                 failures.append(Failure(index, describe_error(error)))
         self._marker.value = -1
-        observations, rewards, steps, done, successes = (
-            zip(*rows, strict=True) if rows else [()] * 5
-        )
+        columns = [np.array([row[place] for row in rows]) for place in range(5)]
         return Chunk(
             indices=np.array(played, dtype=np.int64),
-            observations=_stack(observations),
-            rewards=np.array(rewards, dtype=np.float64),
-            steps=np.array(steps, dtype=np.int64),
-            done=np.array(done, dtype=bool),
-            successes=np.array(successes, dtype=bool),
+            observations=columns[0],
+            rewards=columns[1],
+            steps=columns[2],
+            done=columns[3],
+            successes=columns[4],
             failures=tuple(failures),
         )
 
@@ -231,10 +229,6 @@ def _play_chunk(running: _Running, chunk: np.ndarray) -> tuple[np.ndarray, float
 def succeeded(info: dict[str, Any]) -> bool:
     """Read success from the information of an episode's last step (False where it says nothing)."""
     return bool(info.get("success", info.get("is_success", False)))
-
-
-def _stack(observations: Sequence[np.ndarray]) -> np.ndarray:
-    return np.stack(observations) if len(observations) > 0 else np.zeros((0,))
 
 
 def describe_error(error: Exception) -> str:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -217,6 +218,7 @@ class SimulatorPool:
 
 def _serve(connection: Connection, marker: Marker, host: Callable[[Marker], Any]) -> None:
     """Answer calls until the parent closes the pipe or dies (the main function of a worker)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     hosted = host(marker)
     while True:
         try:
@@ -259,6 +261,8 @@ def _interrupts_held_back() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    # Python starts this helper with the first process, and unblocks SIGINT after it.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -220,8 +220,8 @@ class _Run:
             (self._alive.size, *self._spaces.observation_shape), self._spaces.observation_dtype
         )
         for opening in openings:
-            if opening.indices.size > 0:
-                self._observations[opening.indices] = opening.observations
+            for index, observation in opening.observations.items():
+                self._observations[index] = observation
             self._fail_all(opening.failures)
 
     def _begin(self, place: int) -> tuple[list[Episode], int | None]:
