@@ -127,9 +127,15 @@ class EpisodeData:
                 observation is not the observation that follows.
         """
         count = len(observations)
-        for name, tensor in (("next_observations", next_observations), ("terminals", terminals)):
-            if len(tensor) != count:
-                raise ValueError(f"{name} has {len(tensor)} rows, observations {count}")
+        for name, given in (
+            ("actions", len(actions)),
+            ("next_observations", len(next_observations)),
+            ("terminals", len(terminals)),
+            ("rewards", count if rewards is None else rewards.shape[-1]),
+            ("masks", count if masks is None else masks.shape[-1]),
+        ):
+            if given != count:
+                raise ValueError(f"{name} has {given} rows, observations {count}")
         if count == 0:
             raise ValueError("no transitions")
         last = terminals.bool().clone()
@@ -146,20 +152,18 @@ class EpisodeData:
         total = count + int(finished[-1])
         finals = rows[last] + 1
 
-        def spread(values: Tensor) -> Tensor:
-            wide = values.new_zeros(*values.shape[:-1], total)
-            wide[..., rows] = values
-            return wide
+        def spread(values: Tensor, axis: int) -> Tensor:
+            """Leave a row of zeros after each episode."""
+            shape = list(values.shape)
+            shape[axis] = total
+            return values.new_zeros(shape).index_copy_(axis, rows, values)
 
-        stored = observations.new_empty(total, observations.shape[1])
-        stored[rows] = observations
-        stored[finals] = next_observations[last]
         return cls.from_rows(
-            stored,
-            spread(actions.movedim(0, -1)).movedim(-1, 0).contiguous(),
+            spread(observations, 0).index_copy_(0, finals, next_observations[last]),
+            spread(actions, 0),
             torch.zeros(total, dtype=torch.bool, device=last.device).index_fill_(0, finals, True),
-            None if rewards is None else spread(rewards),
-            None if masks is None else spread(masks),
+            None if rewards is None else spread(rewards, 1),
+            None if masks is None else spread(masks, 1),
         )
 
     @property
