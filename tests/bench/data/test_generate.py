@@ -208,6 +208,11 @@ def test_impossible_settings_are_refused(tmp_path: Path, settings: dict[str, int
     assert not list(tmp_path.iterdir())
 
 
+def test_a_name_does_not_lie_about_its_size(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="20000 transitions by its name, not 40"):
+        generate("scene-play-20k-v0", tmp_path, transitions=40)
+
+
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt

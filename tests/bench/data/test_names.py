@@ -72,3 +72,23 @@ def test_the_nearest_recipe_is_named() -> None:
         recipe_for(DatasetName.parse("cube-duoble-play-v0"))
     with pytest.raises(ValueError, match="no scripted policy"):
         recipe_for(DatasetName.parse("antmaze-large-navigate-v0"))
+
+
+@pytest.mark.parametrize(
+    ("transitions", "text"),
+    [
+        (2_000, "scene-play-2k-v0"),
+        (1_500_000, "scene-play-1500k-v0"),
+        (10_000_000, "scene-play-10m-v0"),
+        (1_000_000_000, "scene-play-1b-v0"),
+    ],
+)
+def test_sizes_have_names(transitions: int, text: str) -> None:
+    name = DatasetName.parse("scene-play-100m-v0").resized(transitions)
+    assert name == DatasetName.parse(text)
+
+
+@pytest.mark.parametrize("transitions", [0, -1000, 1234])
+def test_sizes_without_a_name(transitions: int) -> None:
+    with pytest.raises(ValueError, match="multiple of 1,000"):
+        DatasetName.parse("scene-play-v0").resized(transitions)

@@ -1,5 +1,6 @@
 """Datasets of OGBench and others: found, made, checked, and read for training."""
 
+from bench.data._catalogue import CatalogueEntry, catalogue, verify
 from bench.data._check import check_arrays
 from bench.data._errors import DataDamaged, DataMissing
 from bench.data._generate import Progress, generate
@@ -9,20 +10,26 @@ from bench.data._names import DatasetName, task_number
 from bench.data._npz import fingerprint, npz_keys, read_npz, write_npz
 from bench.data._recipes import RECIPES, Recipe, recipe_for
 from bench.data._record import DataRecord, FileRecord, Source
+from bench.data._summary import ArraySummary, FileSummary, TaskSummary, summarise
 from bench.data._tasks import reward_columns, task_rewards
 
 __all__ = [
     "RECIPES",
+    "ArraySummary",
+    "CatalogueEntry",
     "DataDamaged",
     "DataMissing",
     "DataRecord",
     "DatasetName",
     "FileRecord",
+    "FileSummary",
     "Location",
     "Progress",
     "Recipe",
     "Source",
     "TaskData",
+    "TaskSummary",
+    "catalogue",
     "check_arrays",
     "default_data_dir",
     "describe",
@@ -36,7 +43,9 @@ __all__ = [
     "read_npz",
     "recipe_for",
     "reward_columns",
+    "summarise",
     "task_number",
     "task_rewards",
+    "verify",
     "write_npz",
 ]

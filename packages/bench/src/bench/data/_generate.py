@@ -50,8 +50,9 @@ def generate(
         dataset: name, e.g. `cube-double-play-v0` or `pointmaze-medium-navigate-100k-v0`.
         data_dir: folder of the data files.
         seed: seed of all episodes.
-        transitions: training transitions, rounded up to whole episodes; by default those the name
-            states, or the published number. A tenth as many episodes (at least one) validate.
+        transitions: training transitions, rounded up to whole episodes, for a name that states
+            none; by default the published number. A tenth as many episodes (at least one)
+            validate.
         processes: parallel processes, by default one for each core; 1 works in this process.
         overwrite: replace files that exist and differ in recipe, seed, size or origin.
         recipe: another recipe than the published one.

@@ -7,7 +7,7 @@ million are one file here: `pointmaze-medium-navigate-100k-v0.npz`.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 SHARD_TRANSITIONS = 1_000_000
@@ -87,6 +87,18 @@ class DatasetName:
     def task(self, number: int) -> str:
         """Full name of a single task: `cube-double-play-singletask-task1-v0`."""
         return f"{self.environment}-{self.kind}-singletask-task{number}-{self.version}"
+
+    def resized(self, transitions: int) -> "DatasetName":
+        """The dataset of another size, in thousands of transitions.
+
+        Raises:
+            ValueError: if `transitions` is no positive multiple of 1,000.
+        """
+        for unit, value in reversed(_UNITS.items()):
+            if transitions >= value and transitions % value == 0:
+                size = f"{transitions // value}{unit}"
+                return replace(self, size=size, transitions=transitions)
+        raise ValueError(f"{transitions} transitions: expected a positive multiple of 1,000")
 
     def files(self, data_dir: Path, *, validation: bool = False) -> list[Path]:
         """Paths of the dataset's files in OGBench's layout, whether they exist or not."""

@@ -92,7 +92,16 @@ class Part:
 def plan_files(
     name: DatasetName, recipe: Recipe, data_dir: Path, parts_dir: Path, transitions: int | None
 ) -> list[FilePlan]:
-    """The files of a dataset: training first, then validation, shard by shard."""
+    """The files of a dataset: training, then validation, shard by shard.
+
+    Raises:
+        ValueError: if `transitions` is not the size that the name states.
+    """
+    if transitions and name.transitions and transitions != name.transitions:
+        raise ValueError(
+            f"'{name}' has {name.transitions} transitions by its name, not {transitions}; "
+            f"ask for a name that states the size, such as {name.stem}-20k-{name.version}"
+        )
     per_episode = recipe.rows - 1
     total = -(-(transitions or name.transitions or recipe.transitions) // per_episode)
     per_file = SHARD_TRANSITIONS // per_episode if name.shards else total
@@ -100,11 +109,6 @@ def plan_files(
     train_paths, val_paths = name.files(data_dir), name.files(data_dir, validation=True)
     val_first = 0
     for index, first in enumerate(range(0, total, per_file)):
-        if index == len(train_paths):
-            raise ValueError(
-                f"{total * per_episode} transitions do not fit into the {len(train_paths)} files "
-                f"of '{name}'; ask for the name that states the size"
-            )
         episodes = min(per_file, total - first)
         validating = max(1, episodes // 10)
         plans.append(FilePlan(train_paths[index], "train", first, episodes, parts_dir))

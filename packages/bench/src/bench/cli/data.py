@@ -1,0 +1,271 @@
+"""`bench data`: make, list, look at and verify datasets."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from bench.data import FileSummary
+
+__all__ = ["Data"]
+
+_Names = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME ...")]
+_Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Make datasets with OGBench's scripted policies, by the published recipes.
+
+    The same command continues an interrupted one. The number of processes does not change the
+    data.
+
+    Attributes:
+        names: such as cube-double-play-v0 or pointmaze-medium-navigate-100k-v0.
+        data_dir: folder of the data files; OGBench's by default.
+        seed: seed of the data.
+        transitions: training transitions, instead of the number that the name states.
+        processes: parallel processes; one for each core by default.
+        overwrite: replace files that exist and are something else.
+    """
+
+    names: _Names
+    data_dir: Path | None = None
+    seed: int = 0
+    transitions: int | None = None
+    processes: int | None = None
+    overwrite: bool = False
+
+    def run(self) -> int:
+        """Make the datasets one after the other."""
+        from bench.data import DatasetName, default_data_dir, generate, recipe_for
+
+        for name in _some(self.names):
+            # Refuse a bad name before hours of work on a good one.
+            recipe_for(DatasetName.parse(name))
+        for name in self.names:
+            with _progress(name, "transitions") as meter:
+                paths = generate(
+                    name,
+                    self.data_dir or default_data_dir(),
+                    seed=self.seed,
+                    transitions=self.transitions,
+                    processes=self.processes,
+                    overwrite=self.overwrite,
+                    progress=meter,
+                )
+            where = paths[0] if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} files)"
+            print(f"{name}: {meter.summary() or 'already there'}: {where}")
+        return 0
+
+
+@dataclass(frozen=True)
+class List:
+    """List the datasets of the suites and what is on the disk of each.
+
+    Attributes:
+        data_dir: folder of the data files; OGBench's by default.
+    """
+
+    data_dir: Path | None = None
+
+    def run(self) -> int:
+        """Print the table; the exit status tells whether a file on the disk looks wrong."""
+        from rich.table import Table
+
+        from bench.data import catalogue, default_data_dir
+
+        folder = self.data_dir or default_data_dir()
+        table = Table("dataset", "transitions", "can be had by", "on disk", "source", "state")
+        entries = catalogue(folder)
+        for entry in entries:
+            state = "" if not entry.present else "complete"
+            if 0 < entry.present < entry.expected:
+                state = f"{entry.present} of {entry.expected} files"
+            table.add_row(
+                entry.dataset,
+                "" if entry.transitions is None else f"{entry.transitions:,}",
+                "generate, get" if entry.can_generate else "get",
+                f"{entry.bytes / 1e6:,.1f} MB" if entry.bytes else "",
+                entry.source,
+                entry.problem or state,
+            )
+        _console().print(table)
+        print(f"folder: {folder}; `bench data verify` reads what is there as a whole")
+        return 1 if any(entry.problem for entry in entries) else 0
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Show what a dataset holds: arrays, ranges, episode lengths, success by task, a picture.
+
+    Attributes:
+        name: a dataset, or the path of an npz file.
+        data_dir: folder of the data files; OGBench's by default.
+        validation: look at the validation files.
+    """
+
+    name: _Name
+    data_dir: Path | None = None
+    validation: bool = False
+
+    def run(self) -> int:
+        """Print a summary of each file."""
+        from bench.data import describe, locate, summarise
+
+        place = locate(self.name, self.data_dir, validation=self.validation)
+        record = describe(place)
+        for path in place.files:
+            entry = record.files[path.name]
+            print(f"{path}\n  {entry.bytes / 1e6:,.1f} MB, {record.source}, {entry.fingerprint}")
+            _print_summary(summarise(path, place.name))
+        return 0
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Read datasets as a whole, check every array, compare with what is recorded of them.
+
+    Attributes:
+        names: datasets or npz files; all that are on the disk by default.
+        data_dir: folder of the data files; OGBench's by default.
+    """
+
+    names: _Names = ()
+    data_dir: Path | None = None
+
+    def run(self) -> int:
+        """Print what is wrong; exit status 1 if anything is."""
+        from bench.data import catalogue, default_data_dir, verify
+
+        folder = self.data_dir or default_data_dir()
+        names = self.names or tuple(e.dataset for e in catalogue(folder) if e.present == e.expected)
+        if not names:
+            print(f"no complete dataset in {folder}")
+        wrong = 0
+        for name in names:
+            with _progress(name, "bytes") as meter:
+                problems = verify(name, folder, meter)
+            print("\n".join(problems) if problems else f"{name}: intact")
+            wrong += len(problems)
+        return 1 if wrong else 0
+
+
+@dataclass(frozen=True)
+class Data:
+    """Make, list, look at and verify datasets."""
+
+    action: tyro.conf.OmitSubcommandPrefixes[
+        Annotated[Generate, tyro.conf.subcommand("generate")]
+        | Annotated[List, tyro.conf.subcommand("list")]
+        | Annotated[Inspect, tyro.conf.subcommand("inspect")]
+        | Annotated[Verify, tyro.conf.subcommand("verify")]
+    ]
+
+    def run(self) -> int:
+        """Run the action."""
+        return self.action.run()
+
+
+def _some(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise ValueError("no dataset was named; `bench data list` lists them")
+    return names
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    # A pipe has no width: a table cut to 80 columns would lose names.
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
+class _Meter:
+    """Work done and its rate; drawn as a bar on a terminal, silent elsewhere."""
+
+    def __init__(self, name: str, unit: str, bar: "Progress") -> None:
+        self._unit = unit
+        self._bar = bar
+        self._task = bar.add_task(name, total=None, rate="")
+        self._begin = time.perf_counter()
+        self._first: int | None = None
+        self._done = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._first is None:
+            self._first, self._begin = done, time.perf_counter()
+        self._done = done
+        self._bar.update(self._task, completed=done, total=total, rate=self._rate())
+
+    def _rate(self) -> str:
+        new = self._done - (self._first or 0)
+        seconds = time.perf_counter() - self._begin
+        if not new or not seconds:
+            return ""
+        if self._unit == "bytes":
+            return f"{new / seconds / 1e6:,.1f} MB/s"
+        return f"{new / seconds:,.0f} {self._unit}/s"
+
+    def summary(self) -> str:
+        """How much was done at what rate; empty if nothing was."""
+        rate = self._rate()
+        return f"{self._done - (self._first or 0):,} {self._unit} at {rate}" if rate else ""
+
+
+@contextmanager
+def _progress(name: str, unit: str) -> Iterator[_Meter]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        "{task.description}",
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rate]}"),
+    )
+    bar = Progress(
+        *columns,
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    with bar:
+        yield _Meter(name, unit, bar)
+
+
+def _print_summary(summary: "FileSummary") -> None:
+    from rich.table import Table
+
+    shortest, median, longest = summary.lengths
+    print(
+        f"  {summary.episodes:,} episodes of {shortest:,} to {longest:,} (median {median:,g}) steps"
+    )
+    table = Table("array", "type", "shape", "lowest", "highest")
+    for key, array in summary.arrays.items():
+        shape = " x ".join(f"{n:,}" for n in array.shape)
+        table.add_row(key, array.dtype, shape, f"{array.low:.4g}", f"{array.high:.4g}")
+    _console().print(table)
+    if summary.tasks:
+        table = Table("task", "rows solved", "episodes that solve it", "mean reward")
+        for task in summary.tasks:
+            row = (f"{task.rows:.2%}", f"{task.episodes:.1%}", f"{task.mean_reward:.3f}")
+            table.add_row(str(task.task), *row)
+        _console().print(table)
+    for line in summary.picture:
+        print(f"  |{line}|")

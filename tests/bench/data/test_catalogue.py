@@ -1,0 +1,91 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.data import DataMissing, catalogue, read_npz, summarise, verify
+
+MAZE = "pointmaze-medium-navigate-v0"
+
+
+@pytest.fixture
+def copy(tiny_dir: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_dir, folder)
+    return folder
+
+
+def test_the_catalogue_lists_what_the_suites_need_and_what_is_there(copy: Path) -> None:
+    (copy / "settings.json").write_text("{}")
+    entries = {entry.dataset: entry for entry in catalogue(copy)}
+    assert {"cube-triple-play-10m-v0", "antmaze-large-navigate-v0", MAZE} <= set(entries)
+    there = entries[MAZE]
+    assert (there.present, there.expected, there.source) == (1, 1, "generated")
+    assert there.transitions == 120
+    assert there.bytes == sum(p.stat().st_size for p in copy.glob(f"{MAZE[:-3]}*.npz"))
+    assert not there.problem
+    absent = entries["antmaze-large-navigate-v0"]
+    assert (absent.present, absent.source, absent.can_generate) == (0, "", False)
+
+
+def test_the_catalogue_sees_a_truncated_file_and_a_bad_record(copy: Path) -> None:
+    path = copy / f"{MAZE}.npz"
+    path.write_bytes(path.read_bytes()[:-1])
+    (copy / "scene-play-v0.json").write_text("{")
+    entries = {entry.dataset: entry for entry in catalogue(copy)}
+    assert "length differs" in entries[MAZE].problem
+    assert "not a JSON record" in entries["scene-play-v0"].problem
+
+
+def test_verify_finds_what_changed(copy: Path) -> None:
+    assert verify(MAZE, copy) == []
+    path = copy / f"{MAZE}.npz"
+    arrays = {key: array.copy() for key, array in read_npz(path).items()}
+    arrays["actions"][3, 1] = 0.125
+    np.savez(path, **arrays)
+    (problem,) = verify(MAZE, copy)
+    assert f"{path}: the contents differ" in problem
+    arrays["actions"][3, 1] = 7
+    np.savez(path, **arrays)
+    (problem,) = verify(MAZE, copy)
+    assert "'actions', row 3, column 1: 7.0 lies outside" in problem
+
+
+def test_verify_records_what_it_read(copy: Path) -> None:
+    (copy / f"{MAZE}.json").unlink()
+    calls: list[tuple[int, int]] = []
+    assert verify(MAZE, copy, lambda done, total: calls.append((done, total))) == []
+    assert (copy / f"{MAZE}.json").exists()
+    assert calls[-1][0] == calls[-1][1] > 0
+    (copy / f"{MAZE}-val.npz").unlink()
+    assert verify(MAZE, copy) == []
+    (copy / f"{MAZE}.npz").unlink()
+    with pytest.raises(DataMissing):
+        verify(MAZE, copy)
+
+
+def test_a_summary_counts_by_hand(copy: Path) -> None:
+    path = copy / f"{MAZE}.npz"
+    arrays = {key: array.copy() for key, array in read_npz(path).items()}
+    arrays["qpos"][:] = 0  # The start of task 1 is the goal of no task but task 5, (1, 1).
+    arrays["qpos"][41:] = 100
+    np.savez(path, **arrays)
+    summary = summarise(path, MAZE)
+    assert (summary.episodes, summary.lengths) == (3, (40, 40.0, 40))
+    assert summary.arrays["qpos"].shape == (123, 2)
+    assert (summary.arrays["qpos"].low, summary.arrays["qpos"].high) == (0.0, 100.0)
+    assert [task.rows for task in summary.tasks] == pytest.approx([0, 0, 0, 0, 1 / 3])
+    assert [task.episodes for task in summary.tasks] == pytest.approx([0, 0, 0, 0, 1 / 3])
+    assert summary.tasks[4].mean_reward == pytest.approx(-2 / 3)
+    # Two places, at opposite corners; y points up.
+    lines = [i for i, line in enumerate(summary.picture) if line.strip()]
+    assert lines == [0, len(summary.picture) - 1]
+    assert summary.picture[-1][0] != " "
+    assert summary.picture[0][-1] != " "
+
+
+def test_data_without_known_tasks_are_summarised_too(copy: Path) -> None:
+    summary = summarise(copy / "scene-play-v0.npz", "mine")
+    assert summary.tasks == ()
+    assert summary.picture == ()

@@ -1,0 +1,81 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tyro
+
+from bench.cli.data import Data
+
+MAZE = "pointmaze-medium-navigate-v0"
+
+
+def _run(*arguments: str) -> int:
+    commands = {"data": Data, "other": Data}
+    return tyro.extras.subcommand_cli_from_dict(commands, args=["data", *arguments]).run()
+
+
+def test_generate_inspect_verify_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = ["--data-dir", str(tmp_path)]
+    name = "pointmaze-medium-navigate-2k-v0"
+    assert _run("generate", name, "--processes", "1", *folder) == 0
+    text = capsys.readouterr().out
+    assert "3,000 transitions at" in text
+    assert str(tmp_path / f"{name}.npz") in text
+    assert _run("generate", name, "--processes", "1", *folder) == 0
+    assert "already there" in capsys.readouterr().out
+
+    assert _run("inspect", name, *folder) == 0
+    text = capsys.readouterr().out
+    record = json.loads((tmp_path / f"{name}.json").read_text())
+    assert record["files"][f"{name}.npz"]["fingerprint"] in text
+    assert "2 episodes of 1,000 to 1,000" in text
+    assert "2,002 x 2" in text
+
+    assert _run("verify", *folder) == 0
+    assert capsys.readouterr().out == f"{name}: intact\n"
+    assert _run("list", *folder) == 0
+    text = capsys.readouterr().out
+    assert "complete" in text
+    assert "cube-quadruple-play-100m-v0" in text
+
+    path = tmp_path / f"{name}.npz"
+    path.write_bytes(path.read_bytes()[:-5])
+    assert _run("verify", name, *folder) == 1
+    assert "truncated or damaged archive" in capsys.readouterr().out
+    assert _run("list", *folder) == 1
+
+
+def test_a_bad_name_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="near it: cube-double-play"):
+        _run("generate", MAZE, "cube-duoble-play-v0", "--data-dir", str(tmp_path))
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="no dataset was named"):
+        _run("generate")
+
+
+def test_output_is_quiet_without_a_terminal(tmp_path: Path) -> None:
+    script = (
+        "import sys, tyro\n"
+        "from bench.cli.data import Data\n"
+        "sys.exit(tyro.cli(Data, args=sys.argv[1:]).run())"
+    )
+    arguments = ["generate", "pointmaze-medium-navigate-1k-v0", "--processes", "1"]
+    result = subprocess.run(
+        [sys.executable, "-c", script, *arguments, "--data-dir", str(tmp_path)],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("\n") == 1
+    assert result.stderr == ""
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    script = (
+        "import sys, bench.cli.data\n"
+        "heavy = {'torch', 'numpy', 'mujoco', 'ogbench', 'rich.progress'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
