@@ -109,6 +109,11 @@ def test_noise_adds_up_to_the_horizon() -> None:
 def test_clock_grid_has_equal_steps() -> None:
     kernel = FollmerKernel(5, scale=0.6, grid="clock", interpolant=CosineInterpolant())
     assert list(kernel.stds) == pytest.approx([0.6 / math.sqrt(5)] * 5)
+    # Two scales share the network times of their geometric mean, 0.6.
+    pair = FollmerKernel(
+        5, scale=torch.tensor([0.3, 1.2]), grid="clock", interpolant=CosineInterpolant()
+    )
+    assert pair.times == pytest.approx(kernel.times, rel=1e-6)
 
 
 def test_small_scale_is_the_kernel_exact_for_a_frozen_data_prediction() -> None:
