@@ -188,6 +188,11 @@ class SeededEnv:
         assert isinstance(physics, Physics)
         return fork
 
+    @property
+    def unseeded(self) -> Any:
+        """The environment underneath, as gymnasium built it."""
+        return self._environment
+
     def _layers(self) -> list[Any]:
         """Return the environment's wrappers from the outside in, and the environment itself."""
         layers = [self._environment]

@@ -1,0 +1,98 @@
+"""Measure how fast episodes are simulated: ``python -m bench.simulation``.
+
+Prints steps per second of a bare loop over one environment, and of evaluations in this process and
+in worker processes, with the same random actions in every chunk (a policy that costs nothing).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import tyro
+
+from bench.simulation import (
+    Evaluation,
+    SeededEnv,
+    SimulatorPool,
+    available_cores,
+    evaluate,
+    make,
+    physics_label,
+    simulator_versions,
+)
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Steps per second of the simulator, bare and through `bench.simulation.evaluate`."""
+
+    tasks: tuple[str, ...] = (
+        "pointmaze-medium-navigate-singletask-task1-v0",
+        "cube-single-play-singletask-task1-v0",
+    )
+    """Tasks to measure."""
+    replicas: int = 2
+    """Replicas evaluated together."""
+    episodes: int = 50
+    """Episodes per replica."""
+    horizon: int = 5
+    """Actions per chunk."""
+    steps: int = 1000
+    """Steps per episode at most."""
+    workers: int | None = None
+    """Worker processes; one per core by default."""
+
+    def run(self) -> None:
+        """Print one line per task and way of simulating."""
+        versions = simulator_versions()
+        print(", ".join(f"{name} {version}" for name, version in versions.items()))
+        print(f"physics: {physics_label(versions)}")
+        workers = available_cores() if self.workers is None else self.workers
+        for task in self.tasks:
+            environment = make(task)
+            bare = self._bare(environment)
+            print(f"{task}: bare loop {bare:.0f} steps/s")
+            for processes in (0, workers):
+                with SimulatorPool(processes) as pool:
+                    self._evaluate(environment, pool, step_limit=1)  # builds the environments
+                    result = self._evaluate(environment, pool, self.steps)
+                rate = result.steps / result.seconds
+                print(
+                    f"  {processes} workers: {result.steps} steps in {result.seconds:.1f} s, "
+                    f"{rate:.0f} steps/s, {rate / (bare * max(1, processes)):.2f} of bare per core"
+                )
+
+    def _bare(self, environment: SeededEnv) -> float:
+        """Return the steps per second of one environment as gymnasium builds it."""
+        raw = environment.unseeded
+        actions = self._actions(environment, self.steps)
+        raw.reset(seed=0)
+        clock = time.perf_counter()
+        for action in actions:
+            _, _, terminated, truncated, _ = raw.step(action)
+            if terminated or truncated:
+                raw.reset(seed=0)
+        return self.steps / (time.perf_counter() - clock)
+
+    def _evaluate(self, environment: SeededEnv, pool: SimulatorPool, step_limit: int) -> Evaluation:
+        actions = self._actions(environment, self.replicas * self.episodes * self.horizon)
+        chunks = actions.reshape(self.replicas, self.episodes, self.horizon, -1)
+        return evaluate(
+            lambda observations, alive: chunks,
+            [environment.task_name] * self.replicas,
+            range(self.replicas),
+            self.episodes,
+            pool=pool,
+            step_limit=step_limit,
+        )
+
+    @staticmethod
+    def _actions(environment: SeededEnv, count: int) -> np.ndarray:
+        size = (count, environment.action_low.size)
+        return np.random.default_rng(0).uniform(-1, 1, size).astype(np.float32)
+
+
+if __name__ == "__main__":
+    tyro.cli(Throughput).run()
