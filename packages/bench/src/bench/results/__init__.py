@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from bench.results._cells import cell_results, labelled_evaluations
+from bench.results._comparison import Comparison, MethodDifference, compare_runs
 from bench.results._final import Coverage, FinalTable, final_table
+from bench.results._progress import RunProgress, run_progress
 from bench.results._published import published_domains
 from bench.results._scan import planned_cells, scan_evaluations, scan_training, table_files
 from bench.results._schema import (
@@ -42,13 +44,17 @@ __all__ = [
     "PHASES",
     "TIMING_COLUMNS",
     "TRAINING",
+    "Comparison",
     "Coverage",
     "FinalTable",
     "Interval",
+    "MethodDifference",
     "ResultWriter",
+    "RunProgress",
     "TableSchema",
     "bootstrap_interval",
     "cell_results",
+    "compare_runs",
     "domain_view",
     "final_table",
     "interquartile_mean",
@@ -64,6 +70,7 @@ __all__ = [
     "probability_of_improvement",
     "probability_of_improvement_interval",
     "published_domains",
+    "run_progress",
     "scan_evaluations",
     "scan_training",
     "table_files",

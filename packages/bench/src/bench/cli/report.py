@@ -1,0 +1,48 @@
+"""`bench report`: tables, figures and one HTML page from runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+__all__ = ["Report"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Summarise runs: result tables, figures and a page that opens offline.
+
+    Works while runs go on. Cells that have not reached their end are counted and left out.
+
+    Attributes:
+        runs: run directories, or folders that hold some.
+        out: where to write; RUNS/report of the first by default.
+        unfinished: also use cells that have not reached their end, at their last evaluation.
+        mix: average runs of different data, simulators or protocols all the same.
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    out: Path | None = None
+    unfinished: bool = False
+    mix: bool = False
+
+    def run(self) -> int:
+        """Write the report and print its tables; 1 if a cell failed."""
+        if not self.runs:
+            raise ValueError("say which runs to report, for example: bench report runs/quick")
+        from rich.console import Console
+
+        from bench.results import print_table
+        from bench.results.report import write_report
+
+        first = self.runs[0] if self.runs[0].is_dir() else self.runs[0].parent
+        directory = self.out or first / "report"
+        report = write_report(self.runs, directory, unfinished=self.unfinished, mix=self.mix)
+        print_table(report.table)
+        console = Console(soft_wrap=True)
+        console.print(f"page:   {report.page}", highlight=False, markup=False)
+        others = sorted({path.suffix.lstrip(".") for path in report.files if path != report.page})
+        console.print(
+            f"beside: {len(report.files) - 1} files ({', '.join(others)})", highlight=False
+        )
+        return 1 if report.table.coverage.failed else 0

@@ -1,0 +1,206 @@
+"""Two runs side by side: which settings differ, and whether the difference in success holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from bench.errors import ResultsError
+from bench.results._final import FinalTable, final_table
+from bench.results._statistics import (
+    Interval,
+    bootstrap_interval,
+    permutation_p_value,
+    probability_of_improvement,
+)
+from bench.results._views import method_label
+from bench.storage import read_run
+
+__all__ = ["Comparison", "MethodDifference", "compare_runs"]
+
+_LEVEL = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class MethodDifference:
+    """Success of A minus success of B for one method pair in one phase, over the shared tasks.
+
+    Attributes:
+        first: method of A.
+        second: method of B.
+        tasks: shared tasks with finished runs on both sides.
+        runs: finished runs of A and of B on them.
+        success: of A and of B, fractions.
+        difference: with the 95 % interval of a bootstrap over seeds (None with one seed a side).
+        p_value: two-sided permutation test over seeds within tasks.
+        improvement: probability that a run of A beats a run of B on a shared task.
+    """
+
+    phase: str
+    first: str
+    second: str
+    tasks: int
+    runs: tuple[int, int]
+    success: tuple[float, float]
+    difference: Interval
+    p_value: float
+    improvement: float
+    one_seed: bool
+
+    @property
+    def verdict(self) -> str:
+        """One sentence about what the seeds support."""
+        gap = f"{100 * self.difference.value:+.1f} points for A"
+        if self.one_seed:
+            return (
+                f"{gap}; one seed a side on some task: no claim about the methods can be made, "
+                "run more seeds"
+            )
+        if self.p_value < _LEVEL:
+            return f"{gap}, significant (p = {self.p_value:.2g}, permutation test over seeds)"
+        return f"{gap}, not significant (p = {self.p_value:.2g}, permutation test over seeds)"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What differs between two runs.
+
+    Attributes:
+        settings: name to the value in A and in B, differing ones only.
+        environment: the same for provenance (packages, commit, hardware, simulator).
+        methods: differences in success.
+        notes: notes of both tables, prefixed by their run.
+    """
+
+    settings: dict[str, tuple[str, str]]
+    environment: dict[str, tuple[str, str]]
+    methods: list[MethodDifference]
+    notes: list[str]
+
+
+def compare_runs(first: Path, second: Path, *, mix: bool = False) -> Comparison:
+    """Compares two run directories.
+
+    Methods of the same name are compared with each other; if both runs hold a single method, these
+    two are compared whatever their names.
+
+    Args:
+        first: run A.
+        second: run B.
+        mix: as for `final_table`.
+
+    Raises:
+        ResultsError: one is no run, or they share no finished task.
+    """
+    records = read_run(first), read_run(second)
+    tables = final_table([first], mix=mix), final_table([second], mix=mix)
+    methods = _method_differences(*tables)
+    if not methods:
+        raise ResultsError(
+            f"{first} and {second} have no finished runs of a common method and task to compare"
+        )
+    unlike = ("recorded_at", "command")
+    environments = [
+        {name: value for name, value in record.provenance.items() if name not in unlike}
+        for record in records
+    ]
+    notes = [
+        f"{label}: {note}"
+        for label, table in zip("AB", tables, strict=True)
+        for note in table.notes
+    ]
+    origins = [set(table.tasks["data_source"].drop_nulls()) for table in tables]
+    if origins[0] != origins[1]:
+        notes.append(f"trained on different data: {_joined(origins[0])} and {_joined(origins[1])}")
+    return Comparison(
+        _differences(records[0].settings, records[1].settings),
+        _differences(environments[0], environments[1]),
+        methods,
+        notes,
+    )
+
+
+def _method_differences(first: FinalTable, second: FinalTable) -> list[MethodDifference]:
+    ours, theirs = _rates(first), _rates(second)
+    found = []
+    for phase in ours:
+        names = sorted(set(ours[phase]) & set(theirs.get(phase, {})))
+        pairs = [(name, name) for name in names]
+        if not pairs and len(ours[phase]) == 1 and len(theirs.get(phase, {})) == 1:
+            pairs = [(next(iter(ours[phase])), next(iter(theirs[phase])))]
+        for one, other in pairs:
+            difference = _difference(phase, one, other, ours[phase][one], theirs[phase][other])
+            if difference is not None:
+                found.append(difference)
+    return found
+
+
+def _difference(
+    phase: str,
+    one: str,
+    other: str,
+    ours: Mapping[str, list[float]],
+    theirs: Mapping[str, list[float]],
+) -> MethodDifference | None:
+    shared = sorted(set(ours) & set(theirs))
+    if not shared:
+        return None
+    a, b = [ours[task] for task in shared], [theirs[task] for task in shared]
+
+    def gap(drawn: Any) -> Any:
+        halves = drawn[: len(shared)], drawn[len(shared) :]
+        means = [np.mean([task.mean(axis=-1) for task in half], axis=0) for half in halves]
+        return means[0] - means[1]
+
+    return MethodDifference(
+        phase,
+        one,
+        other,
+        len(shared),
+        (sum(map(len, a)), sum(map(len, b))),
+        (float(np.mean([np.mean(x) for x in a])), float(np.mean([np.mean(x) for x in b]))),
+        bootstrap_interval([*a, *b], gap, resamples=20_000),
+        permutation_p_value(a, b),
+        probability_of_improvement(a, b),
+        one_seed=min(map(len, [*a, *b])) == 1,
+    )
+
+
+def _rates(table: FinalTable) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Phase to method to task to success rates of finished runs."""
+    rates: dict[str, dict[str, dict[str, list[float]]]] = {}
+    finished = table.cells.filter(pl.col("finished")).sort("task", "seed")
+    for row in finished.iter_rows(named=True):
+        method = rates.setdefault(row["phase"], {}).setdefault(
+            method_label(row["agent"], row["variant"]), {}
+        )
+        method.setdefault(row["task"], []).append(row["success_rate"])
+    return rates
+
+
+def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    ours, theirs = _flat(first), _flat(second)
+    return {
+        name: (ours.get(name, "not set"), theirs.get(name, "not set"))
+        for name in sorted({*ours, *theirs})
+        if ours.get(name) != theirs.get(name)
+    }
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, value in document.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = str(value)
+    return flat
+
+
+def _joined(values: set[str]) -> str:
+    return " and ".join(sorted(values)) or "unknown"

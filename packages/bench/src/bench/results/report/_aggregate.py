@@ -1,0 +1,97 @@
+"""Statistics over all tasks of a suite: interquartile means, and which method beats which."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import polars as pl
+
+from bench.results._final import FinalTable
+from bench.results._statistics import (
+    bootstrap_interval,
+    interquartile_mean,
+    probability_of_improvement_interval,
+)
+from bench.results._views import MISSING, method_label, percent
+
+__all__ = ["aggregate_view", "improvement_view", "method_scores"]
+
+
+def method_scores(table: FinalTable, suite: str, phase: str) -> dict[str, dict[str, list[float]]]:
+    """Method to task to the final success rates of its finished runs.
+
+    Methods that end with pretraining take part in every phase.
+    """
+    cells = table.cells.filter((pl.col("suite") == suite) & pl.col("finished"))
+    first_only = (pl.col("phase") == "pretrain").all().over("agent", "variant")
+    cells = cells.filter((pl.col("phase") == phase) | first_only).sort("task", "seed")
+    scores: dict[str, dict[str, list[float]]] = {}
+    for row in cells.iter_rows(named=True):
+        method = method_label(row["agent"], row["variant"])
+        scores.setdefault(method, {}).setdefault(row["task"], []).append(row["success_rate"])
+    return scores
+
+
+def aggregate_view(table: FinalTable, suite: str, phase: str) -> pl.DataFrame:
+    """Mean and interquartile mean per method with stratified bootstrap intervals, as text."""
+    rows = []
+    for method, tasks in sorted(method_scores(table, suite, phase).items()):
+        runs = list(tasks.values())
+        mean = bootstrap_interval(runs)
+        middle = bootstrap_interval(runs, interquartile_mean)
+        several = min(len(task) for task in runs) > 1
+        rows.append(
+            {
+                "method": method,
+                "tasks": str(len(runs)),
+                "runs": str(sum(len(task) for task in runs)),
+                "mean %": percent(mean.value),
+                "mean, 95 %": _ends(mean.low, mean.high) if several else MISSING,
+                "interquartile mean %": percent(middle.value),
+                "interquartile mean, 95 %": _ends(middle.low, middle.high) if several else MISSING,
+            }
+        )
+    return pl.DataFrame(rows)
+
+
+def improvement_view(table: FinalTable, suite: str, phase: str) -> pl.DataFrame:
+    """Probability that a run of one method beats a run of another on their shared tasks, as text.
+
+    A pair is called decided only if every shared task has at least two runs on both sides and the
+    95 % interval leaves out one half.
+    """
+    scores = method_scores(table, suite, phase)
+    rows = []
+    for first, second in combinations(sorted(scores), 2):
+        shared = [task for task in scores[first] if task in scores[second]]
+        if not shared:
+            continue
+        ours = [scores[first][task] for task in shared]
+        theirs = [scores[second][task] for task in shared]
+        interval = probability_of_improvement_interval(ours, theirs)
+        fewest = min(len(runs) for runs in ours + theirs)
+        decided = fewest > 1 and (interval.low > 0.5 or interval.high < 0.5)
+        verdict = f"{first if interval.value > 0.5 else second} is better" if decided else "open"
+        if fewest == 1:
+            verdict = "one seed: no claim"
+        rows.append(
+            {
+                "pair": f"{first} > {second}",
+                "tasks": str(len(shared)),
+                "probability %": percent(interval.value),
+                "95 %": _ends(interval.low, interval.high) if fewest > 1 else MISSING,
+                "mean difference": f"{100 * _difference(ours, theirs):+.1f}",
+                "says": verdict,
+            }
+        )
+    return pl.DataFrame(rows)
+
+
+def _difference(ours: list[list[float]], theirs: list[list[float]]) -> float:
+    pairs = zip(ours, theirs, strict=True)
+    return float(np.mean([np.mean(first) - np.mean(second) for first, second in pairs]))
+
+
+def _ends(low: float, high: float) -> str:
+    return f"[{percent(low)}, {percent(high)}]"
