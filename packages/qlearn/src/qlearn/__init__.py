@@ -6,13 +6,16 @@ another, and each gives the numbers that it gives alone.
 
 from qlearn._chunks import ChunkBatch, ChunkSource
 from qlearn._ema import ema_update
+from qlearn._entropy import EntropyTemperature
 from qlearn._episodes import EpisodeData
 from qlearn._flow_actor import FlowActor
+from qlearn._frozen import frozen
 from qlearn._gaussian import GaussianActor, TanhGaussian
 from qlearn._gradients import GradientGuard, GradientReport, clip_gradients
 from qlearn._learner import Learner
 from qlearn._mixtures import BalancedSampler, UnionSampler
 from qlearn._networks import MLP, CriticEnsemble
+from qlearn._one_step_actor import OneStepActor
 from qlearn._random import RandomStreams
 from qlearn._ring import RingBuffer
 from qlearn._sampler import ChunkMode, ChunkSampler
@@ -26,12 +29,14 @@ __all__ = [
     "ChunkSampler",
     "ChunkSource",
     "CriticEnsemble",
+    "EntropyTemperature",
     "EpisodeData",
     "FlowActor",
     "GaussianActor",
     "GradientGuard",
     "GradientReport",
     "Learner",
+    "OneStepActor",
     "RandomStreams",
     "RingBuffer",
     "TanhGaussian",
@@ -39,6 +44,7 @@ __all__ = [
     "clip_gradients",
     "ema_update",
     "expectile_loss",
+    "frozen",
     "pessimistic_value",
     "td_loss",
     "td_target",
