@@ -70,7 +70,7 @@ class Learner:
         Returns:
             Gradient norms and flags of every replica.
         """
-        report = self.guard(torch.autograd.grad(loss.sum(), self.parameters))
+        report: GradientReport = self.guard(torch.autograd.grad(loss.sum(), self.parameters))
         self._steps += 1
         first = self.guard.failed & (self.failed_at < 0)
         self.failed_at.copy_(torch.where(first, self._steps, self.failed_at))
