@@ -1,6 +1,6 @@
 """Trust Region Q-Adjoint Matching (TRQAM), arXiv 2605.27079.
 
-A behaviour-cloned flow policy (`slow`) is the reference. A second flow policy (`fast`) is fine-tuned
+A behaviour-cloned flow policy (`slow`) is the reference. A second one (`fast`) is fine-tuned
 towards ``p(a|s) ~ p_slow(a|s) exp(Q(s,a)/lambda)`` by adjoint matching, and projected dual descent
 moves lambda so that the path-space KL between the two stays at a budget.
 """
@@ -14,21 +14,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from adjoint import lean_adjoint, matching_loss, terminal_gradient
-from bench.agents.acting import best_of
+from adjoint import matching_loss
+from bench.agents.acting import best_of, flow_action
+from bench.agents.adjoint_matching import adjoint_path
+from bench.agents.losses import cloning_loss, critic_loss, take_step
+from bench.agents.networks import critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
-from flowsde import MemorylessEuler, flow_matching_loss, ode_sample, sample_path, velocities_along
-from qlearn import (
-    ChunkBatch,
-    CriticEnsemble,
-    FlowActor,
-    Learner,
-    RandomStreams,
-    pessimistic_value,
-    td_loss,
-    td_target,
-)
+from flowsde import MemorylessEuler
+from qlearn import ChunkBatch, FlowActor, Learner, RandomStreams
 from trustregion import DualDescent, path_kl
 
 __all__ = ["TRQAM", "TRQAMConfig"]
@@ -52,13 +46,17 @@ class TRQAMConfig:
         max_gradient_norm: global-norm clip over all parameters of a run together.
         clip_terminal: take the critic's gradient through ``clip(a, -1, 1)``.
         adjoint_time: time of the base velocity in the adjoint, ``t + h`` as published or ``t``.
+        trust_region: `internal`: lambda is in the control problem. `external`: the control problem
+            has a fixed `temperature` and ``lambda * KL`` is added to its loss as a penalty.
+        temperature: lambda of the control problem when the trust region is external.
         kl_budget: path-space KL (nats, per action of a chunk) that the trust region allows.
-        dual_rate: step size of the dual descent on lambda.
+        dual_rate: step size of the dual descent on lambda; 0 keeps lambda where it starts.
         dual_ema: averaging rate of the KL estimate.
         dual_clip: KL estimates are capped at this multiple of the budget.
         lambda_min: lower bound of the dual variable.
         lambda_max: upper bound of the dual variable.
         lambda_scale: lambda in the control problem is this multiple of the dual variable.
+        lambda_initial: the dual variable at the start.
         best_of: actions sampled when acting; the one with the best mean critic value is played.
     """
 
@@ -75,6 +73,8 @@ class TRQAMConfig:
     max_gradient_norm: float = 1.0
     clip_terminal: bool = True
     adjoint_time: Literal["shifted", "consistent"] = "shifted"
+    trust_region: Literal["internal", "external"] = "internal"
+    temperature: float = 1.0
     kl_budget: float = 1.0
     dual_rate: float = 0.01
     dual_ema: float = 0.1
@@ -82,6 +82,7 @@ class TRQAMConfig:
     lambda_min: float = 0.01
     lambda_max: float = 100.0
     lambda_scale: float = 3.0
+    lambda_initial: float = 1.0
     best_of: int = 1
 
 
@@ -97,18 +98,16 @@ class TRQAM(nn.Module):
     def __init__(self, config: TRQAMConfig, problem: Problem, streams: RandomStreams) -> None:
         super().__init__()
         self.config, self.problem = config, problem
-        sizes = (streams.replicas, problem.observation_dim, problem.chunk_dim)
         self.kernel = MemorylessEuler(config.flow_steps, adjoint_time=config.adjoint_time)
-        self.slow = FlowActor(
-            *sizes, config.actor_hidden, layer_norm=config.actor_layer_norm, streams=streams
+        self.slow = flow_actor(
+            problem, config.actor_hidden, streams, layer_norm=config.actor_layer_norm
         )
-        self.critic = CriticEnsemble(
-            streams.replicas,
+        self.critic = critic_ensemble(
+            problem,
             config.critics,
-            problem.observation_dim + problem.chunk_dim,
             config.critic_hidden,
+            streams,
             layer_norm=config.critic_layer_norm,
-            streams=streams,
         )
         self.fast = copy.deepcopy(self.slow)
         self.target_slow = copy.deepcopy(self.slow).requires_grad_(False)
@@ -121,6 +120,7 @@ class TRQAM(nn.Module):
             clip=config.dual_clip,
             bounds=(config.lambda_min, config.lambda_max),
             scale=config.lambda_scale,
+            initial=config.lambda_initial,
         )
         self.to(streams.device)
         self.learner = Learner(
@@ -149,71 +149,61 @@ class TRQAM(nn.Module):
 
     def losses(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Losses and diagnostics ``(R,)`` of one batch, all from the parameters as they are."""
-        config = self.config
-        observations, valid = batch.observations, batch.valid
-        fast = self.fast.field(observations)
-        base = self.target_slow.field(observations)
+        config, observations = self.config, batch.observations
 
         # Critic: TD towards the fine-tuned policy's next chunk, pessimistic over the ensemble.
-        with torch.no_grad():
-            next_action = self.sample(self.fast, batch.next_observations, noise["next_action"])
-            next_qs = self.target_critic(batch.next_observations, next_action)
-            target = td_target(
-                batch.rewards,
-                batch.masks,
-                pessimistic_value(next_qs, config.pessimism),
-                discount=config.discount,
-                horizon=self.problem.horizon,
-            )
-        critic_loss = td_loss(self.critic(observations, batch.actions), target, valid)
+        next_action = self.sample(batch.next_observations, noise["next_action"])
+        td = critic_loss(
+            self.critic,
+            self.target_critic,
+            batch,
+            next_action,
+            pessimism=config.pessimism,
+            discount=config.discount,
+            horizon=self.problem.horizon,
+        )
 
         # Reference: behaviour cloning goes on during fine-tuning.
-        flow_losses = flow_matching_loss(
-            self.slow.field(observations), batch.actions, noise["bc_x0"], noise["bc_t"]
-        )
-        flow_loss = (flow_losses * valid).mean(-1)
+        cloning = cloning_loss(self.slow, batch, noise)
 
         # Fine-tuned policy: adjoint matching along its own memoryless path.
-        with torch.no_grad():
-            path = sample_path(
-                self.kernel,
-                fast,
-                noise["sde_x0"],
-                noise["sde_steps"].movedim(1, 0),
-                final_velocity=base,
-            )
-            base_velocities = velocities_along(self.kernel, base, path)
-        terminal = -terminal_gradient(
-            lambda action: self.target_critic(observations, action).mean(-2),
-            path.sample,
-            clip=(-1.0, 1.0) if config.clip_terminal else None,
+        along = adjoint_path(
+            self.kernel,
+            fine=self.fast.field(observations),
+            base=self.target_slow.field(observations),
+            reward=lambda action: self.target_critic(observations, action).mean(-2),
+            noise=noise,
+            clip=config.clip_terminal,
         )
-        adjoints = lean_adjoint(self.kernel, base, path, terminal)
-        velocities = velocities_along(self.kernel, fast, path)
-        lam = self.dual.lambda_.unsqueeze(-1)
-        matching = matching_loss(self.kernel, velocities, base_velocities, adjoints, lam)
-        kl = path_kl(self.kernel, velocities.detach(), base_velocities)
-
-        return {
-            "critic_loss": critic_loss,
-            "flow_loss": flow_loss,
+        kl = path_kl(self.kernel, along.fine, along.base).mean(-1) / self.problem.horizon
+        internal = config.trust_region == "internal"
+        matching = matching_loss(
+            self.kernel,
+            along.fine,
+            along.base,
+            along.adjoints,
+            self.dual.lambda_.unsqueeze(-1) if internal else config.temperature,
+        )
+        losses = {
+            "critic_loss": td,
+            "flow_loss": cloning,
             "adjoint_loss": matching.mean(-1),
-            "path_kl": kl.mean(-1) / self.problem.horizon,
+            "path_kl": kl,
         }
+        return losses if internal else losses | {"kl_penalty": self.dual.lambda_ * kl}
 
     def update(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One step of critic, reference, fine-tuned policy and dual; metrics are ``(R,)``."""
         losses = self.losses(batch, noise)
         total = losses["critic_loss"] + losses["flow_loss"] + losses["adjoint_loss"]
-        report = self.learner.step(total)
-        dual = self.dual.update(losses["path_kl"])
-        metrics = {name: loss.detach() for name, loss in losses.items()}
-        return metrics | dual | {"total_loss": total.detach(), "gradient_norm": report.norm}
+        if "kl_penalty" in losses:
+            total = total + losses["kl_penalty"]
+        metrics = take_step(self.learner, losses, total)
+        return metrics | dict(self.dual.update(losses["path_kl"].detach()))
 
-    def sample(self, policy: FlowActor, observations: Tensor, noise: Tensor) -> Tensor:
-        """Action chunks ``(R, B, D)`` in [-1, 1] from the flow ODE started at ``noise``."""
-        steps = self.config.flow_steps
-        return ode_sample(policy.field(observations), noise, steps).clamp(-1.0, 1.0)
+    def sample(self, observations: Tensor, noise: Tensor) -> Tensor:
+        """Action chunks ``(R, B, D)`` of the fine-tuned policy."""
+        return flow_action(self.fast.field(observations), noise, self.config.flow_steps)
 
     def acting_noise(self, rows: int) -> dict[str, Noise]:
         """The random numbers that acting on ``rows`` observations consumes."""
@@ -225,6 +215,6 @@ class TRQAM(nn.Module):
         return best_of(
             noise["flow"],
             observations,
-            policy=lambda o, x: self.sample(self.fast, o, x),
+            policy=self.sample,
             value=lambda o, a: self.critic(o, a).mean(-2),
         )

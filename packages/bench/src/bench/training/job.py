@@ -120,8 +120,9 @@ class OfflineJob:
             # Through JSON, as the settings on disk went: tuples are lists there.
             if found != json.loads(json.dumps(settings)):
                 raise ValueError(
-                    f"{directory} holds a run with other settings ({_difference(found, settings)}); "
-                    "repeat its command to continue it, or give another directory with --out"
+                    f"{directory} holds a run with other settings "
+                    f"({_difference(found, settings)}); repeat its command to continue it, "
+                    "or give another directory with --out"
                 )
             return
         cells = [
