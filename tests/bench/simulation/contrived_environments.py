@@ -25,6 +25,7 @@ class Counting(gymnasium.Env[np.ndarray, np.ndarray]):
         self._trouble = trouble
         self._step = 0
         self._ended = True
+        self._length = LENGTH
         self._number = 0.0
         if trouble == "unsavable":
             self.socket = Path  # a class is fine, its instance below is not
@@ -41,6 +42,8 @@ class Counting(gymnasium.Env[np.ndarray, np.ndarray]):
             + np.random.uniform()  # noqa: NPY002
             + self.action_space.sample()[0]
         )
+        if self._trouble == "uneven":
+            self._length = 2 + int(self.np_random.integers(10))
         if self._trouble == "reset":
             raise RuntimeError("no ground to stand on")
         return self._observe(), {}
@@ -53,7 +56,7 @@ class Counting(gymnasium.Env[np.ndarray, np.ndarray]):
         if self._trouble == "slow":
             time.sleep(0.05)
         self._number += 1e-3 * np.random.normal()  # noqa: NPY002
-        self._ended = self._step == LENGTH
+        self._ended = self._step == self._length
         return self._observe(), float(action[0]), self._ended, False, {"success": self._ended}
 
     def _make_trouble(self) -> None:
@@ -75,7 +78,7 @@ class _Opaque:
     pass
 
 
-for trouble in ("none", "reset", "raise", "die", "die once", "slow", "unsavable"):
+for trouble in ("none", "reset", "raise", "die", "die once", "slow", "uneven", "unsavable"):
     gymnasium.register(
         f"Counting-{trouble.title().replace(' ', '')}-v0",
         entry_point=Counting,

@@ -253,9 +253,10 @@ class _Run:
         for place in range(len(self._pool)):
             mine = indices[self._places[indices] == place]
             if mine.size > 0:
-                calls[place] = (mine, actions[mine])
+                given = (mine, actions[mine])
+                calls[place] = given
                 if self._pool.workers > 0:
-                    self._history[place].append((mine, actions[mine]))
+                    self._history[place].append(given)
         for place, result in enumerate(self._pool.call("play", calls)):
             if isinstance(result, WorkerDeath):
                 self._recover(place, result)
