@@ -69,6 +69,58 @@ class Generate:
 
 
 @dataclass(frozen=True)
+class Get:
+    """Download published datasets, verified and resumable.
+
+    The same command continues an interrupted one. Sources: those given here, those of
+    $BENCH_DATA_SOURCES, OGBench's own host, a mirror on the Hugging Face hub.
+
+    Attributes:
+        names: such as cube-double-play-v0 or cube-triple-play-10m-v0.
+        data_dir: folder of the data files; OGBench's by default.
+        source: addresses to try before all others.
+        validation: also the validation files.
+        connections: files downloaded at the same time.
+        retries: failures in a row after which a source is given up.
+        overwrite: also replace data that were generated or imported here.
+    """
+
+    names: _Names
+    data_dir: Path | None = None
+    source: tuple[str, ...] = ()
+    validation: bool = True
+    connections: int = 4
+    retries: int = 5
+    overwrite: bool = False
+
+    def run(self) -> int:
+        """Download the datasets one after the other."""
+        from bench.data import DatasetName, Patience, default_data_dir, download_sources, get
+
+        sources = download_sources(self.source)
+        for name in _some(self.names):
+            DatasetName.parse(name)
+        for name in self.names:
+            with _progress(name, "bytes") as meter:
+                done = get(
+                    name,
+                    self.data_dir or default_data_dir(),
+                    sources=sources,
+                    validation=self.validation,
+                    connections=self.connections,
+                    overwrite=self.overwrite,
+                    patience=Patience(retries=self.retries),
+                    progress=meter,
+                )
+            print(f"{name}: {meter.summary() or 'already there'}: {done.files[0].parent}")
+            for path in done.replaced:
+                print(f"  replaced, as it was damaged or of other origin: {path.name}")
+            if done.missing:
+                print(f"  no source has {len(done.missing)} validation files; training needs none")
+        return 0
+
+
+@dataclass(frozen=True)
 class List:
     """List the datasets of the suites and what is on the disk of each.
 
@@ -162,10 +214,11 @@ class Verify:
 
 @dataclass(frozen=True)
 class Data:
-    """Make, list, look at and verify datasets."""
+    """Make, download, list, look at and verify datasets."""
 
     action: tyro.conf.OmitSubcommandPrefixes[
         Annotated[Generate, tyro.conf.subcommand("generate")]
+        | Annotated[Get, tyro.conf.subcommand("get")]
         | Annotated[List, tyro.conf.subcommand("list")]
         | Annotated[Inspect, tyro.conf.subcommand("inspect")]
         | Annotated[Verify, tyro.conf.subcommand("verify")]

@@ -2,16 +2,19 @@
 
 from bench.data._catalogue import CatalogueEntry, catalogue, verify
 from bench.data._check import check_arrays
-from bench.data._errors import DataDamaged, DataMissing
+from bench.data._errors import DataDamaged, DataMissing, DownloadFailed
 from bench.data._generate import Progress, generate
+from bench.data._get import Downloaded, get
 from bench.data._load import TaskData, load, load_shards
 from bench.data._locate import Location, default_data_dir, describe, inspect_file, locate
 from bench.data._names import DatasetName, task_number
 from bench.data._npz import fingerprint, npz_keys, read_npz, write_npz
 from bench.data._recipes import RECIPES, Recipe, recipe_for
 from bench.data._record import DataRecord, FileRecord, Source
+from bench.data._sources import DownloadSource, download_sources
 from bench.data._summary import ArraySummary, FileSummary, TaskSummary, summarise
 from bench.data._tasks import reward_columns, task_rewards
+from bench.data._transfer import Patience
 
 __all__ = [
     "RECIPES",
@@ -21,9 +24,13 @@ __all__ = [
     "DataMissing",
     "DataRecord",
     "DatasetName",
+    "DownloadFailed",
+    "DownloadSource",
+    "Downloaded",
     "FileRecord",
     "FileSummary",
     "Location",
+    "Patience",
     "Progress",
     "Recipe",
     "Source",
@@ -33,8 +40,10 @@ __all__ = [
     "check_arrays",
     "default_data_dir",
     "describe",
+    "download_sources",
     "fingerprint",
     "generate",
+    "get",
     "inspect_file",
     "load",
     "load_shards",
