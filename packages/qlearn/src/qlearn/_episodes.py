@@ -18,7 +18,7 @@ class EpisodeData:
     after it. The final row of an episode holds its last observation only: action, reward and mask
     there are padding that is never read as a transition. Transitions are numbered without the
     padding, ``0 .. S - 1``; a transition's row is found by binary search among the episodes, so
-    no table grows with the data (100M transitions with 55 + 5 floats and five tasks: 25.1 GB).
+    no table grows with the data (100M transitions with 55 + 5 floats and five tasks: 25.0 GB).
 
     The tasks of a domain share everything but rewards and masks, whose first axis is the task.
 
