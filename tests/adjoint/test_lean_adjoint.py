@@ -174,11 +174,14 @@ def test_a_field_without_gradient_in_x_is_told_from_a_detached_one():
     torch.testing.assert_close(adjoints[:, 0, 0], expected, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_shapes_that_do_not_fit_are_refused():
     kernel = MemorylessEuler(3)
     path = sampled(kernel, (2, 2))
     terminal = torch.ones(2, 2, dtype=torch.float64)
     with pytest.raises(ValueError, match="the path has 3 steps, the kernel 4"):
         lean_adjoint(MemorylessEuler(4), bent, path, terminal)
+    with pytest.raises(ValueError, match=r"terminal has shape \(2,\)"):
+        lean_adjoint(kernel, bent, path, terminal[0])
     with pytest.raises(ValueError, match=r"returned shape \(2,\)"):
         lean_adjoint(kernel, lambda x, t: bent(x, t).sum(-1), path, terminal)

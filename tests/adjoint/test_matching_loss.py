@@ -129,6 +129,7 @@ def test_all_steps_in_any_order_are_the_full_loss():
     torch.testing.assert_close(shuffled, matching_loss(kernel, fine, base, adjoints))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_bad_input_is_refused():
     fine, base, adjoints = draws(4, 3, 2)
     kernel = MemorylessEuler(4)
@@ -139,6 +140,8 @@ def test_bad_input_is_refused():
         matching_loss(MemorylessEuler(5), fine, base, adjoints)
     with pytest.raises(ValueError, match="do not fit together"):
         matching_loss(kernel, fine, base, adjoints[1:])
+    with pytest.raises(ValueError, match="do not fit together"):
+        matching_loss(kernel, fine, base[:, 0], adjoints)
     with pytest.raises(ValueError, match="steps is empty"):
         matching_loss(kernel, fine[:0], base[:0], adjoints, steps=[])
     with pytest.raises(ValueError, match=r"indices in 0\.\.3, got \[4\]"):

@@ -92,10 +92,10 @@ class LinearGaussian:
         """`KL*(lambda)`, endpoint and path KL of the optimum; linear Q: `sum s^2 c^2/(2 lambda^2)`.
 
         Sums over the event axes of the coefficients, so a problem with number coefficients counts
-        as one dimension. In nats.
+        as one dimension. In nats, float64.
         """
-        sharpening = torch.as_tensor(self._sharpening(lam))
-        shift = torch.as_tensor((self.tilted_mean(lam) - self.mean) / self.std)
+        sharpening = _double(self._sharpening(lam))
+        shift = _double((self.tilted_mean(lam) - self.mean) / self.std)
         return 0.5 * (1.0 / sharpening + shift.square() - 1.0 + torch.log(sharpening)).sum()
 
     def optimal_lambda(self, budget: float) -> float:
@@ -129,6 +129,10 @@ class LinearGaussian:
 def _gaussian_velocity(x: Tensor, t: Tensor, mean: Coefficient, std: Coefficient) -> Tensor:
     variance = t.square() * std**2 + (1.0 - t).square()
     return mean + (t * std**2 - (1.0 - t)) / variance * (x - t * mean)
+
+
+def _double(value: Coefficient) -> Tensor:
+    return torch.as_tensor(value, dtype=torch.float64)
 
 
 def _all(condition: Tensor) -> bool:

@@ -11,7 +11,7 @@ from trustregion._tilted import checked_axis, tilted_moments
 
 def solve_lambda(
     q_samples: Float[Tensor, "*shape"],
-    budget: float | Float[Tensor, "*batch"],
+    budget: float | Float[Tensor, "*broadcastable"],
     *,
     dim: int = -1,
     shared: int | tuple[int, ...] = (),

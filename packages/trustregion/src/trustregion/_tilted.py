@@ -40,7 +40,7 @@ def tilted_moments(q: Tensor, lam: Tensor, dim: int) -> TiltedMoments:
 
 
 def tilted_kl(
-    q_samples: Float[Tensor, "*shape"], lam: float | Float[Tensor, "*batch"], dim: int = -1
+    q_samples: Float[Tensor, "*shape"], lam: float | Float[Tensor, "*broadcastable"], dim: int = -1
 ) -> Float[Tensor, "*batch"]:
     """`KL*(lambda) = E_{p*}[Q]/lambda - log E_p[exp(Q/lambda)]`, the KL of the tilted law.
 
@@ -63,7 +63,7 @@ def tilted_kl(
 
 
 def tilted_kl_derivative(
-    q_samples: Float[Tensor, "*shape"], lam: float | Float[Tensor, "*batch"], dim: int = -1
+    q_samples: Float[Tensor, "*shape"], lam: float | Float[Tensor, "*broadcastable"], dim: int = -1
 ) -> Float[Tensor, "*batch"]:
     """`dKL*/dlambda = -Var_{p*}(Q)/lambda^3`, never positive.
 
@@ -84,8 +84,8 @@ def tilted_kl_derivative(
 
 def dual_function(
     q_samples: Float[Tensor, "*shape"],
-    lam: float | Float[Tensor, "*batch"],
-    budget: float | Float[Tensor, "*batch"],
+    lam: float | Float[Tensor, "*broadcastable"],
+    budget: float | Float[Tensor, "*broadcastable2"],
     dim: int = -1,
 ) -> Float[Tensor, "*batch"]:
     """`D(lambda) = lambda eps + lambda log E_p[exp(Q/lambda)]`, dual of max E[Q] s.t. KL <= eps.
