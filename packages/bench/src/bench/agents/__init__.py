@@ -11,20 +11,47 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from bench.agents.bc import BC, BCConfig
+from bench.agents.cgql import CGQL, CGQLConfig
+from bench.agents.dsrl import DSRL, DSRLConfig
+from bench.agents.fql import FQL, FQLConfig
+from bench.agents.ifql import IFQL, IFQLConfig
 from bench.agents.noise import Noise, draw
 from bench.agents.problem import Problem
+from bench.agents.qam import QAM, QAMConfig
+from bench.agents.qam_edit import QAMEdit, QAMEditConfig
+from bench.agents.qam_fql import QAMFQL, QAMFQLConfig
+from bench.agents.rebrac import ReBRAC, ReBRACConfig
+from bench.agents.rlpd import RLPD, RLPDConfig
 from bench.agents.trqam import TRQAM, TRQAMConfig
 from qlearn import ChunkBatch, FlowActor, Learner
 
 __all__ = [
     "AGENTS",
     "BC",
+    "CGQL",
+    "DSRL",
+    "FQL",
+    "IFQL",
+    "QAM",
+    "QAMFQL",
+    "RLPD",
     "TRQAM",
     "Agent",
     "AgentEntry",
     "BCConfig",
+    "CGQLConfig",
+    "DSRLConfig",
+    "FQLConfig",
+    "IFQLConfig",
     "Noise",
     "Problem",
+    "QAMConfig",
+    "QAMEdit",
+    "QAMEditConfig",
+    "QAMFQLConfig",
+    "RLPDConfig",
+    "ReBRAC",
+    "ReBRACConfig",
     "TRQAMConfig",
     "draw",
 ]
@@ -67,6 +94,7 @@ class AgentEntry:
         config: dataclass of its settings, with the published defaults.
         agent: class taking ``(config, problem, streams)``.
         pretrained: whether it starts from a behaviour-cloned flow.
+        online_only: whether it learns in the online phase alone.
     """
 
     summary: str
@@ -74,6 +102,7 @@ class AgentEntry:
     config: type[Any]
     agent: type[Any]
     pretrained: bool = True
+    online_only: bool = False
 
 
 AGENTS: dict[str, AgentEntry] = {
@@ -85,5 +114,59 @@ AGENTS: dict[str, AgentEntry] = {
         "arXiv 2605.27079",
         TRQAMConfig,
         TRQAM,
+    ),
+    "qam": AgentEntry(
+        "adjoint matching at a fixed temperature", "arXiv 2601.14234", QAMConfig, QAM
+    ),
+    "qam-e": AgentEntry(
+        "QAM, its actions edited by a small soft actor-critic",
+        "arXiv 2601.14234",
+        QAMEditConfig,
+        QAMEdit,
+    ),
+    "qam-f": AgentEntry(
+        "QAM, distilled into a one-step policy that climbs the critic",
+        "arXiv 2601.14234",
+        QAMFQLConfig,
+        QAMFQL,
+    ),
+    "fql": AgentEntry(
+        "one-step policy that climbs the critic, held at a cloned flow",
+        "arXiv 2502.02538",
+        FQLConfig,
+        FQL,
+    ),
+    "ifql": AgentEntry(
+        "implicit Q-learning, then the best of many samples of a cloned flow",
+        "arXiv 2502.02538",
+        IFQLConfig,
+        IFQL,
+    ),
+    "dsrl": AgentEntry(
+        "soft actor-critic on the noise that a cloned flow starts from",
+        "arXiv 2506.15799",
+        DSRLConfig,
+        DSRL,
+    ),
+    "cgql-l": AgentEntry(
+        "cloned flow guided by a critic on noisy actions (LINEX, MSE or none)",
+        "arXiv 2601.14234",
+        CGQLConfig,
+        CGQL,
+    ),
+    "rebrac": AgentEntry(
+        "TD3 with a squared distance to the data's actions",
+        "arXiv 2305.09836",
+        ReBRACConfig,
+        ReBRAC,
+        pretrained=False,
+    ),
+    "rlpd": AgentEntry(
+        "soft actor-critic on half offline, half online batches",
+        "arXiv 2302.02948",
+        RLPDConfig,
+        RLPD,
+        pretrained=False,
+        online_only=True,
     ),
 }

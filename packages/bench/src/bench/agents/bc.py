@@ -11,9 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bench.agents.acting import flow_action
+from bench.agents.losses import cloning_loss, take_step
+from bench.agents.networks import flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
-from flowsde import flow_matching_loss, ode_sample
 from qlearn import ChunkBatch, FlowActor, Learner, RandomStreams
 
 __all__ = ["BC", "BCConfig"]
@@ -44,13 +46,8 @@ class BC(nn.Module):
     def __init__(self, config: BCConfig, problem: Problem, streams: RandomStreams) -> None:
         super().__init__()
         self.config, self.problem = config, problem
-        self.flow = FlowActor(
-            streams.replicas,
-            problem.observation_dim,
-            problem.chunk_dim,
-            config.actor_hidden,
-            layer_norm=config.actor_layer_norm,
-            streams=streams,
+        self.flow = flow_actor(
+            problem, config.actor_hidden, streams, layer_norm=config.actor_layer_norm
         ).to(streams.device)
         self.learner = Learner(
             self.named_parameters(),
@@ -67,16 +64,13 @@ class BC(nn.Module):
         return {"bc_x0": normal(batch, self.problem.chunk_dim), "bc_t": uniform(batch)}
 
     def losses(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Flow-matching loss ``(R,)``; chunks that an episode's end cuts are masked out."""
-        field = self.flow.field(batch.observations)
-        losses = flow_matching_loss(field, batch.actions, noise["bc_x0"], noise["bc_t"])
-        return {"flow_loss": (losses * batch.valid).mean(-1)}
+        """Flow-matching loss ``(R,)``."""
+        return {"flow_loss": cloning_loss(self.flow, batch, noise)}
 
     def update(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One Adam step; metrics are ``(R,)``."""
         losses = self.losses(batch, noise)
-        report = self.learner.step(losses["flow_loss"])
-        return {"flow_loss": losses["flow_loss"].detach(), "gradient_norm": report.norm}
+        return take_step(self.learner, losses, losses["flow_loss"])
 
     def acting_noise(self, rows: int) -> dict[str, Noise]:
         """The random numbers that acting on ``rows`` observations consumes."""
@@ -85,5 +79,4 @@ class BC(nn.Module):
     @torch.no_grad()
     def act(self, observations: Float[Tensor, "R n O"], noise: Mapping[str, Tensor]) -> Tensor:
         """Action chunks ``(R, n, D)`` in [-1, 1] from the flow ODE."""
-        field = self.flow.field(observations)
-        return ode_sample(field, noise["flow"], self.config.flow_steps).clamp(-1.0, 1.0)
+        return flow_action(self.flow.field(observations), noise["flow"], self.config.flow_steps)

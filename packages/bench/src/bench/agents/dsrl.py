@@ -1,0 +1,206 @@
+"""Diffusion steering via reinforcement learning (DSRL), arXiv 2506.15799.
+
+The behaviour-cloned flow is left as it is; a tanh-Gaussian policy chooses the noise that it starts
+from. A second critic on noise is distilled from the critic on actions, so that no gradient runs
+through the flow. Soft actor-critic on noise, with its entropy held at a target.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bench.agents.acting import best_of, flow_action
+from bench.agents.losses import cloning_loss, critic_loss, take_step
+from bench.agents.networks import critic_ensemble, flow_actor
+from bench.agents.noise import Noise, normal, uniform
+from bench.agents.problem import Problem
+from qlearn import (
+    ChunkBatch,
+    EntropyTemperature,
+    FlowActor,
+    GaussianActor,
+    Learner,
+    RandomStreams,
+    frozen,
+    td_loss,
+)
+
+__all__ = ["DSRL", "DSRLConfig"]
+
+
+@dataclass(frozen=True, slots=True)
+class DSRLConfig:
+    """Settings of DSRL; the defaults are the published ones unless noted.
+
+    Attributes:
+        actor_hidden: widths of the policies' hidden layers.
+        actor_layer_norm: LayerNorm in the flow.
+        critic_hidden: widths of the critics' hidden layers.
+        critic_layer_norm: LayerNorm in the critics.
+        critics: size of the critic ensemble.
+        flow_steps: Euler steps of the flow.
+        discount: per environment step.
+        pessimism: ``rho`` of ``mean(Q) - rho * std(Q)`` over the target ensemble.
+        learning_rate: Adam's step size.
+        target_rate: EMA rate of the target critic and of the flow that acts.
+        max_gradient_norm: global-norm clip per run; published: none.
+        noise_scale: bound of the chosen noise, per component.
+        target_entropy: of the noise before scaling, in nats per component of the action chunk.
+        best_of: actions sampled when acting; the one with the best mean critic value is played.
+    """
+
+    actor_hidden: tuple[int, ...] = (512, 512, 512, 512)
+    actor_layer_norm: bool = False
+    critic_hidden: tuple[int, ...] = (512, 512, 512, 512)
+    critic_layer_norm: bool = True
+    critics: int = 10
+    flow_steps: int = 10
+    discount: float = 0.995
+    pessimism: float = 0.5
+    learning_rate: float = 3e-4
+    target_rate: float = 0.005
+    max_gradient_norm: float | None = None
+    noise_scale: float = 1.0
+    target_entropy: float = -0.5
+    best_of: int = 1
+
+
+class DSRL(nn.Module):
+    """DSRL for a pack of independent runs; every tensor's replica axis is ``R``.
+
+    Args:
+        config: settings.
+        problem: sizes.
+        streams: one random stream per replica; they draw the initial parameters.
+    """
+
+    def __init__(self, config: DSRLConfig, problem: Problem, streams: RandomStreams) -> None:
+        super().__init__()
+        self.config, self.problem = config, problem
+        self.flow = flow_actor(
+            problem, config.actor_hidden, streams, layer_norm=config.actor_layer_norm
+        )
+        self.critic = critic_ensemble(
+            problem,
+            config.critics,
+            config.critic_hidden,
+            streams,
+            layer_norm=config.critic_layer_norm,
+        )
+        self.noise_critic = critic_ensemble(
+            problem,
+            config.critics,
+            config.critic_hidden,
+            streams,
+            layer_norm=config.critic_layer_norm,
+        )
+        self.actor = GaussianActor(
+            streams.replicas,
+            problem.observation_dim,
+            problem.chunk_dim,
+            config.actor_hidden,
+            streams=streams,
+        )
+        self.temperature = EntropyTemperature(streams.replicas)
+        self.target_flow = copy.deepcopy(self.flow).requires_grad_(False)
+        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.to(streams.device)
+        self.learner = Learner(
+            self.named_parameters(),
+            targets=[(self.target_critic, self.critic), (self.target_flow, self.flow)],
+            learning_rate=config.learning_rate,
+            target_rate=config.target_rate,
+            max_gradient_norm=config.max_gradient_norm,
+        )
+
+    def start_from(self, flow: FlowActor) -> None:
+        """Take a behaviour-cloned flow as the one to steer."""
+        for policy in (self.flow, self.target_flow):
+            policy.load_state_dict(flow.state_dict())
+
+    def noise(self, batch: int) -> dict[str, Noise]:
+        """The random numbers that one update on ``batch`` chunks consumes."""
+        size = self.problem.chunk_dim
+        return {
+            "next_latent": normal(batch, size),
+            "distill": normal(batch, size),
+            "bc_x0": normal(batch, size),
+            "bc_t": uniform(batch),
+            "latent": normal(batch, size),
+        }
+
+    def losses(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Losses and diagnostics ``(R,)`` of one batch, all from the parameters as they are."""
+        config, observations = self.config, batch.observations
+
+        # Critic on actions: TD towards the steered flow's next chunk, pessimistic.
+        next_action = self.sample(batch.next_observations, noise["next_latent"])
+        td = critic_loss(
+            self.critic,
+            self.target_critic,
+            batch,
+            next_action,
+            pessimism=config.pessimism,
+            discount=config.discount,
+            horizon=self.problem.horizon,
+        )
+
+        # Critic on noise: the critic on actions after the flow, member by member.
+        with torch.no_grad():
+            action = self.steer(observations, noise["distill"])
+            value_of_action = self.critic(observations, action)
+        distill = td_loss(self.noise_critic(observations, noise["distill"]), value_of_action)
+
+        # Flow: behaviour cloning goes on.
+        cloning = cloning_loss(self.flow, batch, noise)
+
+        # Policy on noise: soft actor-critic.
+        latent, log_prob = self.actor(observations).sample(noise["latent"])
+        value = frozen(self.noise_critic)(observations, config.noise_scale * latent).mean(-2)
+        alpha = self.temperature()
+        return {
+            "critic_loss": td,
+            "distill_loss": distill,
+            "flow_loss": cloning,
+            "actor_loss": alpha.detach() * log_prob.mean(-1) - value.mean(-1),
+            "alpha_loss": self.temperature.loss(
+                log_prob, config.target_entropy * self.problem.chunk_dim
+            ),
+            "alpha": alpha,
+            "entropy": -log_prob.mean(-1),
+        }
+
+    def update(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """One step of both critics, flow and policy; metrics are ``(R,)``."""
+        losses = self.losses(batch, noise)
+        total = losses["critic_loss"] + losses["distill_loss"] + losses["flow_loss"]
+        total = total + losses["actor_loss"] + losses["alpha_loss"]
+        return take_step(self.learner, losses, total)
+
+    def steer(self, observations: Tensor, latent: Tensor) -> Tensor:
+        """Action chunks ``(R, B, D)``: the end of the averaged flow from ``latent``."""
+        return flow_action(self.target_flow.field(observations), latent, self.config.flow_steps)
+
+    @torch.no_grad()
+    def sample(self, observations: Tensor, noise: Tensor) -> Tensor:
+        """Action chunks ``(R, B, D)`` from noise chosen by the policy."""
+        latent: Tensor = self.actor(observations).sample(noise)[0]
+        return self.steer(observations, self.config.noise_scale * latent)
+
+    def acting_noise(self, rows: int) -> dict[str, Noise]:
+        """The random numbers that acting on ``rows`` observations consumes."""
+        return {"latent": normal(rows, self.config.best_of, self.problem.chunk_dim)}
+
+    @torch.no_grad()
+    def act(self, observations: Float[Tensor, "R n O"], noise: Mapping[str, Tensor]) -> Tensor:
+        """Action chunks ``(R, n, D)``, the best of ``config.best_of`` by the critics' mean."""
+        return best_of(
+            noise["latent"],
+            observations,
+            policy=self.sample,
+            value=lambda o, a: self.critic(o, a).mean(-2),
+        )

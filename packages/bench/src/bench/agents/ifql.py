@@ -1,0 +1,175 @@
+"""Implicit flow Q-learning (IFQL): IQL with a flow policy, arXiv 2502.02538.
+
+The flow variant of IDQL (arXiv 2304.10573). A value network regresses the upper expectile of the
+critic over the data's actions (IQL, arXiv 2110.06169), so the critic never sees an action outside
+the data. Acting takes the best of many samples of a behaviour-cloned flow.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bench.agents.acting import best_of, flow_action
+from bench.agents.losses import cloning_loss, take_step
+from bench.agents.networks import critic_ensemble, flow_actor
+from bench.agents.noise import Noise, normal, uniform
+from bench.agents.problem import Problem
+from qlearn import (
+    MLP,
+    ChunkBatch,
+    FlowActor,
+    Learner,
+    RandomStreams,
+    expectile_loss,
+    pessimistic_value,
+    td_loss,
+    td_target,
+)
+
+__all__ = ["IFQL", "IFQLConfig"]
+
+
+@dataclass(frozen=True, slots=True)
+class IFQLConfig:
+    """Settings of IFQL; the defaults are the published ones unless noted.
+
+    Attributes:
+        actor_hidden: widths of the policy's hidden layers.
+        actor_layer_norm: LayerNorm in the policy.
+        critic_hidden: widths of the critics' and the value network's hidden layers.
+        critic_layer_norm: LayerNorm in the critics and the value network.
+        critics: size of the critic ensemble.
+        flow_steps: Euler steps of the flow.
+        discount: per environment step.
+        pessimism: ``rho`` of ``mean(Q) - rho * std(Q)`` over the target ensemble.
+        learning_rate: Adam's step size.
+        target_rate: EMA rate of the target critic.
+        max_gradient_norm: global-norm clip per run; published: none.
+        expectile: ``kappa``, weight of a value below its target; ``1 - kappa`` above it.
+        from_scratch: leave the behaviour-cloned flow aside and start the policy untrained. The
+            published runs did so by mistake (the checkpoint's names did not match); default off.
+        best_of: actions sampled when acting; the one with the best smallest critic value is played.
+    """
+
+    actor_hidden: tuple[int, ...] = (512, 512, 512, 512)
+    actor_layer_norm: bool = False
+    critic_hidden: tuple[int, ...] = (512, 512, 512, 512)
+    critic_layer_norm: bool = True
+    critics: int = 10
+    flow_steps: int = 10
+    discount: float = 0.995
+    pessimism: float = 0.5
+    learning_rate: float = 3e-4
+    target_rate: float = 0.005
+    max_gradient_norm: float | None = None
+    expectile: float = 0.9
+    from_scratch: bool = False
+    best_of: int = 32
+
+
+class IFQL(nn.Module):
+    """IFQL for a pack of independent runs; every tensor's replica axis is ``R``.
+
+    Args:
+        config: settings.
+        problem: sizes.
+        streams: one random stream per replica; they draw the initial parameters.
+    """
+
+    def __init__(self, config: IFQLConfig, problem: Problem, streams: RandomStreams) -> None:
+        super().__init__()
+        self.config, self.problem = config, problem
+        self.flow = flow_actor(
+            problem, config.actor_hidden, streams, layer_norm=config.actor_layer_norm
+        )
+        self.critic = critic_ensemble(
+            problem,
+            config.critics,
+            config.critic_hidden,
+            streams,
+            layer_norm=config.critic_layer_norm,
+        )
+        self.value = MLP(
+            streams.replicas,
+            problem.observation_dim,
+            config.critic_hidden,
+            1,
+            layer_norm=config.critic_layer_norm,
+            streams=streams,
+        )
+        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.to(streams.device)
+        self.learner = Learner(
+            self.named_parameters(),
+            targets=[(self.target_critic, self.critic)],
+            learning_rate=config.learning_rate,
+            target_rate=config.target_rate,
+            max_gradient_norm=config.max_gradient_norm,
+        )
+
+    def start_from(self, flow: FlowActor) -> None:
+        """Take a behaviour-cloned flow as the policy."""
+        if not self.config.from_scratch:
+            self.flow.load_state_dict(flow.state_dict())
+
+    def noise(self, batch: int) -> dict[str, Noise]:
+        """The random numbers that one update on ``batch`` chunks consumes."""
+        size = self.problem.chunk_dim
+        return {
+            "bc_x0": normal(batch, size),
+            "bc_t": uniform(batch),
+        }
+
+    def losses(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Losses and diagnostics ``(R,)`` of one batch, all from the parameters as they are."""
+        config, observations = self.config, batch.observations
+
+        # Value: the upper expectile of the target critic over the data's actions.
+        with torch.no_grad():
+            qs = self.target_critic(observations, batch.actions)
+            value_target = pessimistic_value(qs, config.pessimism)
+        value = self.value(observations).squeeze(-1)
+        value_loss = expectile_loss(value_target - value, config.expectile).mean(-1)
+
+        # Critic: TD towards the value of the next observation.
+        with torch.no_grad():
+            target = td_target(
+                batch.rewards,
+                batch.masks,
+                self.value(batch.next_observations).squeeze(-1),
+                discount=config.discount,
+                horizon=self.problem.horizon,
+            )
+        td = td_loss(self.critic(observations, batch.actions), target, batch.valid)
+
+        # Policy: behaviour cloning.
+        cloning = cloning_loss(self.flow, batch, noise)
+        return {"value_loss": value_loss, "critic_loss": td, "flow_loss": cloning}
+
+    def update(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """One step of value, critic and policy; metrics are ``(R,)``."""
+        losses = self.losses(batch, noise)
+        total = losses["value_loss"] + losses["critic_loss"] + losses["flow_loss"]
+        return take_step(self.learner, losses, total)
+
+    def sample(self, observations: Tensor, noise: Tensor) -> Tensor:
+        """Action chunks ``(R, B, D)`` of the flow, before any choice among them."""
+        return flow_action(self.flow.field(observations), noise, self.config.flow_steps)
+
+    def acting_noise(self, rows: int) -> dict[str, Noise]:
+        """The random numbers that acting on ``rows`` observations consumes."""
+        return {"flow": normal(rows, self.config.best_of, self.problem.chunk_dim)}
+
+    @torch.no_grad()
+    def act(self, observations: Float[Tensor, "R n O"], noise: Mapping[str, Tensor]) -> Tensor:
+        """Action chunks ``(R, n, D)``, the best of ``config.best_of`` by the critics' minimum."""
+        return best_of(
+            noise["flow"],
+            observations,
+            policy=self.sample,
+            value=lambda o, a: self.critic(o, a).amin(-2),
+        )

@@ -1,0 +1,104 @@
+"""The losses that agents share, on batches of chunks, one value per replica."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from flowsde import flow_matching_loss
+from qlearn import (
+    ChunkBatch,
+    FlowActor,
+    Learner,
+    OneStepActor,
+    frozen,
+    pessimistic_value,
+    td_loss,
+    td_target,
+)
+
+__all__ = ["cloning_loss", "critic_loss", "one_step_losses", "take_step"]
+
+Critic = Callable[[Tensor, Tensor], Tensor]
+"""``(observations (R, B, O), actions (R, B, D)) -> values (R, E, B)``."""
+
+
+def critic_loss(
+    critic: Critic,
+    target_critic: Critic,
+    batch: ChunkBatch,
+    next_action: Float[Tensor, "R B D"],
+    *,
+    pessimism: float,
+    discount: float,
+    horizon: int,
+) -> Float[Tensor, "R"]:
+    """TD loss towards ``R + discount^H mask (mean_i Q'_i - rho std_i Q'_i)``.
+
+    Args:
+        critic: trained ensemble.
+        target_critic: its moving average.
+        batch: chunks.
+        next_action: the policy's chunk at ``batch.next_observations``.
+        pessimism: ``rho``.
+        discount: per environment step.
+        horizon: chunk length ``H``.
+    """
+    with torch.no_grad():
+        next_qs = target_critic(batch.next_observations, next_action)
+        next_value = pessimistic_value(next_qs, pessimism)
+        target = td_target(
+            batch.rewards, batch.masks, next_value, discount=discount, horizon=horizon
+        )
+    return td_loss(critic(batch.observations, batch.actions), target, batch.valid)
+
+
+def cloning_loss(
+    flow: FlowActor, batch: ChunkBatch, noise: Mapping[str, Tensor]
+) -> Float[Tensor, "R"]:
+    """Flow matching to the data's chunks; those that an episode's end cuts are masked out.
+
+    Args:
+        flow: trained policy.
+        batch: chunks.
+        noise: ``bc_x0 (R, B, D)`` normal and ``bc_t (R, B)`` uniform.
+    """
+    field = flow.field(batch.observations)
+    losses = flow_matching_loss(field, batch.actions, noise["bc_x0"], noise["bc_t"])
+    return (losses * batch.valid).mean(-1)
+
+
+def one_step_losses(
+    actor: OneStepActor,
+    teacher_action: Float[Tensor, "R B D"],
+    critic: nn.Module,
+    observations: Float[Tensor, "R B O"],
+    noise: Float[Tensor, "R B D"],
+) -> tuple[Float[Tensor, "R"], Float[Tensor, "R"]]:
+    """How far a one-step policy is from its teacher, and minus the value of what it does.
+
+    Args:
+        actor: trained policy.
+        teacher_action: end of the teacher's flow from the same noise.
+        critic: ensemble, held fixed.
+        observations: where both act.
+        noise: where both start.
+
+    Returns:
+        ``mean (mu - teacher)^2`` over batch and action, and ``-mean Q(s, clip(mu))`` over batch
+        and ensemble.
+    """
+    action = actor(observations, noise)
+    distill_loss = (action - teacher_action).square().mean((-2, -1))
+    values = frozen(critic)(observations, action.clamp(-1.0, 1.0))
+    return distill_loss, -values.mean((-2, -1))
+
+
+def take_step(
+    learner: Learner, losses: Mapping[str, Tensor], total: Float[Tensor, "R"]
+) -> dict[str, Tensor]:
+    """Minimise ``total`` by one step; the metrics of every agent's update, ``(R,)`` each."""
+    report = learner.step(total)
+    metrics = {name: value.detach() for name, value in losses.items()}
+    return metrics | {"total_loss": total.detach(), "gradient_norm": report.norm}

@@ -1,0 +1,42 @@
+"""The two networks that nearly every agent has, sized for a problem."""
+
+from collections.abc import Sequence
+
+from bench.agents.problem import Problem
+from qlearn import CriticEnsemble, FlowActor, RandomStreams
+
+__all__ = ["critic_ensemble", "flow_actor"]
+
+
+def flow_actor(
+    problem: Problem, hidden: Sequence[int], streams: RandomStreams, *, layer_norm: bool
+) -> FlowActor:
+    """A flow policy on action chunks."""
+    return FlowActor(
+        streams.replicas,
+        problem.observation_dim,
+        problem.chunk_dim,
+        hidden,
+        layer_norm=layer_norm,
+        streams=streams,
+    )
+
+
+def critic_ensemble(
+    problem: Problem,
+    ensemble: int,
+    hidden: Sequence[int],
+    streams: RandomStreams,
+    *,
+    layer_norm: bool,
+    timed: bool = False,
+) -> CriticEnsemble:
+    """Critics on ``[observation, action chunk]``, or ``[observation, action chunk, t]``."""
+    return CriticEnsemble(
+        streams.replicas,
+        ensemble,
+        problem.observation_dim + problem.chunk_dim + (1 if timed else 0),
+        hidden,
+        layer_norm=layer_norm,
+        streams=streams,
+    )

@@ -1,0 +1,172 @@
+"""Revisited behaviour-regularised actor-critic (ReBRAC), arXiv 2305.09836.
+
+TD3+BC (arXiv 2106.06860) with LayerNorm and deep networks: a deterministic policy climbs the
+critic, scaled by its own magnitude, and is held at the data's actions by a squared distance. Target
+actions are smoothed by clipped noise.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bench.agents.losses import critic_loss, take_step
+from bench.agents.networks import critic_ensemble
+from bench.agents.noise import Noise, normal
+from bench.agents.problem import Problem
+from qlearn import (
+    MLP,
+    ChunkBatch,
+    FlowActor,
+    Learner,
+    RandomStreams,
+    frozen,
+    pessimistic_value,
+)
+
+__all__ = ["ReBRAC", "ReBRACConfig"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReBRACConfig:
+    """Settings of ReBRAC; the defaults are the published ones unless noted.
+
+    Attributes:
+        actor_hidden: widths of the policy's hidden layers.
+        actor_layer_norm: LayerNorm in the policy.
+        critic_hidden: widths of the critics' hidden layers.
+        critic_layer_norm: LayerNorm in the critics.
+        critics: size of the critic ensemble.
+        discount: per environment step.
+        pessimism: ``rho`` of ``mean(Q) - rho * std(Q)`` over the target ensemble.
+        learning_rate: Adam's step size.
+        target_rate: EMA rate of the target critic and of the target policy.
+        max_gradient_norm: global-norm clip per run; published: none.
+        cloning_weight: weight of the squared distance to the data's actions.
+        target_noise: standard deviation of the noise on target actions.
+        target_noise_clip: bound of that noise.
+        acting_noise_std: standard deviation of the noise on played actions, with the same bound.
+            The published code plays with ``target_noise``, also in evaluation; default none.
+    """
+
+    actor_hidden: tuple[int, ...] = (512, 512, 512, 512)
+    actor_layer_norm: bool = False
+    critic_hidden: tuple[int, ...] = (512, 512, 512, 512)
+    critic_layer_norm: bool = True
+    critics: int = 10
+    discount: float = 0.995
+    pessimism: float = 0.5
+    learning_rate: float = 3e-4
+    target_rate: float = 0.005
+    max_gradient_norm: float | None = None
+    cloning_weight: float = 0.01
+    target_noise: float = 0.2
+    target_noise_clip: float = 0.5
+    acting_noise_std: float = 0.0
+
+
+class ReBRAC(nn.Module):
+    """ReBRAC for a pack of independent runs; every tensor's replica axis is ``R``.
+
+    Args:
+        config: settings.
+        problem: sizes.
+        streams: one random stream per replica; they draw the initial parameters.
+    """
+
+    def __init__(self, config: ReBRACConfig, problem: Problem, streams: RandomStreams) -> None:
+        super().__init__()
+        self.config, self.problem = config, problem
+        self.critic = critic_ensemble(
+            problem,
+            config.critics,
+            config.critic_hidden,
+            streams,
+            layer_norm=config.critic_layer_norm,
+        )
+        self.actor = MLP(
+            streams.replicas,
+            problem.observation_dim,
+            config.actor_hidden,
+            problem.chunk_dim,
+            layer_norm=config.actor_layer_norm,
+            streams=streams,
+        )
+        # A hundredth of the variance in the last layer: the first actions are near zero.
+        with torch.no_grad():
+            self.actor.kernels[-1].mul_(0.1)
+        self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
+        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.to(streams.device)
+        self.learner = Learner(
+            self.named_parameters(),
+            targets=[(self.target_critic, self.critic), (self.target_actor, self.actor)],
+            learning_rate=config.learning_rate,
+            target_rate=config.target_rate,
+            max_gradient_norm=config.max_gradient_norm,
+        )
+
+    def start_from(self, flow: FlowActor) -> None:
+        """Nothing to take: the policy is no flow."""
+
+    def noise(self, batch: int) -> dict[str, Noise]:
+        """The random numbers that one update on ``batch`` chunks consumes."""
+        size = self.problem.chunk_dim
+        return {
+            "next_action": normal(batch, size),
+        }
+
+    def losses(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Losses and diagnostics ``(R,)`` of one batch, all from the parameters as they are."""
+        config, observations = self.config, batch.observations
+
+        # Critic: TD towards the target policy's next chunk with noise, pessimistic.
+        next_action = self.perturbed(
+            self.target_actor, batch.next_observations, noise["next_action"], config.target_noise
+        )
+        td = critic_loss(
+            self.critic,
+            self.target_critic,
+            batch,
+            next_action,
+            pessimism=config.pessimism,
+            discount=config.discount,
+            horizon=self.problem.horizon,
+        )
+
+        # Policy: valuable, on the critic's own scale, and near the data.
+        action = self.actor(observations).tanh()
+        values = pessimistic_value(frozen(self.critic)(observations, action), config.pessimism)
+        scale = values.detach().abs().mean(-1)
+        distance = (action - batch.actions).square().sum(-1)
+        return {
+            "critic_loss": td,
+            "q_loss": -values.mean(-1) / scale,
+            "cloning_loss": (distance * batch.valid).mean(-1),
+        }
+
+    def update(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """One step of critic and policy; metrics are ``(R,)``."""
+        losses = self.losses(batch, noise)
+        total = losses["critic_loss"] + losses["q_loss"]
+        total = total + self.config.cloning_weight * losses["cloning_loss"]
+        return take_step(self.learner, losses, total)
+
+    @torch.no_grad()
+    def perturbed(self, actor: MLP, observations: Tensor, noise: Tensor, std: float) -> Tensor:
+        """Action chunks ``(R, B, D)`` of a policy plus bounded noise, clipped to [-1, 1]."""
+        bound = self.config.target_noise_clip
+        action: Tensor = actor(observations).tanh()
+        return (action + (std * noise).clamp(-bound, bound)).clamp(-1.0, 1.0)
+
+    def acting_noise(self, rows: int) -> dict[str, Noise]:
+        """The random numbers that acting on ``rows`` observations consumes."""
+        return {"action": normal(rows, self.problem.chunk_dim)}
+
+    def act(self, observations: Float[Tensor, "R n O"], noise: Mapping[str, Tensor]) -> Tensor:
+        """Action chunks ``(R, n, D)``."""
+        std = self.config.acting_noise_std
+        return self.perturbed(self.actor, observations, noise["action"], std)

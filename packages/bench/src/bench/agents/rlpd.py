@@ -1,0 +1,158 @@
+"""Reinforcement learning with prior data (RLPD), arXiv 2302.02948.
+
+Soft actor-critic (arXiv 1812.05905) with a LayerNorm critic ensemble, from scratch on the online
+phase, every batch half from the data set and half from the environment (`qlearn.BalancedSampler`).
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bench.agents.losses import critic_loss, take_step
+from bench.agents.networks import critic_ensemble
+from bench.agents.noise import Noise, normal
+from bench.agents.problem import Problem
+from qlearn import (
+    ChunkBatch,
+    EntropyTemperature,
+    FlowActor,
+    GaussianActor,
+    Learner,
+    RandomStreams,
+    frozen,
+    pessimistic_value,
+)
+
+__all__ = ["RLPD", "RLPDConfig"]
+
+
+@dataclass(frozen=True, slots=True)
+class RLPDConfig:
+    """Settings of RLPD; the defaults are the published ones unless noted.
+
+    Attributes:
+        actor_hidden: widths of the policy's hidden layers.
+        critic_hidden: widths of the critics' hidden layers.
+        critic_layer_norm: LayerNorm in the critics.
+        critics: size of the critic ensemble.
+        discount: per environment step.
+        pessimism: ``rho`` of ``mean(Q) - rho * std(Q)`` over the ensemble.
+        learning_rate: Adam's step size.
+        target_rate: EMA rate of the target critic.
+        max_gradient_norm: global-norm clip per run; published: none.
+        target_entropy: in nats per component of the action chunk.
+    """
+
+    actor_hidden: tuple[int, ...] = (512, 512, 512, 512)
+    critic_hidden: tuple[int, ...] = (512, 512, 512, 512)
+    critic_layer_norm: bool = True
+    critics: int = 10
+    discount: float = 0.995
+    pessimism: float = 0.5
+    learning_rate: float = 3e-4
+    target_rate: float = 0.005
+    max_gradient_norm: float | None = None
+    target_entropy: float = -0.5
+
+
+class RLPD(nn.Module):
+    """RLPD for a pack of independent runs; every tensor's replica axis is ``R``.
+
+    Args:
+        config: settings.
+        problem: sizes.
+        streams: one random stream per replica; they draw the initial parameters.
+    """
+
+    def __init__(self, config: RLPDConfig, problem: Problem, streams: RandomStreams) -> None:
+        super().__init__()
+        self.config, self.problem = config, problem
+        self.critic = critic_ensemble(
+            problem,
+            config.critics,
+            config.critic_hidden,
+            streams,
+            layer_norm=config.critic_layer_norm,
+        )
+        self.actor = GaussianActor(
+            streams.replicas,
+            problem.observation_dim,
+            problem.chunk_dim,
+            config.actor_hidden,
+            streams=streams,
+        )
+        self.temperature = EntropyTemperature(streams.replicas)
+        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.to(streams.device)
+        self.learner = Learner(
+            self.named_parameters(),
+            targets=[(self.target_critic, self.critic)],
+            learning_rate=config.learning_rate,
+            target_rate=config.target_rate,
+            max_gradient_norm=config.max_gradient_norm,
+        )
+
+    def start_from(self, flow: FlowActor) -> None:
+        """Nothing to take: the policy is no flow."""
+
+    def noise(self, batch: int) -> dict[str, Noise]:
+        """The random numbers that one update on ``batch`` chunks consumes."""
+        size = self.problem.chunk_dim
+        return {
+            "next_action": normal(batch, size),
+            "action": normal(batch, size),
+        }
+
+    def losses(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Losses and diagnostics ``(R,)`` of one batch, all from the parameters as they are."""
+        config, observations = self.config, batch.observations
+
+        # Critic: TD towards the policy's next chunk, pessimistic over the ensemble.
+        next_action = self.sample(batch.next_observations, noise["next_action"])
+        td = critic_loss(
+            self.critic,
+            self.target_critic,
+            batch,
+            next_action,
+            pessimism=config.pessimism,
+            discount=config.discount,
+            horizon=self.problem.horizon,
+        )
+
+        # Policy: soft actor-critic.
+        action, log_prob = self.actor(observations).sample(noise["action"])
+        values = pessimistic_value(frozen(self.critic)(observations, action), config.pessimism)
+        alpha = self.temperature()
+        return {
+            "critic_loss": td,
+            "actor_loss": alpha.detach() * log_prob.mean(-1) - values.mean(-1),
+            "alpha_loss": self.temperature.loss(
+                log_prob, config.target_entropy * self.problem.chunk_dim
+            ),
+            "alpha": alpha,
+            "entropy": -log_prob.mean(-1),
+        }
+
+    def update(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """One step of critic, policy and temperature; metrics are ``(R,)``."""
+        losses = self.losses(batch, noise)
+        total = losses["critic_loss"] + losses["actor_loss"] + losses["alpha_loss"]
+        return take_step(self.learner, losses, total)
+
+    @torch.no_grad()
+    def sample(self, observations: Tensor, noise: Tensor) -> Tensor:
+        """Action chunks ``(R, B, D)`` of the policy."""
+        action: Tensor = self.actor(observations).sample(noise)[0]
+        return action
+
+    def acting_noise(self, rows: int) -> dict[str, Noise]:
+        """The random numbers that acting on ``rows`` observations consumes."""
+        return {"action": normal(rows, self.problem.chunk_dim)}
+
+    def act(self, observations: Float[Tensor, "R n O"], noise: Mapping[str, Tensor]) -> Tensor:
+        """Action chunks ``(R, n, D)``, sampled: the policy explores by itself."""
+        return self.sample(observations, noise["action"])
