@@ -54,7 +54,7 @@ CASES: dict[str, tuple[Callable[[dict[str, np.ndarray]], dict[str, np.ndarray | 
     ),
     "no transitions": (
         lambda a: {"terminals": np.ones(123, bool)},
-        r"every episode is a single row",
+        r"'terminals', row 0: an episode of a single row",
     ),
     "empty": (
         lambda a: {key: array[:0] for key, array in a.items()},

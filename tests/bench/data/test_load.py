@@ -32,6 +32,10 @@ def test_the_compact_layout(tiny_dir: Path) -> None:
     assert (data.rewards.dtype, data.masks.dtype) == (np.int8, bool)
     np.testing.assert_array_equal(data.episode_ends, [40, 81, 122])
     assert data.transitions == 120
+    # PyTorch refuses to share arrays that cannot be written to.
+    for key in ("observations", "actions", "terminals", "rewards", "masks"):
+        assert getattr(data, key).flags.writeable
+        assert getattr(data, key).flags.c_contiguous
     assert data.source == "generated"
     assert data.versions["mujoco"]
     assert data.fingerprint == fingerprint(read_npz(tiny_dir / f"{MAZE}.npz"))

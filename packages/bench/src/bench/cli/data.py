@@ -1,4 +1,4 @@
-"""`bench data`: make, list, look at and verify datasets."""
+"""`bench data`: make, download, import, list, look at and verify datasets."""
 
 import sys
 import time
@@ -121,6 +121,46 @@ class Get:
 
 
 @dataclass(frozen=True)
+class Import:
+    """Bring data of your own into the layout of the others, checked.
+
+    Understood are npz and HDF5 files with observations, actions and terminals as OGBench has them,
+    or with transitions as D4RL has them, or with groups episode_0, episode_1, ... as Minari has
+    them; and minari:DATASET where the package minari is installed.
+
+    Attributes:
+        source: the file, or minari:DATASET.
+        name: name to give the dataset.
+        data_dir: folder of the data files; OGBench's by default.
+        observation_keys: entries of a dictionary observation to join, in this order.
+        action_range: lowest and highest action of the source, which become -1 and 1.
+        overwrite: replace a dataset of that name.
+    """
+
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    name: _Name
+    data_dir: Path | None = None
+    observation_keys: tuple[str, ...] = ()
+    action_range: tuple[float, float] | None = None
+    overwrite: bool = False
+
+    def run(self) -> int:
+        """Import the data."""
+        from bench.data import default_data_dir, import_data
+
+        path = import_data(
+            self.source,
+            self.name,
+            self.data_dir or default_data_dir(),
+            observation_keys=self.observation_keys,
+            action_range=self.action_range,
+            overwrite=self.overwrite,
+        )
+        print(f"{self.name}: {path}; `bench data inspect {self.name}` shows what is in it")
+        return 0
+
+
+@dataclass(frozen=True)
 class List:
     """List the datasets of the suites and what is on the disk of each.
 
@@ -214,11 +254,12 @@ class Verify:
 
 @dataclass(frozen=True)
 class Data:
-    """Make, download, list, look at and verify datasets."""
+    """Make, download, import, list, look at and verify datasets."""
 
     action: tyro.conf.OmitSubcommandPrefixes[
         Annotated[Generate, tyro.conf.subcommand("generate")]
         | Annotated[Get, tyro.conf.subcommand("get")]
+        | Annotated[Import, tyro.conf.subcommand("import")]
         | Annotated[List, tyro.conf.subcommand("list")]
         | Annotated[Inspect, tyro.conf.subcommand("inspect")]
         | Annotated[Verify, tyro.conf.subcommand("verify")]

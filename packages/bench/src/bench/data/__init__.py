@@ -5,6 +5,7 @@ from bench.data._check import check_arrays
 from bench.data._errors import DataDamaged, DataMissing, DownloadFailed
 from bench.data._generate import Progress, generate
 from bench.data._get import Downloaded, get
+from bench.data._import import import_data
 from bench.data._load import TaskData, load, load_shards
 from bench.data._locate import Location, default_data_dir, describe, inspect_file, locate
 from bench.data._names import DatasetName, task_number
@@ -44,6 +45,7 @@ __all__ = [
     "fingerprint",
     "generate",
     "get",
+    "import_data",
     "inspect_file",
     "load",
     "load_shards",

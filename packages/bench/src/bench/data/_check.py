@@ -19,7 +19,7 @@ def check_arrays(
     """Check the arrays of a file in OGBench's layout.
 
     Shapes and lengths agree, numbers are finite, actions lie in [-1, 1], terminals are 0 or 1, the
-    last row ends an episode, and there is a transition.
+    last row ends an episode, and every episode has a transition.
 
     Args:
         path: the file, for the message.
@@ -48,10 +48,8 @@ def check_arrays(
             )
         if array.dtype.kind not in "fiub":
             raise DataDamaged(f"{path}: '{key}' holds {array.dtype}, not numbers")
-        if array.dtype.kind == "f":
-            _refuse(path, key, array, lambda block: ~np.isfinite(block), "is not finite")
-    limit = 1.0 + _TOLERANCE
-    _refuse(path, "actions", arrays["actions"], lambda b: abs(b) > limit, "lies outside [-1, 1]")
+        check_finite(path, key, array)
+    check_actions(path, arrays["actions"])
     _refuse(path, "terminals", terminals, lambda b: (b != 0) & (b != 1), "is neither 0 nor 1")
     ends = np.asarray(terminals).astype(bool)
     if not len(ends):
@@ -61,9 +59,25 @@ def check_arrays(
             f"{path}: the last row ({len(ends) - 1}) of 'terminals' is not 1: "
             "the last episode is cut off"
         )
-    if ends.all():
-        raise DataDamaged(f"{path}: every episode is a single row; there are no transitions")
+    single = np.flatnonzero(ends & np.concatenate([[True], ends[:-1]]))
+    if len(single):
+        raise DataDamaged(
+            f"{path}: 'terminals', row {single[0]}: an episode of a single row has no transition"
+        )
     return ends
+
+
+def check_finite(path: Path, key: str, array: Shaped[np.ndarray, "rows ..."]) -> None:
+    """Refuse NaN and infinities, naming file, array and row."""
+    if array.dtype.kind == "f":
+        _refuse(path, key, array, lambda block: ~np.isfinite(block), "is not finite")
+
+
+def check_actions(path: Path, actions: Shaped[np.ndarray, "rows act"], first_row: int = 0) -> None:
+    """Refuse actions outside [-1, 1], naming file and row, counted from `first_row`."""
+    limit = 1.0 + _TOLERANCE
+    complaint = "lies outside [-1, 1]"
+    _refuse(path, "actions", actions, lambda b: abs(b) > limit, complaint, first_row)
 
 
 def _refuse(
@@ -72,12 +86,13 @@ def _refuse(
     array: Shaped[np.ndarray, "rows ..."],
     is_bad: Callable[[np.ndarray], np.ndarray],
     complaint: str,
+    first_row: int = 0,
 ) -> None:
     for start in range(0, len(array), _BLOCK):
         bad = is_bad(array[start : start + _BLOCK])
         if bad.any():
             place = np.argwhere(bad)[0]
             value = array[start : start + _BLOCK][tuple(place)]
-            row = [int(i) for i in (start + place[0], *place[1:])]
+            row = [int(i) for i in (first_row + start + place[0], *place[1:])]
             where = f"row {row[0]}" + (f", column {row[1]}" if len(row) > 1 else "")
             raise DataDamaged(f"{path}: '{key}', {where}: {value} {complaint}")

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float32, Int64, Shaped
 
 from bench.data._check import REQUIRED, check_arrays
 from bench.data._locate import combined_fingerprint, describe, locate
-from bench.data._names import DatasetName, task_number
+from bench.data._names import DatasetName, is_dataset_name, task_number
 from bench.data._npz import npz_keys, read_npz
 from bench.data._record import DataRecord, Source
 from bench.data._tasks import reward_columns, task_rewards
@@ -137,7 +137,12 @@ def _task_data(
 def _read(path: Path, dataset: str, tasks: Sequence[str], sparse: bool) -> dict[str, np.ndarray]:
     """The arrays of one file; read rather than mapped, which verifies its checksums."""
     own = "rewards" in (keys := npz_keys(path))
-    name = None if own else DatasetName.parse(Path(dataset).stem)
+    plain = Path(dataset).stem if dataset.endswith(".npz") else dataset
+    if not own and not is_dataset_name(plain):
+        raise ValueError(
+            f"{path} holds no rewards, and '{plain}' is not a dataset with known tasks"
+        )
+    name = None if own else DatasetName.parse(plain)
     extra = [key for key in ("rewards", "masks") if key in keys]
     arrays = read_npz(path, [*REQUIRED, *(reward_columns(name) if name else extra)], mapped=False)
     terminals = check_arrays(path, arrays)

@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.data._check import check_arrays
 from bench.data._errors import DataDamaged, DataMissing
-from bench.data._names import DatasetName
+from bench.data._names import DatasetName, is_dataset_name
 from bench.data._npz import fingerprint, read_npz
 from bench.data._recipes import RECIPES
 from bench.data._record import DataRecord, FileRecord
@@ -58,8 +58,12 @@ def locate(dataset: str, data_dir: Path | None = None, *, validation: bool = Fal
         if not path.exists():
             raise DataMissing(f"there is no file {path}")
         return Location(record_file.stem, (path,), record_file)
-    name = DatasetName.parse(dataset)
     data_dir = default_data_dir() if data_dir is None else data_dir
+    record_file = data_dir / f"{dataset}.json"
+    if not validation and record_file.exists() and not is_dataset_name(dataset):
+        # An imported dataset may have any name; its record tells that it is one.
+        return Location(dataset, (data_dir / f"{dataset}.npz",), record_file)
+    name = DatasetName.parse(dataset)
     tried = []
     for candidate in _candidates(name):
         files = candidate.files(data_dir, validation=validation)[: max(1, name.shards)]

@@ -114,6 +114,11 @@ class DatasetName:
         return data_dir / f"{self}.json"
 
 
+def is_dataset_name(text: str) -> bool:
+    """Whether `DatasetName.parse` understands a text."""
+    return _PATTERN.fullmatch(text) is not None
+
+
 def task_number(task: str) -> int:
     """Number (1 to 5) of a task given as `task3`, `3` or a full single-task name.
 

@@ -1,0 +1,143 @@
+"""The user's own data, brought into OGBench's file layout."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from bench.data._check import REQUIRED, check_actions, check_arrays
+from bench.data._foreign import ForeignEpisode, Tables, read_minari, read_tables, split_episodes
+from bench.data._npz import write_npz
+from bench.data._record import DataRecord, FileRecord
+
+_TRANSITION_KEYS = {"next_observations", "timeouts", "truncations", "terminations", "dones"}
+
+
+def import_data(
+    source: str,
+    dataset: str,
+    data_dir: Path,
+    *,
+    observation_keys: Sequence[str] = (),
+    action_range: tuple[float, float] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Bring data of another origin into `<data_dir>/<dataset>.npz`.
+
+    Three layouts are recognised. With `observations`, `actions` and `terminals` alone (and whatever
+    other arrays there are), rows are taken as OGBench has them: every state, an episode's final
+    state in a row of its own that `terminals` marks. With `next_observations`, `timeouts`,
+    `truncations` or `terminations`, rows are transitions, as in D4RL; `terminals` then marks true
+    ends and masks the value behind them. In HDF5, groups `episode_<i>` are episodes with a state
+    more than actions, as in Minari.
+
+    Args:
+        source: an `.npz`, `.hdf5` or `.h5` file, or `minari:<dataset>`.
+        dataset: name to give it; letters, digits, dots, dashes and underscores.
+        data_dir: folder of the data files.
+        observation_keys: entries of a dictionary observation to join, in this order.
+        action_range: lowest and highest action in the source; actions are scaled to [-1, 1] from
+            there, and the range is recorded.
+        overwrite: replace a dataset of that name.
+
+    Returns:
+        The file.
+
+    Raises:
+        DataDamaged: if the data are not sound, naming file, array and row.
+        ValueError: for arguments that do not fit, or a name that is taken.
+        OSError: if a file cannot be read or written.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", dataset):
+        raise ValueError(f"'{dataset}' cannot name a dataset: use letters, digits, '.', '-', '_'")
+    if action_range is not None and not action_range[0] < action_range[1]:
+        raise ValueError(f"action range {action_range}: expected the lowest below the highest")
+    target = data_dir / f"{dataset}.npz"
+    if target.exists() and not overwrite:
+        raise ValueError(f"{target} exists: ask to overwrite it, or choose another name")
+    if source.startswith("minari:"):
+        place, tables = Path(source), read_minari(source.removeprefix("minari:"))
+    else:
+        place = Path(source).expanduser()
+        tables = read_tables(place)
+
+    tables = [
+        (name, _with_scaled_actions(place / name, table, action_range)) for name, table in tables
+    ]
+    if _has_rows_of_states(tables):
+        arrays = _as_found(tables[0][1])
+    else:
+        arrays = _joined(place, list(split_episodes(place, tables, observation_keys)))
+    arrays["terminals"] = ends = check_arrays(place, arrays)
+    specs = {key: (array.dtype, array.shape) for key, array in arrays.items()}
+    fingerprint = write_npz(target, specs, lambda key: [arrays[key]])
+    entry = FileRecord(target.stat().st_size, len(ends), int(ends.sum()), fingerprint)
+    settings: dict[str, Any] = {"observation_keys": list(observation_keys)}
+    settings["action_range"] = None if action_range is None else list(action_range)
+    origin = source if source.startswith("minari:") else place.name
+    record = DataRecord(dataset, "imported", origin, settings, {}, {target.name: entry})
+    record.write(data_dir / f"{dataset}.json")
+    return target
+
+
+def _has_rows_of_states(tables: Sequence[tuple[str, Tables]]) -> bool:
+    """Whether a file is in OGBench's layout already."""
+    if len(tables) != 1 or tables[0][0]:
+        return False
+    table = tables[0][1]
+    return set(REQUIRED) <= set(table) and not _TRANSITION_KEYS & set(table)
+
+
+def _with_scaled_actions(
+    place: Path, table: Tables, action_range: tuple[float, float] | None
+) -> Tables:
+    """The table with its actions scaled to [-1, 1], which they must lie in."""
+    actions = table.get("actions")
+    if not isinstance(actions, np.ndarray) or actions.dtype.kind not in "fiu":
+        return table  # The checks of the layout say what is wrong.
+    if action_range is not None:
+        low, high = action_range
+        actions = 2 * (actions - low) / (high - low) - 1
+    check_actions(place, actions)
+    return {**table, "actions": np.clip(actions, -1, 1).astype(np.float32)}
+
+
+def _as_found(table: Tables) -> dict[str, Shaped[np.ndarray, "rows ..."]]:
+    """Rows as OGBench has them, states of the simulator included, in its types."""
+    types = {"masks": bool, "button_states": np.int64}
+    arrays = {key: np.asarray(found) for key, found in table.items()}
+    for key, array in arrays.items():
+        if array.dtype.kind in "fiub" and key != "terminals":  # The rest is for the checks.
+            arrays[key] = array.astype(types.get(key, np.float32))
+    return arrays
+
+
+def _joined(
+    place: Path, episodes: Sequence[ForeignEpisode]
+) -> dict[str, Shaped[np.ndarray, "rows ..."]]:
+    """Episodes one behind the other, each with a row for its final state."""
+    if not episodes:
+        raise ValueError(f"{place}: there is no episode with a transition in it")
+    columns: dict[str, list[np.ndarray]] = {key: [] for key in (*REQUIRED, "rewards", "masks")}
+    widths = (episodes[0].observations.shape[1], episodes[0].actions.shape[1])
+    for number, episode in enumerate(episodes):
+        found = (episode.observations.shape[1], episode.actions.shape[1])
+        if found != widths:
+            raise ValueError(
+                f"{place}: episode {number} has {found[0]} observations and {found[1]} actions in "
+                f"a row, the first episode {widths[0]} and {widths[1]}"
+            )
+        steps = len(episode.actions)
+        rows = np.arange(steps + 1)
+        columns["observations"].append(episode.observations)
+        columns["actions"].append(np.pad(episode.actions, ((0, 1), (0, 0))))
+        columns["terminals"].append(rows == steps)
+        columns["masks"].append(~((rows == steps - 1) & episode.terminated))
+        if episode.rewards is not None:
+            columns["rewards"].append(np.pad(episode.rewards, (0, 1)))
+    if not columns["rewards"]:
+        del columns["rewards"], columns["masks"]
+    return {key: np.concatenate(pieces) for key, pieces in columns.items()}
