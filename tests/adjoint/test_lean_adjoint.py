@@ -174,7 +174,6 @@ def test_a_field_without_gradient_in_x_is_told_from_a_detached_one():
     torch.testing.assert_close(adjoints[:, 0, 0], expected, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.usefixtures("unchecked")
 def test_shapes_that_do_not_fit_are_refused():
     kernel = MemorylessEuler(3)
     path = sampled(kernel, (2, 2))

@@ -129,7 +129,6 @@ def test_all_steps_in_any_order_are_the_full_loss():
     torch.testing.assert_close(shuffled, matching_loss(kernel, fine, base, adjoints))
 
 
-@pytest.mark.usefixtures("unchecked")
 def test_bad_input_is_refused():
     fine, base, adjoints = draws(4, 3, 2)
     kernel = MemorylessEuler(4)

@@ -183,7 +183,6 @@ def test_any_event_shape_sums_over_the_event(event):
     torch.testing.assert_close(kl, elementwise.reshape(5, -1).sum(-1))
 
 
-@pytest.mark.usefixtures("unchecked")
 def test_shapes_that_do_not_fit_are_refused():
     fine = normal(4, 3, 2)
     with pytest.raises(ValueError, match=r"expected \(5, \*batch, \*event\)"):

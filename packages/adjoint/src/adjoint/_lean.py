@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from adjoint._pull_back import pull_back
 from flowsde import Path, TransitionKernel, VelocityField
 
 
@@ -74,20 +75,14 @@ def _like(coefficient: float | Tensor, x: Tensor) -> float | Tensor:
 
 def _velocity_vjp(velocity: VelocityField, x: Tensor, t: Tensor, cotangent: Tensor) -> Tensor:
     """`(dv/dx)^T cotangent` at (x, t)."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
+
+    def at(x: Tensor) -> Tensor:
         v = velocity(x, t)
         if v.shape != x.shape:
             raise ValueError(
                 f"the velocity field returned shape {tuple(v.shape)} for samples of shape "
                 f"{tuple(x.shape)}; it must return the shape of its input"
             )
-        # A silent zero here would drop the whole Jacobian of a field someone wrapped in no_grad.
-        if not v.requires_grad:
-            raise ValueError(
-                "the base velocity cannot be differentiated: it was detached or evaluated under "
-                "torch.no_grad. Pass a field that keeps its graph (lean_adjoint frees it); one "
-                "that does not depend on x at all can return v + 0 * x"
-            )
-        (pulled,) = torch.autograd.grad(v, x, cotangent, allow_unused=True, materialize_grads=True)
-    return pulled
+        return v
+
+    return pull_back(at, x, cotangent, "the base velocity")

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from adjoint._pull_back import pull_back
 
 
 def terminal_gradient(
@@ -32,14 +33,6 @@ def terminal_gradient(
     """
     if clip is not None and not clip[0] < clip[1]:
         raise ValueError(f"clip must be (low, high) with low < high, got {clip}")
-    with torch.enable_grad():
-        used = (x if clip is None else x.clamp(*clip)).detach().requires_grad_()
-        total = value(used).sum()
-        if not total.requires_grad:
-            raise ValueError(
-                "the value cannot be differentiated in x: it was detached or evaluated under "
-                "torch.no_grad"
-            )
-        (gradient,) = torch.autograd.grad(total, used)
+    gradient = pull_back(value, x if clip is None else x.clamp(*clip), None, "the value")
     # The mask is written out: what clamp's own derivative is on the bounds depends on the version.
     return gradient if clip is None else gradient * ((x >= clip[0]) & (x <= clip[1]))
