@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.agents import Problem
+from bench.agents import Problem, adjoint_matching, losses
+from flowsde import MemorylessEuler
 from qlearn import ChunkBatch, RandomStreams
 
 REFERENCE = Path(__file__).parents[2] / "reference"
@@ -29,6 +30,11 @@ class Reference:
         self.config: dict[str, Any] = json.loads(str(self.arrays.pop("config")))
         self.horizon = self.config["horizon_length"] if self.config["action_chunking"] else 1
         self.problem = Problem(self.config["obs_dim"], self.config["action_dim"], self.horizon)
+
+    @staticmethod
+    def folder() -> Path:
+        """Where the files are."""
+        return REFERENCE
 
     def tensor(self, key: str) -> Tensor:
         return torch.from_numpy(self.arrays[key])
@@ -53,21 +59,55 @@ class Reference:
         )
 
     def noise(self, index: tuple[int, ...] = ()) -> dict[str, Tensor]:
+        """The random numbers by our names, replica axis added."""
         noise = {key: value[index][None] for key, value in self.group("noise/").items()}
+        if "fql_noise" in noise:
+            noise["distill"] = noise.pop("fql_noise")
         return {key: v.squeeze(-1) if key.endswith("_t") else v for key, v in noise.items()}
 
+    def settings(self) -> dict[str, Any]:
+        """The settings that all agents of these files have, by our names."""
+        c = self.config
+        return {
+            "actor_hidden": tuple(c["actor_hidden_dims"]),
+            "actor_layer_norm": c["actor_layer_norm"],
+            "critic_hidden": tuple(c["value_hidden_dims"]),
+            "critic_layer_norm": c["value_layer_norm"],
+            "critics": c["num_qs"],
+            "flow_steps": c["flow_steps"],
+            "discount": c["discount"],
+            "pessimism": c["rho"],
+            "learning_rate": c["lr"],
+            "target_rate": c["tau"],
+            "max_gradient_norm": c["max_grad_norm"],
+        }
 
-def parameter_names(reference_name: str, modules: Mapping[str, str]) -> str:
-    """Name in our modules of the reference's ``<net>/<layer><i>/<kind>``."""
-    net, layer, *kind = reference_name.split("/")
-    if not kind:
-        return modules[f"{net}/{layer}"]
-    if layer in ("mean", "log_std"):
-        return f"{modules[net]}.{layer}_{ {'kernel': 'kernel', 'bias': 'bias'}[kind[0]] }"
-    index = layer.lstrip("densl")
-    names = {"kernel": "kernels", "scale": "scales"}
-    plural = names.get(kind[0], "biases" if layer.startswith("dense") else "shifts")
-    return f"{modules[net]}.{plural}.{index}"
+
+def translated(values: Mapping[str, Tensor], modules: Mapping[str, str]) -> dict[str, Tensor]:
+    """Values of ``<net>/<layer><i>/<kind>`` under the names of our parameters, replica axis added.
+
+    Args:
+        values: by the reference's names.
+        modules: module path of each net, or of the parameter where a net is a single scalar.
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in values.items():
+        net, layer, *kind = name.split("/")
+        if not kind:
+            found[modules[net]] = value[None]
+        elif layer == "mean":
+            # Both heads of a Gaussian are one output layer here, mean first.
+            parts = (value, values[f"{net}/log_std/{kind[0]}"])
+            index = sum(other.startswith(f"{net}/dense") for other in values) // 2
+            found[f"{modules[net]}.{_PLURAL[kind[0]]}.{index}"] = torch.cat(parts, dim=-1)[None]
+        elif layer != "log_std":
+            index = int(layer.lstrip("densl"))
+            plural = "shifts" if layer.startswith("ln") and kind[0] == "bias" else _PLURAL[kind[0]]
+            found[f"{modules[net]}.{plural}.{index}"] = value[None]
+    return found
+
+
+_PLURAL = {"kernel": "kernels", "bias": "biases", "scale": "scales"}
 
 
 def load_parameters(
@@ -75,8 +115,49 @@ def load_parameters(
 ) -> None:
     parameters = dict(agent.named_parameters())
     with torch.no_grad():
-        for name, value in values.items():
-            parameters[parameter_names(name, modules)].copy_(value[None])
+        for name, value in translated(values, modules).items():
+            parameters[name].copy_(value)
+
+
+def total_loss(agent: Any, reference: Reference, monkeypatch: pytest.MonkeyPatch) -> Tensor:
+    """The loss that an update hands to the optimiser, with its graph; the update stops there."""
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(loss: Tensor) -> None:
+        raise StoppedError(loss)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(agent.learner, "step", stop)
+        with pytest.raises(StoppedError) as stopped:
+            agent.update(reference.batch(), reference.noise())
+    loss = stopped.value.args[0]
+    assert isinstance(loss, Tensor)
+    return loss
+
+
+def check_gradients(agent: Any, total: Tensor, expected: Mapping[str, Tensor]) -> None:
+    """Gradients of exactly the trained parameters against ``expected``, by our names."""
+    assert sorted(expected) == sorted(agent.learner.names)
+    parameters = dict(agent.named_parameters())
+    gradients = torch.autograd.grad(total.sum(), [parameters[name] for name in expected])
+    for (name, value), gradient in zip(expected.items(), gradients, strict=True):
+        assert error(gradient, value) < GRADIENT, name
+
+
+def check_after(agent: Any, expected: Mapping[str, Tensor]) -> None:
+    """Parameters after an update against ``expected``, by our names."""
+    parameters = dict(agent.named_parameters())
+    for name, value in expected.items():
+        limit = TARGET if name.startswith("target") else AFTER
+        assert error(parameters[name].detach(), value) < limit, name
+
+
+def check_expected(reference: Reference, found: Mapping[str, Tensor]) -> None:
+    """Intermediate values against the reference's, by its names."""
+    for name, value in found.items():
+        assert error(value.detach(), reference.tensor(f"expect/{name}")) < EXPECT, name
 
 
 def error(found: Tensor, expected: Tensor) -> float:
@@ -86,19 +167,19 @@ def error(found: Tensor, expected: Tensor) -> float:
 
 
 class Spy:
-    """Records what an agent's module hands to the libraries and gets back."""
+    """Records what modules or objects hand to functions of theirs and get back."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: Any) -> None:
-        self._monkeypatch, self._module = monkeypatch, module
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
         self.calls: dict[str, list[tuple[tuple[Any, ...], Any]]] = {}
 
-    def on(self, *names: str) -> "Spy":
+    def on(self, owner: Any, *names: str) -> "Spy":
         for name in names:
-            self._monkeypatch.setattr(self._module, name, self._recording(name))
+            self._monkeypatch.setattr(owner, name, self._recording(owner, name))
         return self
 
-    def _recording(self, name: str) -> Callable[..., Any]:
-        original = getattr(self._module, name)
+    def _recording(self, owner: Any, name: str) -> Callable[..., Any]:
+        original = getattr(owner, name)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             result = original(*args, **kwargs)
@@ -107,11 +188,67 @@ class Spy:
 
         return call
 
+    def on_returned(self, owner: Any, name: str) -> "Spy":
+        """Records calls of the functions that ``owner.name`` returns, as ``name()``."""
+        original = getattr(owner, name)
+
+        def call(*args: Any) -> Any:
+            inner = original(*args)
+
+            def recorded(*inputs: Any) -> Any:
+                result = inner(*inputs)
+                self.calls.setdefault(f"{name}()", []).append((inputs, result))
+                return result
+
+            return recorded
+
+        self._monkeypatch.setattr(owner, name, call)
+        return self
+
     def result(self, name: str, index: int = 0) -> Any:
         return self.calls[name][index][1]
 
     def argument(self, name: str, position: int, index: int = 0) -> Any:
         return self.calls[name][index][0][position]
+
+
+def td_values(spy: Spy) -> dict[str, Tensor]:
+    """What the critic's update computes, by the reference's names."""
+    return {
+        "next_qs": spy.argument("pessimistic_value", 0)[0],
+        "next_q": spy.result("pessimistic_value")[0],
+        "target_q": spy.result("td_target")[0],
+        "q": spy.argument("td_loss", 0)[0],
+    }
+
+
+def cloning_values(spy: Spy) -> dict[str, Tensor]:
+    """What flow matching computes; the spy is on the flow's ``forward``, cloning calls it first."""
+    return {"bc_x_t": spy.argument("forward", 1)[0], "bc_pred": spy.result("forward")[0]}
+
+
+def adjoint_values(spy: Spy, kernel: MemorylessEuler, scale: float = 1.0) -> dict[str, Tensor]:
+    """What adjoint matching computes; ``scale`` is the factor of Q in the reward."""
+    path, adjoints = spy.result("sample_path"), spy.result("lean_adjoint")
+    return {
+        "sde_xs": path.inputs[:, 0],
+        "sde_x1": path.sample[0],
+        "sde_ts": torch.tensor(kernel.times),
+        "g_sq": torch.tensor(kernel.stds).square() * kernel.steps,
+        "critic_grad": spy.result("terminal_gradient")[0] / scale,
+        "adj_init": adjoints[-1, 0],
+        "adjs": adjoints[:-1, 0],
+        "v_fine": spy.result("velocities_along", 1)[:, 0],
+        "v_base": spy.result("velocities_along", 0)[:, 0],
+    }
+
+
+def spy_on_shared_parts(monkeypatch: pytest.MonkeyPatch) -> Spy:
+    """A spy on the critic's update and on adjoint matching."""
+    spy = Spy(monkeypatch).on(losses, "pessimistic_value", "td_target", "td_loss")
+    return spy.on(
+        adjoint_matching, "sample_path", "terminal_gradient", "lean_adjoint", "velocities_along"
+    )
 
 
 @pytest.fixture

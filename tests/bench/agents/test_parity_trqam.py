@@ -1,26 +1,29 @@
 """TRQAM and BC against the published implementation, number by number."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
-from bench.agents import BC, TRQAM, BCConfig, TRQAMConfig, trqam
+from bench.agents import BC, TRQAM, BCConfig, TRQAMConfig
 from qlearn import RandomStreams
 from trustregion import path_kl_steps
 
 from .conftest import (
-    AFTER,
     EXPECT,
     GRADIENT,
     STATE,
-    TARGET,
     TRACE,
     Reference,
-    Spy,
+    adjoint_values,
+    check_after,
+    check_expected,
+    check_gradients,
+    cloning_values,
     error,
     load_parameters,
-    parameter_names,
+    spy_on_shared_parts,
+    td_values,
+    total_loss,
+    translated,
 )
 
 MODULES = {
@@ -35,17 +38,7 @@ MODULES = {
 def build(reference: Reference, streams: RandomStreams) -> TRQAM:
     c = reference.config
     config = TRQAMConfig(
-        actor_hidden=tuple(c["actor_hidden_dims"]),
-        actor_layer_norm=c["actor_layer_norm"],
-        critic_hidden=tuple(c["value_hidden_dims"]),
-        critic_layer_norm=c["value_layer_norm"],
-        critics=c["num_qs"],
-        flow_steps=c["flow_steps"],
-        discount=c["discount"],
-        pessimism=c["rho"],
-        learning_rate=c["lr"],
-        target_rate=c["tau"],
-        max_gradient_norm=c["max_grad_norm"],
+        **reference.settings(),
         clip_terminal=c["clip_adj"],
         kl_budget=c["kl_budget"],
         dual_rate=c["eta_lambda"],
@@ -71,93 +64,42 @@ def test_every_intermediate_and_loss(
     reference: Reference, streams: RandomStreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent = build(reference, streams)
-    spy = Spy(monkeypatch, trqam).on(
-        "pessimistic_value",
-        "td_target",
-        "td_loss",
-        "sample_path",
-        "terminal_gradient",
-        "lean_adjoint",
-        "velocities_along",
-        "matching_loss",
-    )
-    losses = agent.losses(reference.batch(), reference.noise())
-
-    path, kernel = spy.result("sample_path"), agent.kernel
-    base, fine = spy.result("velocities_along", 0), spy.result("velocities_along", 1).detach()
-    adjoints = spy.result("lean_adjoint")
-    found = {
-        "next_qs": spy.argument("pessimistic_value", 0)[0],
-        "next_q": spy.result("pessimistic_value")[0],
-        "target_q": spy.result("td_target")[0],
-        "q": spy.argument("td_loss", 0)[0].detach(),
-        "sde_xs": path.inputs[:, 0],
-        "sde_x1": path.sample[0],
-        "sde_ts": torch.tensor(kernel.times),
-        "g_sq": torch.tensor(kernel.stds).square() * kernel.steps,
-        "sigma": torch.tensor(kernel.stds) * kernel.steps**0.5 / agent.dual.lambda_.sqrt(),
-        "critic_grad": spy.result("terminal_gradient")[0],
-        "adj_init": adjoints[-1, 0],
-        "adjs": adjoints[:-1, 0],
-        "v_fine": fine[:, 0],
-        "v_base": base[:, 0],
-        "kl_per_step": path_kl_steps(kernel, fine, base)[:, 0],
-        "path_kl": losses["path_kl"].detach()[0],
-        "adj_loss": losses["adjoint_loss"].detach()[0],
-        "flow_loss": losses["flow_loss"].detach()[0],
-        "critic_loss": losses["critic_loss"].detach()[0],
+    spy = spy_on_shared_parts(monkeypatch).on(agent.slow, "forward")
+    result = agent.losses(reference.batch(), reference.noise())
+    found = td_values(spy) | cloning_values(spy) | adjoint_values(spy, agent.kernel)
+    fine, base = (spy.result("velocities_along", i) for i in (1, 0))
+    found |= {
+        "sigma": found["g_sq"].sqrt() / agent.dual.lambda_.sqrt(),
+        "kl_per_step": path_kl_steps(agent.kernel, fine, base)[:, 0],
+        "path_kl": result["path_kl"][0],
+        "adj_loss": result["adjoint_loss"][0],
+        "flow_loss": result["flow_loss"][0],
+        "critic_loss": result["critic_loss"][0],
     }
-    for name, value in found.items():
-        assert error(value, reference.tensor(f"expect/{name}")) < EXPECT, name
-
-
-def test_flow_matching_intermediates(
-    reference: Reference, streams: RandomStreams, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    agent = build(reference, streams)
-    seen = {}
-    original: Callable[..., torch.Tensor] = agent.slow.forward
-
-    def forward(observations: torch.Tensor, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        seen["bc_x_t"], seen["bc_pred"] = x[0], original(observations, x, t)[0]
-        return torch.as_tensor(seen["bc_pred"][None])
-
-    monkeypatch.setattr(agent.slow, "forward", forward)
-    agent.losses(reference.batch(), reference.noise())
-    for name, value in seen.items():
-        assert error(value.detach(), reference.tensor(f"expect/{name}")) < EXPECT, name
+    check_expected(reference, found)
 
 
 def test_next_action(reference: Reference, streams: RandomStreams) -> None:
     agent = build(reference, streams)
     batch, noise = reference.batch(), reference.noise()
-    with torch.no_grad():
-        action = agent.sample(agent.fast, batch.next_observations, noise["next_action"])
+    action = agent.sample(batch.next_observations, noise["next_action"])
     assert error(action[0], reference.tensor("expect/next_action")) < EXPECT
 
 
-def test_gradients(reference: Reference, streams: RandomStreams) -> None:
+def test_gradients(
+    reference: Reference, streams: RandomStreams, monkeypatch: pytest.MonkeyPatch
+) -> None:
     agent = build(reference, streams)
-    losses = agent.losses(reference.batch(), reference.noise())
-    total = losses["critic_loss"] + losses["flow_loss"] + losses["adjoint_loss"]
+    total = total_loss(agent, reference, monkeypatch)
     assert error(total.detach()[0], reference.tensor("expect/total_loss")) < EXPECT
-    expected = reference.group("grad/")
-    parameters = dict(agent.named_parameters())
-    names = [parameter_names(name, MODULES) for name in expected]
-    assert sorted(names) == sorted(agent.learner.names)
-    gradients = torch.autograd.grad(total.sum(), [parameters[name] for name in names])
-    for (name, value), gradient in zip(expected.items(), gradients, strict=True):
-        assert error(gradient[0], value) < GRADIENT, name
+    check_gradients(agent, total, translated(reference.group("grad/"), MODULES))
 
 
 def test_one_update(reference: Reference, streams: RandomStreams) -> None:
     agent = build(reference, streams)
     metrics = agent.update(reference.batch(), reference.noise())
     assert error(metrics["gradient_norm"][0], reference.tensor("expect/grad_norm")) < EXPECT
-    parameters = dict(agent.named_parameters())
-    for name, value in reference.group("after/").items():
-        limit = TARGET if name.startswith("target") else AFTER
-        assert error(parameters[parameter_names(name, MODULES)].detach()[0], value) < limit, name
+    check_after(agent, translated(reference.group("after/"), MODULES))
     after = {"lam_after": agent.dual.lam, "kl_ema_after": agent.dual.kl_ema}
     after["lambda_after"] = agent.dual.lambda_
     for name, found in after.items():
@@ -188,9 +130,8 @@ def test_twenty_updates(streams: RandomStreams) -> None:
         relative = ((torch.stack(values) - expected) / expected).abs().max()
         assert relative < TRACE, name
     parameters = dict(agent.named_parameters())
-    for name, value in reference.group("after/").items():
-        found = parameters[parameter_names(name, MODULES)].detach()[0]
-        assert error(found, value) < TRACE, name
+    for name, value in translated(reference.group("after/"), MODULES).items():
+        assert error(parameters[name].detach(), value) < TRACE, name
 
 
 def test_behaviour_cloning_loss(reference: Reference, streams: RandomStreams) -> None:
@@ -203,7 +144,6 @@ def test_behaviour_cloning_loss(reference: Reference, streams: RandomStreams) ->
     assert error(loss.detach()[0], reference.tensor("expect/flow_loss")) < EXPECT
     expected = {k: v for k, v in reference.group("grad/").items() if k.startswith("actor_slow/")}
     parameters = dict(agent.named_parameters())
-    for name, value in expected.items():
-        parameter = parameters[parameter_names(name, {"actor_slow": "flow.network"})]
-        (gradient,) = torch.autograd.grad(loss.sum(), parameter, retain_graph=True)
-        assert error(gradient[0], value) < GRADIENT, name
+    for name, value in translated(expected, {"actor_slow": "flow.network"}).items():
+        (gradient,) = torch.autograd.grad(loss.sum(), parameters[name], retain_graph=True)
+        assert error(gradient, value) < GRADIENT, name

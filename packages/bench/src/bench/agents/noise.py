@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from qlearn import RandomStreams
@@ -50,7 +51,7 @@ def draw(streams: RandomStreams, wanted: Mapping[str, Noise]) -> dict[str, Tenso
         if not names:
             continue
         sizes = [math.prod(wanted[name].shape) for name in names]
-        pieces = source(sum(sizes)).split(sizes, dim=1)
+        pieces = torch.split(source(sum(sizes)), sizes, dim=1)
         for name, piece in zip(names, pieces, strict=True):
-            drawn[name] = piece.unflatten(1, wanted[name].shape)
+            drawn[name] = piece.reshape(-1, *wanted[name].shape)
     return drawn
