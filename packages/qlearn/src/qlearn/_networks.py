@@ -12,13 +12,11 @@ from collections.abc import Iterable, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
+from qlearn._perceptron import Weights, evaluate
 from qlearn._random import RandomStreams
 
 __all__ = ["MLP", "CriticEnsemble"]
-
-LAYER_NORM_EPSILON = 1e-6
 
 
 class _Layers(nn.Module):
@@ -48,24 +46,15 @@ class _Layers(nn.Module):
         self.scales = nn.ParameterList([nn.Parameter(ones) for ones in hidden])
         self.shifts = nn.ParameterList([nn.Parameter(torch.zeros_like(ones)) for ones in hidden])
 
-    def run(self, x: Float[Tensor, "G B i"]) -> Float[Tensor, "G B o"]:
-        """All layers for ``G`` stacked networks on ``B`` rows each.
-
-        ``G`` is the product of the leading axes of the parameters. One ``baddbmm`` a layer reaches
-        the speed of the bare matrix product (docs/qlearn.md), also for ``G = 1``.
-        """
+    def stack(self) -> Weights:
+        """The parameters with their leading axes merged into ``G = R * members``."""
         members = self.kernels[0].dim() - 3
-        last = len(self.kernels) - 1
-        for i, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
-            x = torch.baddbmm(stacked(bias, members).unsqueeze(1), x, stacked(kernel, members))
-            if i == last:
-                break
-            x = functional.gelu(x, approximate="tanh")
-            if len(self.scales) > 0:
-                x = layer_norm(
-                    x, stacked(self.scales[i], members), stacked(self.shifts[i], members)
-                )
-        return x
+        kinds = (self.kernels, self.biases, self.scales, self.shifts)
+        return Weights(*([stacked(parameter, members) for parameter in kind] for kind in kinds))
+
+    def run(self, x: Float[Tensor, "G B i"]) -> Float[Tensor, "G B o"]:
+        """All layers for ``G`` stacked networks on ``B`` rows each."""
+        return evaluate(x, self.stack())
 
 
 class MLP(_Layers):
@@ -166,16 +155,6 @@ def concatenate(inputs: Iterable[Tensor]) -> Tensor:
         return parts[0]
     rows = torch.broadcast_shapes(*(p.shape[:-1] for p in parts))  # type: ignore[no-untyped-call]
     return torch.cat([part.expand(*rows, -1) for part in parts], dim=-1)
-
-
-def layer_norm(
-    x: Float[Tensor, "G B d"], scale: Float[Tensor, "G d"], shift: Float[Tensor, "G d"]
-) -> Float[Tensor, "G B d"]:
-    """LayerNorm over the last axis with one scale and shift per stacked network."""
-    if scale.shape[0] == 1:
-        return functional.layer_norm(x, x.shape[-1:], scale[0], shift[0], LAYER_NORM_EPSILON)
-    normed = functional.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPSILON)
-    return torch.addcmul(shift.unsqueeze(1), normed, scale.unsqueeze(1))
 
 
 def stacked(parameter: Tensor, members: int) -> Tensor:

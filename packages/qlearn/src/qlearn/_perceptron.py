@@ -1,0 +1,344 @@
+"""Evaluation, gradient and linearization of stacked perceptrons, the hot path of every update.
+
+Under `torch.compile` and on a GPU the layers are torch's own operations, which the compiler fuses.
+In eager mode on an x86 CPU they are oneDNN's, for three reasons (docs/performance.md):
+
+* oneDNN uses AVX-512 on every CPU that has it. MKL, behind torch's matrix products, keeps to AVX2
+  on AMD: 97 against 220 GFLOP/s on one core of an EPYC.
+* It adds the bias and applies GELU, or multiplies by GELU's derivative, while a product's output
+  is in cache: 0.3 ns an element instead of 1.2.
+* GELU and its derivative share one sigmoid, so the forward pass keeps the derivative and the
+  backward pass needs only products.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+__all__ = ["LAYER_NORM_EPSILON", "Pullback", "Weights", "evaluate", "linearize"]
+
+LAYER_NORM_EPSILON = 1e-6
+# GELU in its tanh form is x sigmoid(u) with u = SLOPE (x + CUBIC x^3).
+SLOPE, CUBIC = 2.0 * math.sqrt(2.0 / math.pi), 0.044715
+
+Pullback = Callable[[Tensor, int], Tensor]
+"""``(cotangent, k) -> (d output_k / d input_k)^T cotangent``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Parameters of stacked networks, one tensor per layer; those of LayerNorm may be absent.
+
+    Attributes:
+        kernels: ``(G, in, out)``.
+        biases: ``(G, out)``.
+        scales: LayerNorm's factors after each hidden activation, ``(G, width)``.
+        shifts: its offsets, ``(G, width)``.
+    """
+
+    kernels: Sequence[Tensor]
+    biases: Sequence[Tensor]
+    scales: Sequence[Tensor]
+    shifts: Sequence[Tensor]
+
+    def flat(self) -> list[Tensor]:
+        """All tensors in one list."""
+        return [tensor for field in fields(self) for tensor in getattr(self, field.name)]
+
+    def like(self, flat: Sequence[Any]) -> "Weights":
+        """Inverse of :meth:`flat` for a list in its order."""
+        rest = list(flat)
+        kinds = []
+        for field in fields(self):
+            count = len(getattr(self, field.name))
+            kinds.append(rest[:count])
+            rest = rest[count:]
+        return Weights(*kinds)
+
+    def rows(self) -> "Weights":
+        """The same with vectors as ``(G, 1, width)``, for stacks of rows ``(G, B, width)``."""
+        return self.like([t if t.dim() == 3 else t.unsqueeze(1) for t in self.flat()])
+
+    def networks(self) -> list["Weights"]:
+        """The networks one by one, with kernels ``(in, out)``."""
+        each = zip(*(tensor.unbind() for tensor in self.flat()), strict=True)
+        return [self.like(tensors) for tensors in each]
+
+
+def evaluate(x: Float[Tensor, "G B i"], weights: Weights) -> Float[Tensor, "G B o"]:
+    """Outputs of ``G`` stacked networks on ``B`` rows each."""
+    if not _onednn_suits(x):
+        return _layers(x, weights.rows())
+    if torch.is_grad_enabled() and (x.requires_grad or weights.kernels[0].requires_grad):
+        outputs: Tensor = _Perceptron.apply(x, weights, *weights.flat())  # type: ignore[no-untyped-call]
+        return outputs
+    return _stack(
+        [_onednn_layers(row, net) for row, net in zip(x, weights.networks(), strict=True)]
+    )
+
+
+@torch.no_grad()
+def linearize(
+    x: Float[Tensor, "G K B i"], weights: Weights
+) -> tuple[Float[Tensor, "G K B o"], Pullback]:
+    """Outputs at ``K`` points and the vector-Jacobian product at each, from one evaluation.
+
+    The adjoint of a path needs a chain of products, each at another point of the path. Evaluating
+    all points together and keeping GELU's derivative saves evaluating them again one by one.
+
+    Returns:
+        The outputs, and ``pullback(cotangent (G, B, o), k) -> (G, B, i)``. Neither is
+        differentiable.
+    """
+    stacked, points = x.flatten(1, 2), x.shape[1]
+    if not _onednn_suits(x):
+        tape = _Tape(weights.rows(), _Batched(), keep_inputs=False)
+        values = tape.forward(stacked)
+
+        def pullback(cotangent: Tensor, k: int) -> Tensor:
+            return tape.at(k, points).backward(cotangent)[0]
+    else:
+        tapes = [_Tape(net, _OneDNN(), keep_inputs=False) for net in weights.networks()]
+        values = _stack([t.forward(row) for t, row in zip(tapes, stacked, strict=True)])
+
+        def pullback(cotangent: Tensor, k: int) -> Tensor:
+            pairs = zip(tapes, cotangent.contiguous(), strict=True)
+            return _stack([t.at(k, points).backward(row)[0] for t, row in pairs])
+
+    return values.unflatten(1, (points, -1)), pullback
+
+
+def _onednn_suits(x: Tensor) -> bool:
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and torch.backends.mkldnn.is_available()
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _layers(x: Tensor, weights: Weights) -> Tensor:
+    """All layers by differentiable operations of torch."""
+    last = len(weights.kernels) - 1
+    for i, (kernel, bias) in enumerate(zip(weights.kernels, weights.biases, strict=True)):
+        x = torch.baddbmm(bias, x, kernel)
+        if i < last:
+            x = functional.gelu(x, approximate="tanh")
+            if weights.scales:
+                x = functional.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPSILON)
+                x = torch.addcmul(weights.shifts[i], x, weights.scales[i])
+    return x
+
+
+def _onednn_layers(x: Tensor, net: Weights) -> Tensor:
+    """All layers of one network, with nothing kept for a gradient."""
+    last = len(net.kernels) - 1
+    for i, (kernel, bias) in enumerate(zip(net.kernels, net.biases, strict=True)):
+        if i == last:
+            return _OneDNN.affine(x, kernel, bias)
+        x = _product(x.contiguous(), kernel.t(), bias, "gelu", [], "tanh")
+        if net.scales:
+            scale, shift = net.scales[i], net.shifts[i]
+            x = functional.layer_norm(x, x.shape[-1:], scale, shift, LAYER_NORM_EPSILON)
+    raise AssertionError("a network has at least one layer")
+
+
+class _Arithmetic(Protocol):
+    """The products that the layers of a tape are made of."""
+
+    def affine(self, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+        """``x kernel + bias``."""
+
+    def pull(self, gradient: Tensor, kernel: Tensor, factor: Tensor | None) -> Tensor:
+        """``gradient kernel^T``, times ``factor`` element by element."""
+
+
+class _Batched:
+    """Stacks of networks, kernels ``(G, in, out)`` and rows ``(G, B, in)``, on any device."""
+
+    @staticmethod
+    def affine(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+        return torch.baddbmm(bias, x, kernel)
+
+    @staticmethod
+    def pull(gradient: Tensor, kernel: Tensor, factor: Tensor | None) -> Tensor:
+        pulled = torch.bmm(gradient, kernel.mT)
+        return pulled if factor is None else pulled * factor
+
+
+# The operation behind torch.compile's linear layers; torch offers no public name for it. Its kernel
+# is that of nn.Linear, (out, in), and its other arguments name what is fused to the product.
+_product = torch.ops.mkldnn._linear_pointwise
+
+
+class _OneDNN:
+    """One network, kernels ``(in, out)`` and contiguous rows ``(B, in)``, on a CPU."""
+
+    @staticmethod
+    def affine(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+        product: Tensor = _product(x.contiguous(), kernel.t(), bias, "none", [], "")
+        return product
+
+    @staticmethod
+    def pull(gradient: Tensor, kernel: Tensor, factor: Tensor | None) -> Tensor:
+        product: Tensor = (
+            _product(gradient, kernel, None, "none", [], "")
+            if factor is None
+            else _product.binary(gradient, factor, kernel, None, "mul")
+        )
+        return product
+
+
+class _Tape:
+    """One forward pass with what the backward pass needs of it.
+
+    Attributes:
+        inputs: of every layer, if gradients of parameters are wanted.
+        slopes: GELU's derivative in every hidden layer.
+        hiddens: inputs of LayerNorm in every hidden layer.
+        means: their means.
+        scatters: their inverse standard deviations.
+    """
+
+    def __init__(self, net: Weights, arithmetic: _Arithmetic, *, keep_inputs: bool) -> None:
+        self.net, self.arithmetic, self.keep_inputs = net, arithmetic, keep_inputs
+        self.inputs: list[Tensor] = []
+        self.slopes: list[Tensor] = []
+        self.hiddens: list[Tensor] = []
+        self.means: list[Tensor] = []
+        self.scatters: list[Tensor] = []
+
+    def kept(self) -> list[Tensor]:
+        """Everything on the tape in one list."""
+        return [*self.inputs, *self.slopes, *self.hiddens, *self.means, *self.scatters]
+
+    def restore(self, kept: Sequence[Tensor]) -> None:
+        """Inverse of :meth:`kept` for a tape of the same network."""
+        layers, rest = len(self.net.kernels), list(kept)
+        normed = len(self.net.scales)
+        counts = (layers if self.keep_inputs else 0, layers - 1, normed, normed, normed)
+        parts = []
+        for count in counts:
+            parts.append(rest[:count])
+            rest = rest[count:]
+        self.inputs, self.slopes, self.hiddens, self.means, self.scatters = parts
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs for ``x``, with the tape filled."""
+        net, last = self.net, len(self.net.kernels) - 1
+        for i in range(last + 1):
+            if self.keep_inputs:
+                self.inputs.append(x)
+            x = self.arithmetic.affine(x, net.kernels[i], net.biases[i])
+            if i < last:
+                x, slope = _gelu_with_slope(x)
+                self.slopes.append(slope)
+                if net.scales:
+                    normed, mean, scatter = torch.native_layer_norm(
+                        x, x.shape[-1:], None, None, LAYER_NORM_EPSILON
+                    )
+                    self.hiddens.append(x)
+                    self.means.append(mean)
+                    self.scatters.append(scatter)
+                    x = torch.addcmul(net.shifts[i], normed, net.scales[i])
+        return x
+
+    def at(self, k: int, points: int) -> "_Tape":
+        """The part of a tape of ``points`` equal blocks of rows that belongs to block ``k``."""
+        part = _Tape(self.net, self.arithmetic, keep_inputs=False)
+        part.restore([t.tensor_split(points, dim=-2)[k] for t in self.kept()[len(self.inputs) :]])
+        return part
+
+    def backward(self, gradient: Tensor, wanted: bool = True) -> tuple[Tensor, Weights]:
+        """Gradients of the input, if ``wanted``, and of the parameters, if inputs were kept."""
+        net, pull = self.net, self.arithmetic.pull
+        kernels, biases, scales, shifts = [], [], [], []
+        for i in reversed(range(len(net.kernels))):
+            if self.keep_inputs:
+                kernels.append(_OneDNN.affine(self.inputs[i].t(), gradient, None))
+                biases.append(gradient.sum(0))
+            if i == 0:
+                break
+            if not net.scales:
+                gradient = pull(gradient, net.kernels[i], self.slopes[i - 1])
+                continue
+            gradient = pull(gradient, net.kernels[i], None)
+            hidden, mean, scatter = self.hiddens[i - 1], self.means[i - 1], self.scatters[i - 1]
+            if self.keep_inputs:
+                scales.append((gradient * (hidden - mean) * scatter).sum(0))
+                shifts.append(gradient.sum(0))
+            gradient, _, _ = torch.ops.aten.native_layer_norm_backward(
+                gradient * net.scales[i - 1],
+                hidden,
+                hidden.shape[-1:],
+                mean,
+                scatter,
+                None,
+                None,
+                [True, False, False],
+            )
+            gradient = gradient * self.slopes[i - 1]
+        gradients = Weights(kernels[::-1], biases[::-1], scales[::-1], shifts[::-1])
+        if not wanted:
+            return gradient, gradients
+        return pull(gradient, net.kernels[0], None), gradients
+
+
+def _gelu_with_slope(x: Tensor) -> tuple[Tensor, Tensor]:
+    """GELU in its tanh form and its derivative; overwrites ``x``.
+
+    With ``s = sigmoid(u)``: value ``x s``, derivative ``s + x s (1 - s) du/dx``.
+    """
+    square = x * x
+    s = torch.addcmul(x, x, square, value=CUBIC).mul_(SLOPE).sigmoid_()
+    value = x.mul_(s)
+    rest = torch.addcmul(value, value, s, value=-1.0)
+    slope = s.addcmul_(rest, square, value=3.0 * CUBIC * SLOPE).add_(rest, alpha=SLOPE)
+    return value, slope
+
+
+def _stack(parts: list[Tensor]) -> Tensor:
+    """``torch.stack`` without a copy for a single network."""
+    return parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts)
+
+
+class _Perceptron(torch.autograd.Function):
+    """:func:`evaluate` with a gradient, network by network, on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weights: Weights, *flat: Tensor) -> Tensor:
+        ctx.layout = weights.like([0] * len(flat))
+        ctx.keep_inputs = ctx.needs_input_grad[2]
+        tapes = [_Tape(net, _OneDNN(), keep_inputs=ctx.keep_inputs) for net in weights.networks()]
+        values = [tape.forward(row.contiguous()) for tape, row in zip(tapes, x, strict=True)]
+        # Not as attributes: only so does torch notice a parameter that is changed before backward.
+        ctx.save_for_backward(*flat, *(tensor for tape in tapes for tensor in tape.kept()))
+        return _stack(values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        count = len(ctx.layout.flat())
+        flat, kept = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        each = len(kept) // len(gradient)
+        inputs, parameters = [], []
+        for g, (net, row) in enumerate(
+            zip(ctx.layout.like(flat).networks(), gradient.contiguous(), strict=True)
+        ):
+            tape = _Tape(net, _OneDNN(), keep_inputs=ctx.keep_inputs)
+            tape.restore(kept[g * each : (g + 1) * each])
+            pulled, gradients = tape.backward(row, ctx.needs_input_grad[0])
+            inputs.append(pulled)
+            parameters.append(gradients.flat())
+        first = _stack(inputs) if ctx.needs_input_grad[0] else None
+        if not ctx.keep_inputs:
+            return first, None, *[None] * count
+        return first, None, *(_stack(list(of)) for of in zip(*parameters, strict=True))
