@@ -113,6 +113,8 @@ def test_episodes_in_hdf5_as_minari_has_them(tmp_path: Path) -> None:
     np.testing.assert_array_equal(rewards[::5], np.arange(12))
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:minari")
+@pytest.mark.filterwarnings("ignore:.*eval_env:UserWarning")
 def test_minari_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     minari = pytest.importorskip("minari")
     import gymnasium
@@ -142,6 +144,8 @@ def test_minari_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     )
     import_data("minari:test/mine-v0", "mine", tmp_path)
     _check(tmp_path)
+    with pytest.raises(ValueError, match="minari download test/other-v0"):
+        import_data("minari:test/other-v0", "other", tmp_path)
 
 
 def test_without_minari_its_use_is_explained(

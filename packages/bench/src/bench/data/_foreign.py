@@ -78,10 +78,10 @@ def _read_group(group: Any) -> dict[str, Any]:
 
 
 def read_minari(dataset: str) -> list[tuple[str, Tables]]:
-    """The episodes of a Minari dataset, one table each; downloaded by Minari if need be.
+    """The episodes of a Minari dataset on this machine, one table each.
 
     Raises:
-        ValueError: if Minari is not installed or has no such dataset.
+        ValueError: if Minari is not installed, or the dataset is not on this machine.
     """
     try:
         import minari
@@ -91,9 +91,12 @@ def read_minari(dataset: str) -> list[tuple[str, Tables]]:
             "main_data.hdf5 instead"
         ) from error
     try:
-        episodes = minari.load_dataset(dataset, download=True).iterate_episodes()
+        episodes = minari.load_dataset(dataset).iterate_episodes()
     except (FileNotFoundError, ValueError) as error:
-        raise ValueError(f"Minari has no dataset '{dataset}' ({error})") from error
+        raise ValueError(
+            f"the Minari dataset '{dataset}' is not on this machine; `minari download {dataset}` "
+            f"gets it ({error})"
+        ) from error
     keys = ("observations", "actions", "rewards", "terminations", "truncations")
     return [
         (f"episode_{episode.id}", {key: getattr(episode, key) for key in keys})
