@@ -54,8 +54,8 @@ class Compare:
                 ends = f", difference [{low:+.1f}, {high:+.1f}]"
             console.print(
                 f"{method.phase}, {method.tasks} tasks: A {method.first} {one} "
-                f"({method.runs[0]} runs), B {method.second} {other} ({method.runs[1]} runs){ends}; "
-                f"a run of A beats a run of B with probability {method.improvement:.2f}",
+                f"({method.runs[0]} runs), B {method.second} {other} ({method.runs[1]} runs){ends}"
+                f"; a run of A beats a run of B with probability {method.improvement:.2f}",
                 markup=False,
             )
             console.print(f"  {method.verdict}", markup=False, style="bold")

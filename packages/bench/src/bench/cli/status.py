@@ -78,4 +78,6 @@ def _table(progress: list[RunProgress]) -> Table:
 def _short(duration: timedelta) -> str:
     hours, seconds = divmod(int(duration.total_seconds()), 3600)
     minutes, seconds = divmod(seconds, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min" if minutes else f"{seconds} s"

@@ -10,7 +10,8 @@ from pathlib import Path
 import polars as pl
 
 from bench.results._cells import cell_results
-from bench.results._scan import planned_cells, scan_evaluations
+from bench.results._scan import planned_cells, scan_evaluations, scan_training
+from bench.results._schema import CELL_COLUMNS
 from bench.storage import LockHolder, lock_holder, run_directories
 
 __all__ = ["RunProgress", "run_progress"]
@@ -23,10 +24,10 @@ class RunProgress:
     Attributes:
         directory: the run.
         done: cells that are finished.
-        running: cells of packs that have begun, while a process works on the run.
+        running: cells that have begun and not ended, while a process works on the run.
         failed: cells that stopped with a failure.
         planned: all cells.
-        updates_per_second: of the pack that wrote last, None before its second evaluation.
+        updates_per_second: as the last row says.
         remaining: time to the end at the rate so far, None if unknown or nobody works on it.
         holder: the process that works on it.
         last_row: when the last row was written.
@@ -63,60 +64,68 @@ def run_progress(runs: Sequence[Path], now: datetime | None = None) -> list[RunP
 
 def _progress(directory: Path, now: datetime) -> RunProgress:
     cells = cell_results([directory])
-    keys = ["suite", "domain", "task", "agent", "variant", "seed"]
-    whole = cells.group_by(keys).agg(
-        pl.col("finished").all(),
-        failed=pl.col("failure").is_not_null().any(),
-        begun=pl.col("step").is_not_null().any(),
+    trained = scan_training([directory]).select(CELL_COLUMNS).unique().collect()
+    whole = (
+        cells.group_by(CELL_COLUMNS)
+        .agg(
+            pl.col("finished").all(),
+            failed=pl.col("failure").is_not_null().any(),
+            measured=pl.col("step").is_not_null().any(),
+        )
+        .join(trained.with_columns(trained=True), on=CELL_COLUMNS, how="left")
     )
     holder = lock_holder(directory)
-    open_cells = whole.filter(~pl.col("finished") & ~pl.col("failed"))
+    begun = whole["measured"] | whole["trained"].fill_null(value=False)
     rate, left = _pace(directory, now)
     return RunProgress(
         directory,
         done=int(whole["finished"].sum()),
-        running=int(open_cells["begun"].sum()) if holder is not None else 0,
+        running=int((begun & ~whole["finished"] & ~whole["failed"]).sum()) if holder else 0,
         failed=int((whole["failed"] & ~whole["finished"]).sum()),
         planned=whole.height,
         updates_per_second=rate,
         remaining=left if holder is not None else None,
         holder=holder,
-        last_row=cells["recorded_at"].drop_nulls().max(),  # type: ignore[arg-type]
+        last_row=max(cells["recorded_at"].drop_nulls().to_list(), default=None),
     )
 
 
 def _pace(directory: Path, now: datetime) -> tuple[float | None, timedelta | None]:
     """Rate of the pack that wrote last, and the time until all packs are at their end."""
-    keys = ["pack", "phase"]
-    plan = planned_cells([directory]).group_by(keys).agg(pl.col("planned_step").max())
-    packs = planned_cells([directory]).drop("run", "planned_step")
+    planned = planned_cells([directory])
     rows = scan_evaluations([directory]).drop("run").collect()
-    if rows.is_empty() or plan.is_empty():
+    if rows.is_empty() or planned.is_empty():
         return None, None
-    order = [name for name in packs.columns if name != "pack"]
-    written = rows.join(packs, on=order).group_by(keys).agg(
-        pl.col("step").max(),
-        first=pl.col("step").min(),
-        begun=pl.col("recorded_at").min(),
-        last=pl.col("recorded_at").max(),
-        updates_per_second=pl.col("updates_per_second").sort_by("step").last(),
-    )  # fmt: skip
-    # Evaluations take their share of the time, so the pace is taken between rows.
+    pack = ["pack", "agent", "phase"]
+    written = (
+        rows.join(planned.select(*CELL_COLUMNS, "phase", "pack"), on=[*CELL_COLUMNS, "phase"])
+        .group_by(pack)
+        .agg(
+            pl.col("step").max(),
+            first=pl.col("step").min(),
+            begun=pl.col("recorded_at").min(),
+            last=pl.col("recorded_at").max(),
+            rate=pl.col("updates_per_second").sort_by("step").last(),
+        )
+    )
+    if written.is_empty():
+        return None, None
+    # Evaluations take their share of the time, so the pace is taken between rows where there are
+    # two; packs that have not begun are expected to go as the others of their agent.
     seconds = (pl.col("last") - pl.col("begun")).dt.total_microseconds() / 1e6
-    paced = plan.join(written, on=keys, how="left").with_columns(
+    paced = written.with_columns(
         pace=pl.when(pl.col("step") > pl.col("first"))
         .then(seconds / (pl.col("step") - pl.col("first")))
-        .otherwise(1 / pl.col("updates_per_second"))
+        .otherwise(1 / pl.col("rate"))
     )
+    packs = (
+        planned.group_by(pack).agg(pl.col("planned_step").max()).join(paced, on=pack, how="left")
+    )
+    pace = pl.col("pace").fill_null(pl.col("pace").mean().over("agent", "phase"))
+    steps = (pl.col("planned_step") - pl.col("step").fill_null(0)).clip(0)
+    left = packs.select(left=pl.when(steps == 0).then(0.0).otherwise(steps * pace))["left"]
     newest = written.sort("last").row(-1, named=True)
-    typical = paced["pace"].mean()
-    if not isinstance(typical, float):
-        return newest["updates_per_second"], None
-    left = paced.select(
-        (
-            (pl.col("planned_step") - pl.col("step").fill_null(0)).clip(0)
-            * pl.col("pace").fill_null(typical)
-        ).sum()
-    ).item()
-    waited = (now - newest["last"]).total_seconds()
-    return newest["updates_per_second"], timedelta(seconds=max(0.0, round(left - waited)))
+    overdue = (now - newest["last"]).total_seconds()
+    if left.null_count() or float(left.sum()) < overdue:
+        return newest["rate"], None
+    return newest["rate"], timedelta(seconds=round(float(left.sum()) - overdue))

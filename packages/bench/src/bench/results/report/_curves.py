@@ -132,7 +132,7 @@ def training_curves(runs: Sequence[Path], cells: pl.DataFrame, metric: str) -> l
 def _parts(
     rows: pl.DataFrame, by: Sequence[str]
 ) -> list[tuple[tuple[str, str, str, str], pl.DataFrame]]:
-    parts = rows.sort("x").partition_by(list(by), as_dict=True)
+    parts = rows.sort("x", "phase").partition_by(list(by), as_dict=True)
     return sorted(parts.items(), key=lambda entry: entry[0])
 
 
@@ -144,7 +144,8 @@ def _shifted(cells: pl.DataFrame) -> pl.Expr:
 
 
 def _common_steps(part: pl.DataFrame) -> tuple[list[pl.DataFrame], int]:
-    points = part.partition_by("x", maintain_order=True)
+    # The last offline and the first online evaluation share a place on the axis.
+    points = part.partition_by("phase", "x", maintain_order=True)
     runs = max(point.height for point in points)
     return [point for point in points if point.height == runs], runs
 

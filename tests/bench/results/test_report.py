@@ -1,0 +1,305 @@
+"""The report: every number on the page is a number of the tables, and it opens in a browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import polars as pl
+import pytest
+
+from bench.errors import ResultsError
+from bench.results import ResultWriter, cell_results, domain_view, labelled_evaluations, task_view
+from bench.results.report import (
+    Report,
+    aggregate_view,
+    budget_sensitivity,
+    improvement_view,
+    success_curves,
+    training_curves,
+    write_report,
+)
+from bench.storage import PlannedCell, RunRecord, collect_provenance, write_run
+
+from .make_runs import cell, evaluation, make_run
+
+METHODS = {"trqam": 44, "qam": 30, "fql": 20}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `quick` with three seeds and four methods, one of which ends with pretraining."""
+    directory = tmp_path_factory.mktemp("runs")
+    results = [
+        (cell(task, seed, agent), {0: task, 50: final // 2 + seed, 100: final + seed - task})
+        for agent, final in METHODS.items()
+        for task in range(1, 6)
+        for seed in range(3)
+    ]
+    make_run(directory / "main", results, settings={"note": "<script>alert('no')</script> & co"})
+    cloned = [cell(task, seed, "bc") for task in range(1, 6) for seed in range(3)]
+    planned = [PlannedCell(**of, final_steps={"pretrain": 60}, pack="bc") for of in cloned]
+    write_run(directory / "bc", RunRecord(["bench"], {}, collect_provenance([]), planned))
+    nothing = {"path_kl": None, "kl_budget": None, "lambda": None, "phase": "pretrain"}
+    ResultWriter(directory / "bc" / "packs" / "bc" / "evaluations.parquet").append(
+        [evaluation(of, 60, of["seed"]) | nothing for of in cloned]
+    )
+    return directory
+
+
+@pytest.fixture(scope="module")
+def report(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return write_report([runs], tmp_path_factory.mktemp("report"))
+
+
+class TableReader(HTMLParser):
+    """Headings, tables (rows of texts) and what the page would load from elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: list[list[list[str]]] = []
+        self.loaded: list[str] = []
+        self.ids: list[str] = []
+        self._text: list[str] | None = None
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = dict(attrs)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self._text = []
+        if tag in ("script", "link", "img", "iframe", "object"):
+            self.loaded.append(tag)
+        self.loaded += [
+            value for name, value in attrs
+            if name in ("src", "href", "xlink:href") and value and not value.startswith("#")
+        ]  # fmt: skip
+        if names.get("id"):
+            self.ids.append(str(names["id"]))
+
+    def handle_data(self, data: str) -> None:
+        if self._text is not None:
+            self._text.append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th") and self._text is not None:
+            self.tables[-1][-1].append("".join(self._text).strip())
+            self._text = None
+
+
+def read_page(report: Report) -> TableReader:
+    reader = TableReader()
+    reader.feed(report.page.read_text(encoding="utf-8"))
+    return reader
+
+
+def as_lists(view: pl.DataFrame) -> list[list[str]]:
+    return [view.columns, *map(list, view.iter_rows())]
+
+
+def test_the_tables_on_the_page_are_the_tables(report: Report) -> None:
+    tables = read_page(report).tables
+    for view in (
+        domain_view(report.table, "offline", published=True),
+        task_view(report.table),
+        aggregate_view(report.table, "quick", "offline"),
+        improvement_view(report.table, "quick", "offline"),
+    ):
+        assert as_lists(view) in tables
+
+
+def test_the_numbers_on_the_page_are_those_of_the_csv(report: Report) -> None:
+    stored = pl.read_csv(report.page.parent / "tasks.csv")
+    shown = next(table for table in read_page(report).tables if table[0][:2] == ["task", "phase"])
+    assert len(shown) - 1 == stored.height == 20
+    for line, row in zip(shown[1:], stored.iter_rows(named=True), strict=True):
+        success, _, spread = line[3].partition(" ± ")
+        assert float(success) == pytest.approx(100 * row["success"], abs=0.051)
+        assert float(spread) == pytest.approx(100 * row["success_std"], abs=0.051)
+        low, high = map(float, line[4].strip("[]").split(", "))
+        assert low == pytest.approx(100 * row["success_low"], abs=0.051)
+        assert high == pytest.approx(100 * row["success_high"], abs=0.051)
+        assert int(line[7]) == row["episodes"] == 150
+
+
+def test_a_task_of_the_page_computed_by_hand(report: Report) -> None:
+    # trqam, task 2: 42, 43, 44 of 50.
+    row = task_view(report.table).filter(method="trqam", task="pointmaze-medium-navigate-task2")
+    assert row["success %"].item() == "86.0 ± 2.0"
+    assert row["95 %"].item() == "[84.0, 88.0]"
+
+
+def test_the_page_needs_nothing_else_and_executes_nothing(report: Report) -> None:
+    page = read_page(report)
+    assert page.loaded == []
+    assert len(page.ids) == len(set(page.ids)) > 20
+    text = report.page.read_text(encoding="utf-8")
+    assert "&lt;script&gt;alert" in text
+    for drawing in re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL):
+        for reference in re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", drawing):
+            assert f'id="{reference}"' in drawing
+    assert text.count("<svg") == 5
+
+
+def test_every_figure_is_written_as_svg_and_png(report: Report) -> None:
+    folder = report.page.parent
+    names = {path.stem for path in folder.glob("*.svg")}
+    assert names == {
+        "learning-curves", "path-kl", "lambda", "domains-offline",
+        "performance-profile-quick-offline",
+    }  # fmt: skip
+    assert names == {path.stem for path in folder.glob("*.png")}
+    for name in names:
+        assert ElementTree.parse(folder / f"{name}.svg").getroot().tag.endswith("svg")
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert "trqam" in (folder / "learning-curves.svg").read_text(encoding="utf-8")
+    assert set(report.files) == {path for path in folder.iterdir() if path.name[0] != "."}
+
+
+def test_making_it_again_changes_nothing_but_the_date(
+    runs: Path, report: Report, tmp_path: Path
+) -> None:
+    again = write_report([runs], tmp_path)
+    for first, second in zip(report.files[1:], again.files[1:], strict=True):
+        assert first.name == second.name
+        assert first.read_bytes() == second.read_bytes()
+
+
+def find_browser() -> str | None:
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    return next((path for path in map(shutil.which, names) if path), None)
+
+
+@pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on this machine")
+def test_the_page_opens_in_a_browser_without_a_network(report: Report, tmp_path: Path) -> None:
+    browser = find_browser()
+    assert browser is not None
+    picture = tmp_path / "page.png"
+    options = [
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        "--window-size=1200,3000", f"--user-data-dir={tmp_path / 'profile'}",
+        "--proxy-server=127.0.0.1:9",  # nobody listens there: what is fetched, fails
+    ]  # fmt: skip
+    page = report.page.as_uri()
+    shown = subprocess.run(
+        [browser, *options, "--dump-dom", page], capture_output=True, text=True, timeout=120
+    )
+    assert shown.returncode == 0
+    reader = TableReader()
+    reader.feed(shown.stdout)
+    assert as_lists(task_view(report.table)) in reader.tables
+    subprocess.run(
+        [browser, *options, f"--screenshot={picture}", page],
+        capture_output=True,
+        check=True,
+        timeout=120,
+    )
+    from matplotlib.image import imread
+
+    pixels = imread(picture)[..., :3]
+    assert pixels.shape[0] > 2000
+    # Text and lines on white, and somewhere the colours of the figures.
+    assert 0.8 < (pixels.min(axis=-1) > 0.99).mean() < 0.999
+    assert ((pixels.max(axis=-1) - pixels.min(axis=-1)) > 0.5).sum() > 500
+
+
+def test_learning_curves_use_steps_that_all_runs_have_reached(tmp_path: Path) -> None:
+    make_run(tmp_path, [(cell(1, 0), {0: 0, 50: 20, 100: 40}), (cell(1, 1), {0: 10, 50: 30})])
+    cells = cell_results([tmp_path])
+    (curve,) = success_curves(labelled_evaluations([tmp_path]), cells)
+    assert curve.panel == "pointmaze-medium-navigate-task1"
+    assert curve.steps.tolist() == [0, 50]
+    assert curve.value == pytest.approx([0.1, 0.5])
+    assert (curve.low <= curve.value).all()
+    assert (curve.high >= curve.value).all()
+    assert curve.runs == 2
+
+
+def test_the_online_phase_follows_the_offline_phase(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [(cell(), {50: 10, 100: 20})])
+    of = cell()
+    ends = {"offline": 100, "online": 30}
+    plan = [PlannedCell(**of, final_steps=ends, pack="pack")]
+    write_run(run, RunRecord(["bench"], {}, collect_provenance([]), plan))
+    ResultWriter(run / "packs" / "pack" / "evaluations.parquet").append(
+        [evaluation(of, step, 40, phase="online") for step in (0, 30)]
+    )
+    cells = cell_results([run])
+    (curve,) = success_curves(labelled_evaluations([run]), cells)
+    # Offline 100 and online 0 are the same place on the axis.
+    assert curve.steps.tolist() == [50, 100, 100, 130]
+    assert curve.value == pytest.approx([0.2, 0.4, 0.8, 0.8])
+    online = domain_view(write_report([run], tmp_path / "report").table, "online")
+    assert online["trqam"].to_list() == ["80.0"]
+
+
+def test_training_curves_average_runs_and_leave_out_what_is_not_finite(tmp_path: Path) -> None:
+    from bench.results import TRAINING, metric_rows
+
+    writer = ResultWriter(tmp_path / "packs" / "p" / "training.parquet", TRAINING)
+    for seed, value in ((0, 1.0), (1, 3.0), (2, float("nan"))):
+        writer.append(metric_rows(cell(seed=seed), "offline", 10, {"lambda": value}))
+    ResultWriter(tmp_path / "packs" / "p" / "evaluations.parquet").append(
+        [evaluation(cell(seed=seed), 10, 1) for seed in (0, 1, 2)]
+    )
+    cells = cell_results([tmp_path])
+    (curve,) = training_curves([tmp_path], cells, "lambda")
+    assert (curve.value.item(), curve.low.item(), curve.high.item()) == (2.0, 1.0, 3.0)
+    assert curve.runs == 2
+    assert training_curves([tmp_path], cells, "nothing") == []
+
+
+def test_long_training_curves_are_thinned(tmp_path: Path) -> None:
+    from bench.results import TRAINING, metric_rows
+
+    writer = ResultWriter(tmp_path / "packs" / "p" / "training.parquet", TRAINING)
+    for step in range(5_000):
+        writer.append(metric_rows(cell(), "offline", step, {"loss": float(step)}), flush=False)
+    writer.flush()
+    ResultWriter(tmp_path / "packs" / "p" / "evaluations.parquet").append(
+        [evaluation(cell(), 10, 1)]
+    )
+    (curve,) = training_curves([tmp_path], cell_results([tmp_path]), "loss")
+    assert 150 <= len(curve.steps) <= 250
+    assert np.all(np.diff(curve.value) > 0)
+
+
+def test_a_sweep_over_budgets_gets_its_figure(tmp_path: Path) -> None:
+    for budget, successes in ((0.1, 10), (0.3, 30), (1.0, 20)):
+        of = cell() | {"variant": f"kl-budget={budget}"}
+        make_run(tmp_path / str(budget), [(of, {100: successes})], kl_budget=budget)
+    report = write_report([tmp_path], tmp_path / "report")
+    assert (tmp_path / "report" / "success-against-kl-budget.svg").exists()
+    figure = budget_sensitivity(report.table.domains)
+    assert figure is not None
+    line = figure.axes[0].lines[0]
+    assert line.get_xydata() == pytest.approx(np.array([[0.1, 20], [0.3, 60], [1.0, 40]]))
+    methods = domain_view(report.table, "offline").columns
+    assert methods[1:] == [f"trqam [kl-budget={budget}]" for budget in (0.1, 0.3, 1.0)]
+
+
+def test_one_seed_makes_no_claim(tmp_path: Path) -> None:
+    make_run(tmp_path, [(cell(1, 0, agent), {100: n}) for agent, n in METHODS.items()])
+    table = write_report([tmp_path], tmp_path / "report").table
+    assert set(improvement_view(table, "quick", "offline")["says"]) == {"one seed: no claim"}
+    assert set(aggregate_view(table, "quick", "offline")["mean, 95 %"]) == {"–"}
+
+
+def test_a_report_of_nothing_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match="no evaluations"):
+        write_report([tmp_path], tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_report_of_what_has_not_begun_counts_it(tmp_path: Path) -> None:
+    planned = [PlannedCell(**cell(), final_steps={"offline": 100}, pack="pack")]
+    write_run(tmp_path, RunRecord(["bench"], {}, collect_provenance([]), planned))
+    report = write_report([tmp_path], tmp_path / "report")
+    assert "0/1 tasks, 0/1 runs" in report.page.read_text(encoding="utf-8")
