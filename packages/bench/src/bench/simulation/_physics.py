@@ -65,11 +65,7 @@ class Physics:
         model.active = self
 
     def renew(self) -> None:
-        """Undo what the previous episode wrote into the model.
-
-        OGBench sets these fields only after the reset has solved for accelerations once, and the
-        solver's warm start would carry the previous episode into the next one.
-        """
+        """Undo what the previous episode wrote into the model, whether or not the reset does."""
         self.take_turn()
         for field, original in zip(self._model.fields, self._model.pristine, strict=True):
             field[...] = original

@@ -2,7 +2,7 @@
 
 `Env.reset(seed=...)` covers only the environment's own generator. OGBench also draws from NumPy's
 global generator (start positions in mazes, teleports) and from action spaces that are rebuilt, and
-so reseeded by the system, at every access (the steps that settle a scene before it is shown).
+so reseeded by the system, at every access (the steps before a goal is observed).
 """
 
 from __future__ import annotations
