@@ -12,13 +12,13 @@ import polars as pl
 
 from bench.errors import ResultsError
 from bench.results._final import FinalTable, final_table
+from bench.results._scores import final_rates, flat_settings
 from bench.results._statistics import (
     Interval,
     bootstrap_interval,
     permutation_p_value,
     probability_of_improvement,
 )
-from bench.results._views import method_label
 from bench.storage import read_run
 
 __all__ = ["Comparison", "MethodDifference", "compare_runs"]
@@ -173,33 +173,18 @@ def _difference(
 
 def _rates(table: FinalTable) -> dict[str, dict[str, dict[str, list[float]]]]:
     """Phase to method to task to success rates of finished runs."""
-    rates: dict[str, dict[str, dict[str, list[float]]]] = {}
-    finished = table.cells.filter(pl.col("finished")).sort("task", "seed")
-    for row in finished.iter_rows(named=True):
-        method = rates.setdefault(row["phase"], {}).setdefault(
-            method_label(row["agent"], row["variant"]), {}
-        )
-        method.setdefault(row["task"], []).append(row["success_rate"])
-    return rates
+    finished = table.cells.filter(pl.col("finished"))
+    phases = finished.partition_by("phase", as_dict=True, maintain_order=True)
+    return {str(phase): final_rates(cells) for (phase,), cells in phases.items()}
 
 
 def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    ours, theirs = _flat(first), _flat(second)
+    ours, theirs = flat_settings(first), flat_settings(second)
     return {
         name: (ours.get(name, "not set"), theirs.get(name, "not set"))
         for name in sorted({*ours, *theirs})
         if ours.get(name) != theirs.get(name)
     }
-
-
-def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for name, value in document.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = str(value)
-    return flat
 
 
 def _joined(values: set[str]) -> str:

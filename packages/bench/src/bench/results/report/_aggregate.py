@@ -8,12 +8,13 @@ import numpy as np
 import polars as pl
 
 from bench.results._final import FinalTable
+from bench.results._scores import final_rates
 from bench.results._statistics import (
     bootstrap_interval,
     interquartile_mean,
     probability_of_improvement_interval,
 )
-from bench.results._views import MISSING, method_label, percent
+from bench.results._views import MISSING, percent
 
 __all__ = ["aggregate_view", "improvement_view", "method_scores"]
 
@@ -25,12 +26,7 @@ def method_scores(table: FinalTable, suite: str, phase: str) -> dict[str, dict[s
     """
     cells = table.cells.filter((pl.col("suite") == suite) & pl.col("finished"))
     first_only = (pl.col("phase") == "pretrain").all().over("agent", "variant")
-    cells = cells.filter((pl.col("phase") == phase) | first_only).sort("task", "seed")
-    scores: dict[str, dict[str, list[float]]] = {}
-    for row in cells.iter_rows(named=True):
-        method = method_label(row["agent"], row["variant"])
-        scores.setdefault(method, {}).setdefault(row["task"], []).append(row["success_rate"])
-    return scores
+    return final_rates(cells.filter((pl.col("phase") == phase) | first_only))
 
 
 def aggregate_view(table: FinalTable, suite: str, phase: str) -> pl.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +14,7 @@ import polars as pl
 
 from bench.errors import ResultsError
 from bench.results._final import FinalTable
+from bench.results._scores import flat_settings
 from bench.storage import read_run, run_directories
 
 __all__ = ["Picture", "Section", "html_page"]
@@ -95,18 +96,6 @@ def _described(directory: Path) -> dict[str, Any]:
     return {
         "name": str(directory),
         "command": record.command,
-        "settings": dict(_flat(record.settings)),
-        "facts": dict(_flat({k: v for k, v in record.provenance.items() if k != "command"})),
+        "settings": flat_settings(record.settings),
+        "facts": flat_settings({k: v for k, v in record.provenance.items() if k != "command"}),
     }
-
-
-def _flat(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    pairs: list[tuple[str, str]] = []
-    for name, value in document.items():
-        if isinstance(value, Mapping):
-            pairs += _flat(value, f"{prefix}{name}.")
-        elif isinstance(value, list):
-            pairs.append((f"{prefix}{name}", ", ".join(map(str, value))))
-        else:
-            pairs.append((f"{prefix}{name}", str(value)))
-    return pairs

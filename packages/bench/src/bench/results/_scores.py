@@ -1,0 +1,38 @@
+"""Small rearrangements that several reports share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from bench.results._views import method_label
+
+__all__ = ["final_rates", "flat_settings"]
+
+
+def final_rates(cells: pl.DataFrame) -> dict[str, dict[str, list[float]]]:
+    """Method to task to the final success rates of its runs, in order of the seeds.
+
+    Args:
+        cells: finished rows of `cell_results`, all of one phase (or of methods that differ in it).
+    """
+    rates: dict[str, dict[str, list[float]]] = {}
+    for row in cells.sort("task", "seed").iter_rows(named=True):
+        method = rates.setdefault(method_label(row["agent"], row["variant"]), {})
+        method.setdefault(row["task"], []).append(row["success_rate"])
+    return rates
+
+
+def flat_settings(document: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested plain data as dotted names and texts: `{"a": {"b": 1}}` is `{"a.b": "1"}`."""
+    flat: dict[str, str] = {}
+    for name, value in document.items():
+        if isinstance(value, Mapping):
+            flat |= flat_settings(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            flat[f"{prefix}{name}"] = ", ".join(map(str, value))
+        else:
+            flat[f"{prefix}{name}"] = str(value)
+    return flat
