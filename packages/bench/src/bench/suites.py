@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-__all__ = ["SUITES", "Domain", "Protocol", "Suite", "nearest", "suite"]
+from bench.published_settings import published_settings
+
+__all__ = ["SUITES", "Domain", "Protocol", "Suite", "nearest", "smoke", "suite", "unknown"]
 
 _MILLION = 1_000_000
 
@@ -139,9 +141,47 @@ def suite(name: str) -> Suite:
     return SUITES[name]
 
 
+def smoke(chosen: Suite) -> Suite:
+    """The same tasks and code paths in seconds, too small to learn anything."""
+    tiny: dict[str, Setting] = {
+        "actor_hidden": (16, 16),
+        "critic_hidden": (16, 16),
+        "critics": 2,
+        "flow_steps": 3,
+    }
+    protocol = replace(
+        chosen.protocol,
+        batch_size=16,
+        pretrain_steps=20,
+        offline_steps=20,
+        online_steps=50,
+        evaluate_every=10,
+        episodes=2,
+        log_every=5,
+        checkpoint_every=5,
+    )
+    domains = tuple(
+        replace(domain, transitions=5_000, settings={**domain.settings, **tiny})
+        for domain in chosen.domains
+    )
+    return replace(chosen, protocol=protocol, domains=domains)
+
+
 def _width(width: int, *, layer_norm: bool = False) -> dict[str, Setting]:
     hidden = (width,) * 4
     return {"actor_hidden": hidden, "critic_hidden": hidden, "actor_layer_norm": layer_norm}
+
+
+def _with_published_settings(chosen: Suite) -> Suite:
+    """The published values of every agent; those that the suite itself gives win over them."""
+
+    def filled(domain: Domain) -> Domain:
+        agents: dict[str, Mapping[str, Setting]] = {**published_settings(domain.name)}
+        for agent, values in domain.agents.items():
+            agents[agent] = {**agents.get(agent, {}), **values}
+        return replace(domain, agents=agents)
+
+    return replace(chosen, domains=tuple(filled(domain) for domain in chosen.domains))
 
 
 # TRQAM, arXiv 2605.27079: 10 domains x 5 tasks. The paper does not say whether scene and puzzle
@@ -222,27 +262,45 @@ def _fql_paper() -> Suite:
     """FQL, arXiv 2502.02538: another 50 tasks, all with 1M data, single actions."""
     settings: dict[str, Setting] = {**_width(512), "discount": 0.99, "pessimism": 0.0, "critics": 2}
     patient = {**settings, "discount": 0.995}
+    # Last column: FQL's own alpha, for single actions.
     names = (
-        ("antmaze-large-navigate", settings),
-        ("antmaze-giant-navigate", patient),
-        ("humanoidmaze-medium-navigate", patient),
-        ("humanoidmaze-large-navigate", patient),
-        ("antsoccer-arena-navigate", patient),
-        ("cube-single-play", settings),
-        ("cube-double-play", settings),
-        ("scene-play", settings),
-        ("puzzle-3x3-play", settings),
-        ("puzzle-4x4-play", settings),
+        ("antmaze-large-navigate", settings, 10.0),
+        ("antmaze-giant-navigate", patient, 10.0),
+        ("humanoidmaze-medium-navigate", patient, 30.0),
+        ("humanoidmaze-large-navigate", patient, 30.0),
+        ("antsoccer-arena-navigate", patient, 10.0),
+        ("cube-single-play", settings, 300.0),
+        ("cube-double-play", settings, 300.0),
+        ("scene-play", settings, 300.0),
+        ("puzzle-3x3-play", settings, 1000.0),
+        ("puzzle-4x4-play", settings, 1000.0),
     )
     return Suite(
         "ogbench50-fql",
         "FQL's 50 tasks (antsoccer and cube-single in, 1M data, no chunks)",
         Protocol(),
-        tuple(Domain(name, _MILLION, settings=values) for name, values in names),
+        tuple(
+            Domain(name, _MILLION, settings=values, agents={"fql": {"distill_weight": alpha}})
+            for name, values, alpha in names
+        ),
     )
 
 
 _SMALL: dict[str, Setting] = {**_width(128), "critics": 2, "discount": 0.99}
+
+# The temperatures are near the lambda at which TRQAM settles there; the rest is in the middle of
+# the published ranges.
+_SMALL_AGENTS: dict[str, dict[str, Setting]] = {
+    "trqam": {"kl_budget": 0.4},
+    "qam": {"inverse_temperature": 3.0},
+    "qam-e": {"inverse_temperature": 3.0, "edit_scale": 0.1},
+    "qam-f": {"inverse_temperature": 3.0, "distill_weight": 30.0},
+    "fql": {"distill_weight": 10.0},
+    "ifql": {"expectile": 0.9},
+    "dsrl": {"noise_scale": 1.0},
+    "cgql-l": {"inverse_temperature": 10.0, "guidance": 0.1, "noisy_weight": 0.001},
+    "rebrac": {"cloning_weight": 0.01, "target_noise": 0.0},
+}
 
 _QUICK = Suite(
     "quick",
@@ -265,7 +323,7 @@ _QUICK = Suite(
             horizon=5,
             tasks=(1, 5),
             settings=_SMALL,
-            agents={"trqam": {"kl_budget": 0.4}},
+            agents=_SMALL_AGENTS,
         ),
     ),
 )
@@ -281,11 +339,16 @@ _QUICK_MANIP = replace(
             horizon=5,
             tasks=(1, 2),
             settings=_SMALL,
-            agents={"trqam": {"kl_budget": 0.4}},
+            agents=_SMALL_AGENTS,
         ),
     ),
 )
 
 SUITES: dict[str, Suite] = {
-    s.name: s for s in (_QUICK, _QUICK_MANIP, _TRQAM_PAPER, _qam_paper(), _fql_paper())
+    s.name: s
+    for s in (
+        _QUICK,
+        _QUICK_MANIP,
+        *map(_with_published_settings, (_TRQAM_PAPER, _qam_paper(), _fql_paper())),
+    )
 }

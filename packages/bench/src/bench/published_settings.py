@@ -1,0 +1,40 @@
+"""The methods' published values per domain, under the names of our settings.
+
+The values at which QAM (arXiv 2601.14234) and its baselines were compared. Their names there:
+`inv_temp` is our `inverse_temperature`, `alpha` (FQL) and `fql_alpha` (QAM-F) `distill_weight`,
+`kappa` `expectile`, `guidance_coef` `guidance`, `noisy_coef` `noisy_weight`, `alpha_actor`
+`cloning_weight`, `actor_noise` `target_noise`.
+"""
+
+import csv
+from functools import cache
+from importlib.resources import files
+
+__all__ = ["published_settings"]
+
+Value = float | str
+
+
+@cache
+def _table() -> dict[str, dict[str, dict[str, Value]]]:
+    text = (files("bench") / "published_settings.csv").read_text(encoding="utf-8")
+    table: dict[str, dict[str, dict[str, Value]]] = {}
+    for row in csv.DictReader(text.splitlines()):
+        settings = table.setdefault(row["domain"], {}).setdefault(row["agent"], {})
+        settings[row["setting"]] = _number_or_word(row["value"])
+    return table
+
+
+def published_settings(domain: str) -> dict[str, dict[str, Value]]:
+    """Settings by agent name for a domain such as `cube-double-play`; empty where none are known.
+
+    The result belongs to the caller.
+    """
+    return {agent: dict(values) for agent, values in _table().get(domain, {}).items()}
+
+
+def _number_or_word(text: str) -> Value:
+    try:
+        return float(text)
+    except ValueError:
+        return text
