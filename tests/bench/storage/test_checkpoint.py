@@ -197,6 +197,39 @@ def test_a_failure_while_replacing_a_step_keeps_it(tmp_path: Path) -> None:
         pytest.fail("the save never succeeded")
 
 
+def test_a_failed_replacement_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, 1)
+    replace, calls = os.replace, []
+
+    def second_call_fails(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", second_call_fails)
+    with pytest.raises(CheckpointError, match="the checkpoint of step 1 is intact"):
+        save(tmp_path, 1)
+    assert names(tmp_path) == ["step-000000001"]
+    assert_is(load_checkpoint(tmp_path), 1)
+
+
+def test_killed_between_the_two_renames_of_a_replacement(tmp_path: Path) -> None:
+    save(tmp_path, 1).rename(tmp_path / "step-000000001.replaced")
+    assert_is(load_checkpoint(tmp_path), 1)
+    save(tmp_path, 1)
+    assert names(tmp_path) == ["step-000000001"]
+
+
+def test_what_a_killed_save_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    left = tmp_path / ".step-000000007.1234-0a0b0c0d.tmp"
+    left.mkdir()
+    (left / "tensors.safetensors").write_bytes(b"half")
+    assert load_checkpoint(tmp_path) is None
+    save(tmp_path, 8)
+    assert names(tmp_path) == ["step-000000008"]
+
+
 def test_an_interrupt_leaves_no_temporary_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
