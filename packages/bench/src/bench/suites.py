@@ -286,7 +286,15 @@ def _fql_paper() -> Suite:
     )
 
 
-_SMALL: dict[str, Setting] = {**_width(128), "critics": 2, "discount": 0.99}
+# Chosen by measurement, docs/quick.md: with these the point mazes 1 and 2 are solved within 6,000
+# updates, where the paper's learning rate of 3e-4 and batch of 256 take 10,000 of twice the price.
+_SMALL: dict[str, Setting] = {
+    **_width(128),
+    "critics": 2,
+    "discount": 0.99,
+    "learning_rate": 1e-3,
+    "target_rate": 0.01,
+}
 
 # The temperatures are near the lambda at which TRQAM settles there; the rest is in the middle of
 # the published ranges.
@@ -306,10 +314,11 @@ _QUICK = Suite(
     "quick",
     "point mazes in minutes on two cores: shows learning from a fresh clone",
     Protocol(
-        pretrain_steps=6_000,
-        offline_steps=10_000,
+        batch_size=128,
+        pretrain_steps=4_000,
+        offline_steps=8_000,
         online_steps=10_000,
-        evaluate_every=2_500,
+        evaluate_every=2_000,
         episodes=50,
         log_every=500,
         checkpoint_every=1_000,
@@ -321,7 +330,7 @@ _QUICK = Suite(
             "pointmaze-medium-navigate",
             100_000,
             horizon=5,
-            tasks=(1, 5),
+            tasks=(1, 2),
             settings=_SMALL,
             agents=_SMALL_AGENTS,
         ),

@@ -7,7 +7,12 @@ from typing import Protocol
 import tyro
 
 from bench.cli.agents import Agents
+from bench.cli.compare import Compare
+from bench.cli.data import Data
 from bench.cli.offline import Offline
+from bench.cli.report import Report
+from bench.cli.reproduce import Reproduce
+from bench.cli.status import Status
 from bench.errors import BenchError
 
 __all__ = ["main"]
@@ -17,7 +22,15 @@ class _Command(Protocol):
     def run(self) -> int: ...
 
 
-_COMMANDS = {"offline": Offline, "agents": Agents}
+_COMMANDS = {
+    "offline": Offline,
+    "data": Data,
+    "report": Report,
+    "status": Status,
+    "compare": Compare,
+    "reproduce": Reproduce,
+    "agents": Agents,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -18,6 +18,7 @@ class Offline:
     Attributes:
         suite: quick, quick-manip, ogbench50, ogbench50-qam or ogbench50-fql.
         agent: one or more agents (`bench agents` lists them), or all.
+        preset: smoke runs the same path with tiny data, networks and step counts.
         domains: only these domains.
         tasks: only these task numbers.
         seeds: how many seeds per task.
@@ -39,6 +40,7 @@ class Offline:
 
     suite: str = "quick"
     agent: Annotated[tuple[str, ...], tyro.conf.arg(metavar="AGENT")] = ("trqam",)
+    preset: Literal["full", "smoke"] = "full"
     domains: tuple[str, ...] = ()
     tasks: tuple[int, ...] = ()
     seeds: int = 1

@@ -61,17 +61,18 @@ class Stages:
     def _lines(self, name: str, total: int, unit: str) -> Callable[[int], None]:
         began = said = time.monotonic()
         first: int | None = None
+        finished = False
 
         def tell(done: int) -> None:
-            nonlocal said, first, began
+            nonlocal said, first, began, finished
             now = time.monotonic()
             if first is None:
                 first, began, said = done, now, now
                 self.console.print(f"{name}: {done:,} of {total:,} {unit}")
                 return
-            if done < total and now - said < _QUIET_SECONDS:
+            if finished or (done < total and now - said < _QUIET_SECONDS):
                 return
-            said = now
+            said, finished = now, done >= total
             rate = (done - first) / max(now - began, 1e-9)
             left = "" if rate <= 0 else f", {rate:,.1f}/s, {(total - done) / rate:,.0f} s left"
             self.console.print(f"{name}: {done:,} of {total:,} {unit}{left}")

@@ -2,17 +2,37 @@
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from bench.agents import AGENTS, Problem, draw
 from bench.training.cells import Pack
 from qlearn import ChunkBatch, RandomStreams
 
-__all__ = ["PackCost", "matmul_rate", "pack_cost", "update_flops"]
+__all__ = ["PackCost", "matmul_rate", "pack_cost", "rehearse", "update_flops"]
 
 _ROWS = 8
+
+
+class _FlopCounter(TorchDispatchMode):
+    """Sums what torch's registry says of every operation.
+
+    ``FlopCounterMode`` also tracks modules, by hooks that `torch.autograd.grad` does not support.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        keywords = kwargs or {}
+        out = func(*args, **keywords)
+        if count := flop_registry.get(func._overloadpacket):
+            self.flops += count(*args, **keywords, out_val=out)
+        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +50,19 @@ class PackCost:
 
 def update_flops(agent: str, config: object, problem: Problem, batch_size: int) -> float:
     """Floating-point operations of one update of one run, counted on a small batch and scaled."""
-    entry = AGENTS[agent]
+    with _FlopCounter() as counter:
+        rehearse(agent, config, problem)
+    return counter.flops * batch_size / _ROWS
+
+
+def rehearse(agent: str, config: object, problem: Problem) -> None:
+    """One update of one run on a few made-up rows.
+
+    Raises:
+        ValueError: a setting is out of its range.
+    """
     streams = RandomStreams([0], torch.device("cpu"))
-    built = entry.agent(config, problem, streams)
+    built = AGENTS[agent].agent(config, problem, streams)
     batch = ChunkBatch(
         observations=streams.normal(_ROWS, problem.observation_dim),
         actions=streams.uniform(_ROWS, problem.chunk_dim),
@@ -41,9 +71,7 @@ def update_flops(agent: str, config: object, problem: Problem, batch_size: int) 
         valid=torch.ones(1, _ROWS),
         next_observations=streams.normal(_ROWS, problem.observation_dim),
     )
-    with FlopCounterMode(display=False) as counter:
-        built.update(batch, draw(streams, built.noise(_ROWS)))
-    return counter.get_total_flops() * batch_size / _ROWS
+    built.update(batch, draw(streams, built.noise(_ROWS)))
 
 
 def pack_cost(pack: Pack, config: object, problem: Problem, episode_steps: int) -> PackCost:

@@ -39,6 +39,11 @@ from qlearn import ChunkSampler, EpisodeData, FlowActor, RandomStreams
 __all__ = ["OfflineJob"]
 
 
+def _console() -> Console:
+    """Standard output; wide where it is no terminal, so that logs keep their lines whole."""
+    return Console() if sys.stdout.isatty() else Console(width=160)
+
+
 @dataclass(frozen=True, slots=True)
 class _Prepared:
     """A domain's data on the training device."""
@@ -61,7 +66,7 @@ class OfflineJob:
 
     plan: Plan
     command: list[str] = field(default_factory=lambda: ["bench", *sys.argv[1:]])
-    console: Console = field(default_factory=Console)
+    console: Console = field(default_factory=_console)
     problems: list[str] = field(default_factory=list, init=False)
 
     def run(self) -> int:
@@ -177,7 +182,7 @@ class OfflineJob:
                 domain.dataset,
                 folder or default_data_dir(),
                 transitions=domain.transitions,
-                progress=lambda done, total: tell(min(done, domain.transitions)),
+                progress=lambda done, total: tell(domain.transitions * done // total),
             )
         return load(domain.dataset, tasks, folder, sparse=domain.sparse)
 
@@ -278,7 +283,7 @@ class OfflineJob:
         """Print and write the table, and say where things are and what to run next."""
         directory = self.plan.directory
         table = final_table([directory])
-        print_table(table, self.console if self.console.is_terminal else None)
+        print_table(table, self.console)
         files = write_table(table, directory)
         self.console.print(f"table: {files[0]} (and .csv, .parquet beside it)", markup=False)
         self.console.print(f"curves: bench report {directory}", markup=False)
@@ -295,10 +300,9 @@ def _sizes(domain: Domain) -> tuple[Problem, int]:
     """Sizes of a domain's problem and its longest episode, from its environment."""
     env = make(domain.task_name(domain.tasks[0]))
     try:
-        observation, action = env.observation_space.shape, env.action_space.shape
-        assert observation is not None
-        assert action is not None
-        return Problem(observation[0], action[0], domain.horizon), env.step_limit
+        assert env.max_episode_steps is not None, "OGBench's tasks end"
+        sizes = Problem(env.observation_shape[0], env.action_low.size, domain.horizon)
+        return sizes, env.max_episode_steps
     finally:
         env.close()
 

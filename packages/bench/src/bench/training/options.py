@@ -7,10 +7,11 @@ from typing import Any, Protocol
 
 import torch
 
-from bench.agents import AGENTS
+from bench.agents import AGENTS, Problem
 from bench.suites import Protocol as TrainingProtocol
-from bench.suites import Suite, suite, unknown
+from bench.suites import Suite, smoke, suite, unknown
 from bench.training.cells import Pack, plan
+from bench.training.cost import rehearse
 from bench.training.settings import parse_overrides, resolve
 
 __all__ = ["OfflineOptions", "Plan", "plan_offline", "select_device"]
@@ -21,6 +22,7 @@ class OfflineOptions(Protocol):
 
     suite: str
     agent: tuple[str, ...]
+    preset: str
     domains: tuple[str, ...]
     tasks: tuple[int, ...]
     seeds: int
@@ -91,6 +93,8 @@ def plan_offline(options: OfflineOptions) -> Plan:
         ValueError: an unknown name, an impossible value, or a device that is not there.
     """
     chosen = suite(options.suite).narrowed(options.domains, options.tasks)
+    if options.preset == "smoke":
+        chosen = smoke(chosen)
     chosen = replace(chosen, protocol=_protocol(chosen, options))
     if options.seeds < 1 or options.first_seed < 0:
         raise ValueError(
@@ -106,6 +110,8 @@ def plan_offline(options: OfflineOptions) -> Plan:
         config = AGENTS[agent].config
         overrides = parse_overrides(config, agent, texts)
         resolved = {d.name: resolve(config, agent, d, overrides) for d in chosen.domains}
+        for value in resolved.values():
+            _check_ranges(agent, value)
         packs = plan(
             chosen,
             agent,
@@ -129,6 +135,7 @@ def plan_offline(options: OfflineOptions) -> Plan:
                 raise ValueError(f"agent {agent!r} has no trust region, so --kl-budget has no use")
         packs += packs_of(agent, texts)
     device = select_device(options.device)
+    suffix = "" if options.preset == "full" else f"-{options.preset}"
     return Plan(
         suite=chosen,
         pretraining=pretraining,
@@ -136,7 +143,7 @@ def plan_offline(options: OfflineOptions) -> Plan:
         configs=configs,
         device=device,
         precision=_precision(options.precision, device),
-        directory=options.out or Path("runs") / chosen.name,
+        directory=options.out or Path("runs") / (chosen.name + suffix),
         data_dir=options.data_dir,
         generate=options.generate or chosen.name.startswith("quick"),
     )
@@ -189,11 +196,25 @@ def _protocol(chosen: Suite, options: OfflineOptions) -> TrainingProtocol:
 
 def _agents(names: Sequence[str]) -> tuple[str, ...]:
     if names == ("all",):
-        return tuple(AGENTS)
+        return tuple(name for name, entry in AGENTS.items() if not entry.online_only)
     for name in names:
         if name not in AGENTS:
             raise ValueError(unknown("agent", name, [*AGENTS, "all"]))
+        if AGENTS[name].online_only:
+            raise ValueError(f"agent {name!r} learns online only; it has no offline phase")
     return tuple(dict.fromkeys(names))
+
+
+def _check_ranges(agent: str, config: Any) -> None:
+    """Refuse values that the agent cannot use, before anything is made or trained for it."""
+    discount = getattr(config, "discount", 1.0)
+    if not 0.0 <= discount <= 1.0:
+        raise ValueError(f"agent {agent!r}: discount must lie in [0, 1], got {discount}")
+    narrow = {f.name: (1,) for f in fields(config) if f.name.endswith("_hidden")}
+    try:
+        rehearse(agent, replace(config, **narrow), Problem(1, 1, 1))
+    except ValueError as error:
+        raise ValueError(f"agent {agent!r} refuses a setting: {error}") from error
 
 
 def _fields(agent: str) -> set[str]:

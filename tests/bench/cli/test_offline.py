@@ -1,0 +1,282 @@
+"""The offline job from its command line: finish, continue, kill, refuse."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from bench.cli import main
+from bench.data import generate
+from bench.results import TIMING_COLUMNS
+from bench.storage import load_checkpoint, read_log
+
+SMOKE = ("offline", "--suite", "quick", "--preset", "smoke")
+STEPS = 120
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("data")
+    generate("pointmaze-medium-navigate-5k-v0", place, transitions=5_000, processes=1)
+    return place
+
+
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | variables
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+        check=False,
+    )
+
+
+def arguments(out: Path, data_dir: Path, *more: str) -> list[str]:
+    return [*SMOKE, "--out", str(out), "--data-dir", str(data_dir), *more]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "undisturbed"
+    done = run(*arguments(out, data_dir, "--steps", str(STEPS)))
+    assert done.returncode == 0, done.stderr
+    for text in ("task1", "task2", "trqam", "bc", "results.md", "next:"):
+        assert text in done.stdout
+    assert done.stderr == ""
+    return out
+
+
+def evaluations(out: Path) -> pl.DataFrame:
+    files = sorted(out.glob("packs/*/evaluations.parquet"))
+    assert len(files) == 2
+    return pl.concat(map(pl.read_parquet, files)).drop(TIMING_COLUMNS)
+
+
+def test_rows_say_where_they_come_from(finished: Path) -> None:
+    rows = evaluations(finished)
+    assert set(rows["phase"]) == {"pretrain", "offline"}
+    assert rows.filter(phase="offline")["step"].unique().sort().to_list() == [
+        *range(10, STEPS + 1, 10)
+    ]
+    assert set(rows["data_source"]) == {"generated"}
+    for column in ("data_fingerprint", "protocol_fingerprint", "mujoco_version", "torch_version"):
+        assert rows[column].null_count() == 0
+    assert rows.filter(phase="offline")["path_kl"].null_count() == 0
+    assert set(rows["kl_budget"].drop_nulls().round(6)) == {0.4}
+
+
+def test_a_finished_run_is_not_repeated(finished: Path, data_dir: Path) -> None:
+    before = evaluations(finished)
+    stamps = {p: p.stat().st_mtime_ns for p in finished.glob("packs/*/checkpoints/*/*")}
+    done = run(*arguments(finished, data_dir, "--steps", str(STEPS)))
+    assert done.returncode == 0, done.stderr
+    assert "trqam" in done.stdout
+    assert evaluations(finished).equals(before)
+    assert {p: p.stat().st_mtime_ns for p in finished.glob("packs/*/checkpoints/*/*")} == stamps
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_same_numbers(
+    finished: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "killed"
+    command = arguments(out, data_dir, "--steps", str(STEPS))
+    waits = random.Random(7)
+    resumed_from = []
+    for _ in range(40):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bench", *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+        before = newest(out)
+        deadline = time.monotonic() + 120
+        # Start-up takes most of the time; what is to be interrupted is the training after it.
+        while newest(out) == before and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(waits.uniform(0.0, 0.6))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        if process.returncode == 0:
+            break
+        resumed_from.append(newest(out))
+        if len(resumed_from) == 4:
+            break
+    assert len(resumed_from) >= 2
+    assert any(0 < step < STEPS for step in resumed_from)
+    done = run(*command)
+    assert done.returncode == 0, done.stderr
+    assert evaluations(out).equals(evaluations(finished))
+    for pack in ("bc", "trqam"):
+        (mine,) = out.glob(f"packs/*--{pack}--*")
+        theirs = finished / mine.relative_to(out)
+        found, expected = (
+            load_checkpoint(mine / "checkpoints"),
+            load_checkpoint(theirs / "checkpoints"),
+        )
+        assert found is not None
+        assert expected is not None
+        assert found.step == expected.step
+        for name, value in expected.tensors.items():
+            assert found.tensors[name].equal(value), name
+
+
+def newest(out: Path) -> int:
+    steps = [
+        int(p.name.removeprefix("step-"))
+        for p in out.glob("packs/*--trqam--*/*/step-*")
+        if p.suffix == ""
+    ]
+    return max(steps, default=-1)
+
+
+def test_another_process_on_the_directory_is_refused(tmp_path: Path, data_dir: Path) -> None:
+    out = tmp_path / "held"
+    command = arguments(out, data_dir, "--steps", "100000")
+    holder = subprocess.Popen(
+        [sys.executable, "-m", "bench", *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (out / "run.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        second = run(*command)
+    finally:
+        os.killpg(holder.pid, signal.SIGKILL)
+        holder.wait()
+    assert second.returncode == 1
+    assert f"process {holder.pid}" in second.stderr
+    assert second.stderr.startswith("error: ")
+    assert "Traceback" not in second.stderr
+
+
+def test_other_settings_need_another_directory(
+    finished: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main(arguments(finished, data_dir, "--steps", str(STEPS), "--kl-budget", "0.7"))
+    assert status == 2
+    message = capsys.readouterr().err
+    assert "kl_budget: 0.4 there, 0.7 asked for" in message
+    assert "--out" in message
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
+    finished: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    out = tmp_path / "damaged"
+    shutil.copytree(finished, out)
+    (pack,) = out.glob("packs/*--trqam--*")
+    newest_file = sorted(pack.glob("checkpoints/step-*/tensors.safetensors"))[-1]
+    content = bytearray(newest_file.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest_file.write_bytes(content)
+    done = run(*arguments(out, data_dir, "--steps", str(STEPS)))
+    assert done.returncode == 0, done.stderr
+    warnings = [r["message"] for r in read_log(out / "log.jsonl") if r["level"] == "WARNING"]
+    assert any("damaged" in text and newest_file.parent.name in text for text in warnings)
+    assert evaluations(out).equals(evaluations(finished))
+
+
+def test_damaged_data_are_named(data_dir: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "data"
+    shutil.copytree(data_dir, folder)
+    file = folder / "pointmaze-medium-navigate-5k-v0.npz"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    file.write_bytes(content)
+    done = run(*arguments(tmp_path / "out", folder))
+    assert done.returncode in (1, 2)
+    assert str(file) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_missing_data_say_which_command_makes_them(tmp_path: Path) -> None:
+    done = run(
+        "offline", "--suite", "ogbench50", "--domains", "cube-double-play", "--tasks", "1",
+        "--data-dir", str(tmp_path / "none"), "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert done.returncode in (1, 2)
+    assert "bench data generate cube-double-play-v0" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--suite", "quik"], "quick"),
+        (["--agent", "trqm"], "trqam"),
+        (["--set", "kl_bugdet=1"], "kl_budget"),
+        (["--set", "critics=two"], "critics must be int, got 'two'"),
+        (["--set", "critics=0"], "refuses a setting"),
+        (["--set", "discount=1.5"], "discount must lie in [0, 1], got 1.5"),
+        (["--kl-budget", "-1"], "positive"),
+        (["--steps", "0"], "at least 1, got 0"),
+        (["--tasks", "9"], "1, 2"),
+        (["--domains", "pointmaze-medum-navigate"], "pointmaze-medium-navigate"),
+        (["--precision", "tf32", "--device", "cpu"], "float32 or bfloat16"),
+        (["--device", "tpu"], "cpu, cuda"),
+        (["--seeds", "0"], "at least 1"),
+        (["--largest-pack", "0"], "at least 1, got 0"),
+        (["--agent", "rlpd"], "online only"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    given: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["offline", "--out", str(tmp_path / "out"), *given]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
+    assert expected in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_that_cannot_be_made_is_an_error(
+    tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert main(arguments(tmp_path / "file" / "out", data_dir)) == 1
+    assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback() -> None:
+    with pytest.raises(ValueError, match="quik"):
+        main(["offline", "--suite", "quik", "--debug"])
+
+
+def test_dry_run_lists_settings_and_cost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["offline", "--dry-run", "--out", str(tmp_path / "out")]) == 0
+    text = capsys.readouterr().out
+    assert "pointmaze-medium-navigate--trqam" in text
+    assert "kl_budget=0.4" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_starts_without_torch() -> None:
+    code = "import sys, bench.cli; print(json.dumps('torch' in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import json; {code}"], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) is False

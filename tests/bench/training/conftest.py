@@ -1,0 +1,82 @@
+"""Tiny data and a tiny pack that trains in milliseconds an update."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.agents import AGENTS, Problem, TRQAMConfig
+from bench.data import generate
+from bench.suites import SUITES, smoke
+from bench.training.cells import Pack
+from bench.training.trainer import Failure, Trainer
+from qlearn import ChunkSampler, EpisodeData, RandomStreams
+
+CONFIG = TRQAMConfig(
+    actor_hidden=(16, 16), critic_hidden=(16, 16), critics=2, flow_steps=3, kl_budget=0.4
+)
+PROBLEM = Problem(observation_dim=3, action_dim=2, horizon=2)
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data of `--suite quick --preset smoke`."""
+    place = tmp_path_factory.mktemp("data")
+    generate("pointmaze-medium-navigate-5k-v0", place, transitions=5_000, processes=1)
+    return place
+
+
+@dataclass
+class Recorded:
+    """A recorder that keeps what it is told."""
+
+    rows: list[tuple[int, Mapping[str, list[float]]]] = field(default_factory=list)
+    evaluated: list[int] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    restarts: list[int] = field(default_factory=list)
+
+    def restart(self, step: int) -> None:
+        self.restarts.append(step)
+
+    def training(self, step: int, metrics: Mapping[str, list[float]]) -> None:
+        self.rows.append((step, metrics))
+
+    def evaluate(self, step: int, metrics: Mapping[str, list[float]], seconds: float) -> None:
+        self.evaluated.append(step)
+
+    def failed(self, failure: Failure) -> None:
+        self.failures.append(failure)
+
+
+def episodes() -> EpisodeData:
+    """Ten episodes of eleven rows with the rewards of two tasks."""
+    source = torch.Generator().manual_seed(0)
+    rows = 110
+    terminals = torch.zeros(rows)
+    terminals[10::11] = 1
+    return EpisodeData.from_rows(
+        torch.randn(rows, 3, generator=source),
+        torch.rand(rows, 2, generator=source) * 2 - 1,
+        terminals,
+        -torch.ones(2, rows),
+        torch.ones(2, rows),
+    )
+
+
+def build_pack(seeds: tuple[int, ...] = (0,), steps: int = 20) -> Pack:
+    """TRQAM on tasks 1 and 5 of the smoke suite, with a shorter protocol."""
+    suite = smoke(SUITES["quick"])
+    protocol = replace(suite.protocol, offline_steps=steps)
+    domain = replace(suite.domains[0], tasks=(1, 2))
+    return Pack(suite.name, domain, protocol, "trqam", {}, seeds)
+
+
+def build_trainer(pack: Pack, directory: Path, agent_seed: int | None = None) -> Trainer:
+    """A trainer of the pack on made-up episodes."""
+    streams = RandomStreams(pack.replica_seeds)
+    agent = AGENTS["trqam"].agent(CONFIG, PROBLEM, streams)
+    tasks = [pack.domain.tasks.index(cell.task) for cell in pack.cells]
+    sampler = ChunkSampler(episodes(), PROBLEM.horizon, CONFIG.discount, tasks=tasks)
+    return Trainer(pack, agent, streams, sampler, directory, Recorded())

@@ -1,0 +1,159 @@
+"""The training loop: packs, resume, runs that fail."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.errors import CheckpointError
+from bench.storage import checkpoint_steps, load_checkpoint
+from bench.training.trainer import Trainer
+from qlearn import ChunkBatch, ChunkSource, RandomStreams
+
+from .conftest import Recorded, build_pack, build_trainer
+
+
+def state(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer.agent.state_dict().items()}
+
+
+def recorded(trainer: Trainer) -> Recorded:
+    assert isinstance(trainer.recorder, Recorded)
+    return trainer.recorder
+
+
+def test_logs_evaluates_and_saves_when_due(tmp_path: Path) -> None:
+    trainer = build_trainer(build_pack(steps=23), tmp_path)
+    trainer.run()
+    assert [step for step, _ in recorded(trainer).rows] == [5, 10, 15, 20, 23]
+    assert recorded(trainer).evaluated == [10, 20, 23]
+    assert checkpoint_steps(trainer.checkpoints) == [20, 23]
+    assert all(len(values) == 2 for values in recorded(trainer).rows[0][1].values())
+
+
+def test_pack_gives_the_numbers_of_solo_runs(tmp_path: Path) -> None:
+    packed = build_trainer(build_pack(seeds=(0, 1)), tmp_path / "packed")
+    packed.run()
+    for index, seed in enumerate((0, 1)):
+        solo = build_trainer(build_pack(seeds=(seed,)), tmp_path / f"solo{seed}")
+        solo.run()
+        for name, value in state(solo).items():
+            if value.dim() == 0:
+                continue
+            part = state(packed)[name][2 * index : 2 * index + 2]
+            torch.testing.assert_close(part, value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_tasks_of_a_pack_differ(tmp_path: Path) -> None:
+    trainer = build_trainer(build_pack(), tmp_path)
+    first = state(trainer)["critic.kernels.0"]
+    assert not torch.equal(first[0], first[1])
+
+
+@pytest.mark.parametrize("stop", [1, 7, 10, 19])
+def test_resume_is_bit_identical(tmp_path: Path, stop: int) -> None:
+    undisturbed = build_trainer(build_pack(), tmp_path / "a")
+    undisturbed.run()
+
+    class StoppedError(Exception):
+        pass
+
+    def stop_at(step: int) -> None:
+        if step == stop:
+            raise StoppedError
+
+    interrupted = build_trainer(build_pack(), tmp_path / "b")
+    interrupted.tick = stop_at
+    with pytest.raises(StoppedError):
+        interrupted.run()
+    resumed = build_trainer(build_pack(), tmp_path / "b")
+    resumed.run()
+    assert recorded(resumed).restarts == [stop - stop % 5]
+    for name, value in state(undisturbed).items():
+        assert torch.equal(state(resumed)[name], value), name
+    kept = len(recorded(resumed).rows)
+    assert recorded(resumed).rows == recorded(undisturbed).rows[-kept:]
+    assert kept == 4 - stop // 5
+
+
+def test_the_next_batches_after_a_checkpoint_are_those_of_the_undisturbed_run(
+    tmp_path: Path,
+) -> None:
+    trainer = build_trainer(build_pack(), tmp_path)
+    for _ in range(5):
+        trainer.advance()
+    trainer.save()
+    resumed = build_trainer(build_pack(), tmp_path)
+    resumed.restore()
+    for _ in range(20):
+        expected = trainer.sampler.sample(trainer.streams, 16)
+        found = resumed.sampler.sample(resumed.streams, 16)
+        assert torch.equal(found.observations, expected.observations)
+        assert torch.equal(found.actions, expected.actions)
+
+
+class Poisoned:
+    """Rewards of replica 1 that are not finite from some batch on."""
+
+    def __init__(self, source: ChunkSource, first: int) -> None:
+        self.source, self.first, self.batches = source, first, 0
+
+    def sample(self, streams: RandomStreams, batch: int) -> ChunkBatch:
+        self.batches += 1
+        drawn = self.source.sample(streams, batch)
+        if self.batches < self.first:
+            return drawn
+        rewards = drawn.rewards.clone()
+        rewards[1] = float("nan")
+        return replace(drawn, rewards=rewards)
+
+
+def test_a_run_that_is_not_finite_stops_and_the_other_goes_on(tmp_path: Path) -> None:
+    healthy = build_trainer(build_pack(), tmp_path / "healthy")
+    healthy.run()
+    trainer = build_trainer(build_pack(), tmp_path / "poisoned")
+    trainer.sampler = Poisoned(trainer.sampler, first=8)
+    trainer.run()
+    (failure,) = recorded(trainer).failures
+    assert failure.cell == trainer.pack.cells[1]
+    assert failure.step == 8
+    assert failure.tensor.startswith("critic.")
+    text = str(failure)
+    for part in ("task2", "seed 0", "step 8", failure.tensor):
+        assert part in text
+    for name, value in state(healthy).items():
+        if value.dim():
+            torch.testing.assert_close(state(trainer)[name][0], value[0], rtol=1e-4, atol=1e-6)
+            assert torch.isfinite(state(trainer)[name].float()).all(), name
+    assert failure.kept is not None
+    kept = load_checkpoint(Path(failure.kept).parent)
+    assert kept is not None
+    assert kept.step == 5
+    assert all(torch.isfinite(v.float()).all() for v in kept.tensors.values())
+    resumed = build_trainer(build_pack(), tmp_path / "poisoned")
+    resumed.run()
+    assert resumed.failures == [failure]
+
+
+def test_a_pack_stops_when_all_its_runs_have(tmp_path: Path) -> None:
+    trainer = build_trainer(build_pack(steps=40), tmp_path)
+
+    class AllPoisoned(Poisoned):
+        def sample(self, streams: RandomStreams, batch: int) -> ChunkBatch:
+            drawn = super().sample(streams, batch)
+            return replace(drawn, rewards=drawn.rewards * float("inf"))
+
+    trainer.sampler = AllPoisoned(trainer.sampler, first=1)
+    trainer.run()
+    assert trainer.step == 5
+    assert {failure.cell for failure in trainer.failures} == set(trainer.pack.cells)
+
+
+def test_a_checkpoint_of_other_runs_is_refused(tmp_path: Path) -> None:
+    trainer = build_trainer(build_pack(), tmp_path)
+    trainer.advance()
+    trainer.save()
+    other = build_trainer(build_pack(seeds=(3,)), tmp_path)
+    with pytest.raises(CheckpointError, match="seed 3"):
+        other.restore()
