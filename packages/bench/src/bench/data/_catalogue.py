@@ -9,7 +9,6 @@ from bench.data._locate import Location, describe, inspect_file, locate
 from bench.data._names import DatasetName
 from bench.data._recipes import RECIPES
 from bench.data._record import DataRecord
-from bench.suites import SUITES
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +38,8 @@ class CatalogueEntry:
 
 def catalogue(data_dir: Path) -> list[CatalogueEntry]:
     """The datasets of the suites, those that recipes make, and those recorded in the folder."""
+    from bench.suites import SUITES  # Suites are free to ask where their data lie.
+
     names = {
         str(DatasetName.parse(domain.dataset)) for s in SUITES.values() for domain in s.domains
     }
