@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -192,3 +193,14 @@ def test_files_with_rewards_of_their_own(
 def test_reading_data_needs_no_torch() -> None:
     script = "import sys, bench.data; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_rewards_need_no_display(tiny_dir: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from bench.data import load\n"
+        "load('scene-play-v0', ['task1'], Path(sys.argv[1]))"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "DISPLAY")}
+    command = [sys.executable, "-W", "error", "-c", script, str(tiny_dir)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
