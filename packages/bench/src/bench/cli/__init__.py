@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Protocol
 
 import tyro
@@ -22,7 +23,7 @@ class _Command(Protocol):
     def run(self) -> int: ...
 
 
-_COMMANDS = {
+_COMMANDS: dict[str, Callable[..., _Command]] = {
     "offline": Offline,
     "data": Data,
     "report": Report,

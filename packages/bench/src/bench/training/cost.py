@@ -24,8 +24,8 @@ class _FlopCounter(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
-        self.flops = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = 0.0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         keywords = kwargs or {}
@@ -52,7 +52,7 @@ def update_flops(agent: str, config: object, problem: Problem, batch_size: int) 
     """Floating-point operations of one update of one run, counted on a small batch and scaled."""
     with _FlopCounter() as counter:
         rehearse(agent, config, problem)
-    return counter.flops * batch_size / _ROWS
+    return float(counter.flops * batch_size / _ROWS)
 
 
 def rehearse(agent: str, config: object, problem: Problem) -> None:

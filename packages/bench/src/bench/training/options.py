@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,31 +14,10 @@ from bench.training.cells import Pack, plan
 from bench.training.cost import rehearse
 from bench.training.settings import parse_overrides, resolve
 
-__all__ = ["OfflineOptions", "Plan", "plan_offline", "select_device"]
+if TYPE_CHECKING:
+    from bench.cli.offline import Offline
 
-
-class OfflineOptions(Protocol):
-    """The options of `bench offline`; :class:`bench.cli.offline.Offline` documents them."""
-
-    suite: str
-    agent: tuple[str, ...]
-    preset: str
-    domains: tuple[str, ...]
-    tasks: tuple[int, ...]
-    seeds: int
-    first_seed: int
-    steps: int | None
-    pretrain_steps: int | None
-    evaluate_every: int | None
-    episodes: int | None
-    kl_budget: float | None
-    set: tuple[str, ...]
-    device: str
-    precision: str
-    out: Path | None
-    data_dir: Path | None
-    generate: bool
-    largest_pack: int | None
+__all__ = ["Plan", "plan_offline", "select_device"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +65,7 @@ class Plan:
         }
 
 
-def plan_offline(options: OfflineOptions) -> Plan:
+def plan_offline(options: "Offline") -> Plan:
     """Check every option and lay out the packs.
 
     Raises:
@@ -178,8 +157,8 @@ def _precision(name: str, device: torch.device) -> str:
     return name
 
 
-def _protocol(chosen: Suite, options: OfflineOptions) -> TrainingProtocol:
-    given = {
+def _protocol(chosen: Suite, options: "Offline") -> TrainingProtocol:
+    given: dict[str, Any] = {
         "offline_steps": options.steps,
         "pretrain_steps": options.pretrain_steps,
         "evaluate_every": options.evaluate_every,

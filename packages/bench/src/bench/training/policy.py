@@ -78,4 +78,5 @@ class PackPolicy:
     @staticmethod
     def _by_replica(value: Tensor, shared: int) -> Tensor:
         """``(C, E, ...)`` to ``(R, C/R * E, ...)``: a replica's cells are neighbours."""
-        return value.unflatten(0, (-1, shared)).flatten(1, 2)
+        cells, rows, *rest = value.shape
+        return value.reshape(cells // shared, shared * rows, *rest)
