@@ -14,12 +14,19 @@ def test_the_code_blocks_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(blocks) == 5
     names: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block, str(README), "exec"), names)  # noqa: S102 - our own README
+        exec(compile(block, str(README), "exec"), names)
     samples = names["samples"]
     assert isinstance(samples, torch.Tensor)
     assert abs(float(samples.mean()) - 2.0) < 0.05
     assert abs(float(samples.std()) - 0.5) < 0.05
     assert "torch.Size([3, 256])" in capsys.readouterr().out
+
+
+def test_the_bench_package_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    readme = README.parent / "packages/bench/README.md"
+    (block,) = re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), re.DOTALL)
+    exec(compile(block, str(readme), "exec"), {})
+    assert "torch.Size([1, 7, 10])" in capsys.readouterr().out
 
 
 def test_links_lead_somewhere() -> None:

@@ -46,4 +46,5 @@ class EntropyTemperature(nn.Module):
             One loss per replica.
         """
         entropy = -log_prob.detach().mean(-1)
-        return self() * (entropy - target)
+        alpha: Tensor = self()
+        return alpha * (entropy - target)
