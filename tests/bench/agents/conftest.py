@@ -1,7 +1,7 @@
 """Reference numbers of the published implementations, as the agents of this project see them."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +249,15 @@ def spy_on_shared_parts(monkeypatch: pytest.MonkeyPatch) -> Spy:
     return spy.on(
         adjoint_matching, "sample_path", "terminal_gradient", "lean_adjoint", "velocities_along"
     )
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """New tensors are float64, so that equal formulas agree to many digits."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
 
 
 @pytest.fixture
