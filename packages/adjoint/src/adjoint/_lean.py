@@ -1,11 +1,31 @@
 """The lean adjoint of a sampled path, by one vector-Jacobian product per step."""
 
+from collections.abc import Callable
+from typing import Protocol
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from adjoint._pull_back import pull_back
 from flowsde import Path, TransitionKernel, VelocityField
+
+
+class LinearizableField(Protocol):
+    """A velocity field that can be linearized at many points in one evaluation.
+
+    Optional: `lean_adjoint` uses it where a field has it, and else evaluates the field once more
+    at every step. It costs the memory of the whole path's activations, so it is for small networks.
+    """
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """Velocity at x (*batch, *event), t (*batch)."""
+
+    def linearize(self, x: Tensor, t: Tensor) -> tuple[Tensor, Callable[[Tensor, int], Tensor]]:
+        """Velocities at x (K, *batch, *event), t (K, *batch), and their pullback.
+
+        `pullback(cotangent, k)` is `(dv_k/dx_k)^T cotangent`, (*batch, *event), detached.
+        """
 
 
 def lean_adjoint(
@@ -23,12 +43,14 @@ def lean_adjoint(
     (Domingo-Enrich et al., "Adjoint Matching", arXiv 2409.08861).
 
     The generic drift is used on every step, also on a last one that was sampled without noise, as
-    the published implementations of QAM and TRQAM do. Only one step's activations are alive at a
-    time and nothing of the graph is kept; the field's parameters receive no gradient.
+    the published implementations of QAM and TRQAM do. Nothing of the graph is kept and the field's
+    parameters receive no gradient. Only one step's activations are alive at a time, unless the
+    field is a `LinearizableField`.
 
     Args:
         kernel: The kernel that made the path.
-        velocity: The base field, called once per step with x (*batch, *event) and t (*batch).
+        velocity: The base field, called once per step with x (*batch, *event) and t (*batch), or
+            linearized once for all steps if it can be.
         path: The path, states (K+1, *batch, *event).
         terminal: `a_K`, the gradient of the terminal cost: minus that of the reward.
 
@@ -53,17 +75,16 @@ def lean_adjoint(
         )
     # mean(z, v) = decay z + gain v with x = scale z: J^T a = decay a + scale (dv/dx)^T (gain a).
     coefficients = kernel.coefficients
-    batch = states.shape[1 : states.ndim - kernel.event_ndim]
+    pull = _step_pullback(kernel, velocity, path.inputs.detach())
 
     a = terminal.detach()
     adjoints = [a]
     for k in reversed(range(kernel.steps)):
-        t = states.new_full(batch, kernel.adjoint_times[k])
         decay, gain, scale = (
             _like(values[k], a)
             for values in (coefficients.decays, coefficients.gains, coefficients.input_scales)
         )
-        a = decay * a + scale * _velocity_vjp(velocity, path.inputs[k], t, gain * a)
+        a = decay * a + scale * pull(gain * a, k)
         adjoints.append(a)
     return torch.stack(adjoints[::-1])
 
@@ -71,6 +92,19 @@ def lean_adjoint(
 def _like(coefficient: float | Tensor, x: Tensor) -> float | Tensor:
     """A kernel's coefficient in the dtype of `x`: per-dimension ones are float64."""
     return coefficient.to(x.dtype) if isinstance(coefficient, Tensor) else coefficient
+
+
+def _step_pullback(
+    kernel: TransitionKernel, velocity: VelocityField, inputs: Tensor
+) -> Callable[[Tensor, int], Tensor]:
+    """`(cotangent, k) -> (dv/dx)^T cotangent` at the network arguments of step k."""
+    batch = inputs.shape[1 : inputs.ndim - kernel.event_ndim]
+    times = [inputs.new_full(batch, time) for time in kernel.adjoint_times]
+    linearize = getattr(velocity, "linearize", None)
+    if linearize is not None:
+        pullback: Callable[[Tensor, int], Tensor] = linearize(inputs, torch.stack(times))[1]
+        return pullback
+    return lambda cotangent, k: _velocity_vjp(velocity, inputs[k], times[k], cotangent)
 
 
 def _velocity_vjp(velocity: VelocityField, x: Tensor, t: Tensor, cotangent: Tensor) -> Tensor:

@@ -1,15 +1,17 @@
 """A replicated network as the velocity field of a flow policy."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from qlearn._networks import MLP
+from qlearn._perceptron import Pullback
 from qlearn._random import RandomStreams
 
-__all__ = ["FlowActor"]
+__all__ = ["FlowActor", "FlowField"]
 
 
 class FlowActor(nn.Module):
@@ -55,11 +57,49 @@ class FlowActor(nn.Module):
         t: Float[Tensor, "*batch"],
     ) -> Float[Tensor, "*shape"]:
         """Velocity at ``x (*lead, R, B, D)``, ``t (*lead, R, B)``; ``*lead`` may be path times."""
-        rows = x.shape[:-1]
-        inputs = (observations.expand(*rows, -1), x, t.expand(rows).unsqueeze(-1))
-        velocity: Tensor = self.network(torch.cat(inputs, dim=-1))
+        velocity: Tensor = self.network(network_inputs(observations, x, t))
         return velocity
 
-    def field(self, observations: Float[Tensor, "R B O"]) -> Callable[[Tensor, Tensor], Tensor]:
+    def field(self, observations: Float[Tensor, "R B O"]) -> "FlowField":
         """The velocity field ``(x, t) -> v`` with the observations closed over."""
-        return lambda x, t: self(observations, x, t)
+        return FlowField(self, observations)
+
+
+@dataclass(frozen=True, slots=True)
+class FlowField:
+    """The velocity field of a policy at given observations.
+
+    Attributes:
+        actor: the policy.
+        observations: ``(R, B, O)``.
+    """
+
+    actor: FlowActor
+    observations: Float[Tensor, "R B O"]
+
+    def __call__(
+        self, x: Float[Tensor, "*shape"], t: Float[Tensor, "*batch"]
+    ) -> Float[Tensor, "*shape"]:
+        """Velocity at ``x (*lead, R, B, D)``, ``t (*lead, R, B)``."""
+        velocity: Tensor = self.actor(self.observations, x, t)
+        return velocity
+
+    def linearize(
+        self, x: Float[Tensor, "K R B D"], t: Float[Tensor, "K R B"]
+    ) -> tuple[Float[Tensor, "K R B D"], Pullback]:
+        """Velocities at ``K`` points and their vector-Jacobian products in ``x``, detached.
+
+        Returns:
+            The velocities, and ``pullback(cotangent (R, B, D), k) -> (R, B, D)`` at ``x[k]``.
+        """
+        inputs = network_inputs(self.observations, x, t)
+        values, pullback = self.actor.network.linearize(inputs)
+        start = self.observations.shape[-1]
+        return values, lambda cotangent, k: pullback(cotangent, k)[..., start:-1]
+
+
+def network_inputs(observations: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    """``[observation, x, t]`` in every row of ``x``."""
+    rows = x.shape[:-1]
+    parts = (observations.expand(*rows, -1), x, t.expand(rows).unsqueeze(-1))
+    return torch.cat(parts, dim=-1)

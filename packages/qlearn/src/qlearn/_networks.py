@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qlearn._perceptron import Weights, evaluate
+from qlearn._perceptron import Pullback, Weights, evaluate, linearize
 from qlearn._random import RandomStreams
 
 __all__ = ["MLP", "CriticEnsemble"]
@@ -50,7 +50,9 @@ class _Layers(nn.Module):
         """The parameters with their leading axes merged into ``G = R * members``."""
         members = self.kernels[0].dim() - 3
         kinds = (self.kernels, self.biases, self.scales, self.shifts)
-        return Weights(*([stacked(parameter, members) for parameter in kind] for kind in kinds))
+        # Indexing or iterating a ParameterList takes 5 us an entry.
+        lists = [list(kind.parameters(recurse=False)) for kind in kinds]
+        return Weights(*([stacked(parameter, members) for parameter in kind] for kind in lists))
 
     def run(self, x: Float[Tensor, "G B i"]) -> Float[Tensor, "G B o"]:
         """All layers for ``G`` stacked networks on ``B`` rows each."""
@@ -93,6 +95,15 @@ class MLP(_Layers):
         """Outputs for ``x (*lead, R, B, in)``; ``*lead`` (path times, samples) joins the batch."""
         folded, lead = fold_leading(x, self.replicas)
         return unfold_leading(self.run(folded), lead)
+
+    def linearize(self, x: Float[Tensor, "K R B i"]) -> tuple[Float[Tensor, "K R B o"], Pullback]:
+        """Outputs at ``K`` points each and the vector-Jacobian products there, without gradient.
+
+        Returns:
+            The outputs, and ``pullback(cotangent (R, B, o), k) -> (R, B, i)`` at ``x[k]``.
+        """
+        values, pullback = linearize(x.movedim(1, 0), self.stack())
+        return values.movedim(1, 0), pullback
 
 
 class CriticEnsemble(_Layers):

@@ -14,7 +14,7 @@ In eager mode on an x86 CPU they are oneDNN's, for three reasons (docs/performan
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -30,6 +30,9 @@ SLOPE, CUBIC = 2.0 * math.sqrt(2.0 / math.pi), 0.044715
 
 Pullback = Callable[[Tensor, int], Tensor]
 """``(cotangent, k) -> (d output_k / d input_k)^T cotangent``."""
+
+Kept = tuple[Tensor, Tensor, Tensor]
+"""Input, means and inverse standard deviations of a LayerNorm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ def evaluate(x: Float[Tensor, "G B i"], weights: Weights) -> Float[Tensor, "G B 
     if not _onednn_suits(x):
         return _layers(x, weights.rows())
     if torch.is_grad_enabled() and (x.requires_grad or weights.kernels[0].requires_grad):
-        outputs: Tensor = _Perceptron.apply(x, weights, *weights.flat())  # type: ignore[no-untyped-call]
+        outputs: Tensor = _Perceptron.apply(x, weights, *weights.flat())
         return outputs
     return _stack(
         [_onednn_layers(row, net) for row, net in zip(x, weights.networks(), strict=True)]
@@ -98,28 +101,30 @@ def linearize(
         differentiable.
     """
     stacked, points = x.flatten(1, 2), x.shape[1]
-    if not _onednn_suits(x):
-        tape = _Tape(weights.rows(), _Batched(), keep_inputs=False)
-        values = tape.forward(stacked)
+    if _onednn_suits(x):
+        whole = [_Tape(net, _OneDNN(), keep_inputs=False) for net in weights.networks()]
+        values = _stack([tape.forward(row) for tape, row in zip(whole, stacked, strict=True)])
+        tapes = list(zip(*(tape.split(points) for tape in whole), strict=True))
 
         def pullback(cotangent: Tensor, k: int) -> Tensor:
-            return tape.at(k, points).backward(cotangent)[0]
+            pairs = zip(tapes[k], cotangent.contiguous(), strict=True)
+            return _stack([tape.backward(row)[0] for tape, row in pairs])
     else:
-        tapes = [_Tape(net, _OneDNN(), keep_inputs=False) for net in weights.networks()]
-        values = _stack([t.forward(row) for t, row in zip(tapes, stacked, strict=True)])
+        together = _Tape(weights.rows(), _Batched(), keep_inputs=False)
+        values = together.forward(stacked)
+        blocks = together.split(points)
 
         def pullback(cotangent: Tensor, k: int) -> Tensor:
-            pairs = zip(tapes, cotangent.contiguous(), strict=True)
-            return _stack([t.at(k, points).backward(row)[0] for t, row in pairs])
+            return blocks[k].backward(cotangent)[0]
 
-    return values.unflatten(1, (points, -1)), pullback
+    return values.reshape(len(x), points, *x.shape[2:-1], -1), pullback
 
 
 def _onednn_suits(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()
+        and _HAS_ONEDNN
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
     )
@@ -151,36 +156,47 @@ def _onednn_layers(x: Tensor, net: Weights) -> Tensor:
     raise AssertionError("a network has at least one layer")
 
 
-class _Arithmetic(Protocol):
-    """The products that the layers of a tape are made of."""
-
-    def affine(self, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-        """``x kernel + bias``."""
-
-    def pull(self, gradient: Tensor, kernel: Tensor, factor: Tensor | None) -> Tensor:
-        """``gradient kernel^T``, times ``factor`` element by element."""
-
-
 class _Batched:
     """Stacks of networks, kernels ``(G, in, out)`` and rows ``(G, B, in)``, on any device."""
 
     @staticmethod
     def affine(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+        """``x kernel + bias``."""
         return torch.baddbmm(bias, x, kernel)
 
     @staticmethod
     def pull(gradient: Tensor, kernel: Tensor, factor: Tensor | None) -> Tensor:
+        """``gradient kernel^T``, times ``factor`` element by element."""
         pulled = torch.bmm(gradient, kernel.mT)
         return pulled if factor is None else pulled * factor
+
+    @staticmethod
+    def norm(x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """LayerNorm of ``x`` with its means and inverse standard deviations."""
+        # torch's LayerNorm takes one scale and shift, not one for each of the stacked networks.
+        normed, *kept = torch.native_layer_norm(x, x.shape[-1:], None, None, LAYER_NORM_EPSILON)
+        return torch.addcmul(shift, normed, scale), kept[0], kept[1]
+
+    @staticmethod
+    def pull_norm(gradient: Tensor, kept: Kept, scale: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of LayerNorm's input and, for a single network, of scale and shift."""
+        hidden, mean, scatter = kept
+        arguments = (hidden, hidden.shape[-1:], mean, scatter, None, None, [True, False, False])
+        pulled: tuple[Tensor, ...] = _layer_norm_backward(gradient * scale, *arguments)
+        return pulled
 
 
 # The operation behind torch.compile's linear layers; torch offers no public name for it. Its kernel
 # is that of nn.Linear, (out, in), and its other arguments name what is fused to the product.
-_product = torch.ops.mkldnn._linear_pointwise
+_product: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+_HAS_ONEDNN: bool = (
+    _product is not None and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+)
+_layer_norm_backward = torch.ops.aten.native_layer_norm_backward
 
 
 class _OneDNN:
-    """One network, kernels ``(in, out)`` and contiguous rows ``(B, in)``, on a CPU."""
+    """As :class:`_Batched` for one network, kernels ``(in, out)``, rows ``(B, in)``, on a CPU."""
 
     @staticmethod
     def affine(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
@@ -196,6 +212,18 @@ class _OneDNN:
         )
         return product
 
+    @staticmethod
+    def norm(x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        normed, *kept = torch.native_layer_norm(x, x.shape[-1:], scale, shift, LAYER_NORM_EPSILON)
+        return normed, kept[0], kept[1]
+
+    @staticmethod
+    def pull_norm(gradient: Tensor, kept: Kept, scale: Tensor) -> tuple[Tensor, ...]:
+        hidden, mean, scatter = kept
+        arguments = (hidden, hidden.shape[-1:], mean, scatter, scale, scale, [True, True, True])
+        pulled: tuple[Tensor, ...] = _layer_norm_backward(gradient, *arguments)
+        return pulled
+
 
 class _Tape:
     """One forward pass with what the backward pass needs of it.
@@ -208,7 +236,9 @@ class _Tape:
         scatters: their inverse standard deviations.
     """
 
-    def __init__(self, net: Weights, arithmetic: _Arithmetic, *, keep_inputs: bool) -> None:
+    def __init__(
+        self, net: Weights, arithmetic: "_Batched | _OneDNN", *, keep_inputs: bool
+    ) -> None:
         self.net, self.arithmetic, self.keep_inputs = net, arithmetic, keep_inputs
         self.inputs: list[Tensor] = []
         self.slopes: list[Tensor] = []
@@ -242,20 +272,19 @@ class _Tape:
                 x, slope = _gelu_with_slope(x)
                 self.slopes.append(slope)
                 if net.scales:
-                    normed, mean, scatter = torch.native_layer_norm(
-                        x, x.shape[-1:], None, None, LAYER_NORM_EPSILON
-                    )
                     self.hiddens.append(x)
+                    x, mean, scatter = self.arithmetic.norm(x, net.scales[i], net.shifts[i])
                     self.means.append(mean)
                     self.scatters.append(scatter)
-                    x = torch.addcmul(net.shifts[i], normed, net.scales[i])
         return x
 
-    def at(self, k: int, points: int) -> "_Tape":
-        """The part of a tape of ``points`` equal blocks of rows that belongs to block ``k``."""
-        part = _Tape(self.net, self.arithmetic, keep_inputs=False)
-        part.restore([t.tensor_split(points, dim=-2)[k] for t in self.kept()[len(self.inputs) :]])
-        return part
+    def split(self, points: int) -> list["_Tape"]:
+        """One tape for each of ``points`` equal blocks of rows, without the layers' inputs."""
+        kept = [tensor.chunk(points, dim=-2) for tensor in self.kept()[len(self.inputs) :]]
+        tapes = [_Tape(self.net, self.arithmetic, keep_inputs=False) for _ in range(points)]
+        for tape, *parts in zip(tapes, *kept, strict=True):
+            tape.restore(parts)
+        return tapes
 
     def backward(self, gradient: Tensor, wanted: bool = True) -> tuple[Tensor, Weights]:
         """Gradients of the input, if ``wanted``, and of the parameters, if inputs were kept."""
@@ -271,20 +300,10 @@ class _Tape:
                 gradient = pull(gradient, net.kernels[i], self.slopes[i - 1])
                 continue
             gradient = pull(gradient, net.kernels[i], None)
-            hidden, mean, scatter = self.hiddens[i - 1], self.means[i - 1], self.scatters[i - 1]
-            if self.keep_inputs:
-                scales.append((gradient * (hidden - mean) * scatter).sum(0))
-                shifts.append(gradient.sum(0))
-            gradient, _, _ = torch.ops.aten.native_layer_norm_backward(
-                gradient * net.scales[i - 1],
-                hidden,
-                hidden.shape[-1:],
-                mean,
-                scatter,
-                None,
-                None,
-                [True, False, False],
-            )
+            kept = self.hiddens[i - 1], self.means[i - 1], self.scatters[i - 1]
+            gradient, scale, shift = self.arithmetic.pull_norm(gradient, kept, net.scales[i - 1])
+            scales.append(scale)
+            shifts.append(shift)
             gradient = gradient * self.slopes[i - 1]
         gradients = Weights(kernels[::-1], biases[::-1], scales[::-1], shifts[::-1])
         if not wanted:
@@ -315,7 +334,7 @@ class _Perceptron(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weights: Weights, *flat: Tensor) -> Tensor:
-        ctx.layout = weights.like([0] * len(flat))
+        ctx.layout = weights
         ctx.keep_inputs = ctx.needs_input_grad[2]
         tapes = [_Tape(net, _OneDNN(), keep_inputs=ctx.keep_inputs) for net in weights.networks()]
         values = [tape.forward(row.contiguous()) for tape, row in zip(tapes, x, strict=True)]
