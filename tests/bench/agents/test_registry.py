@@ -1,6 +1,7 @@
 """What holds for every agent of the registry: it trains, acts, packs, and keeps its names."""
 
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from bench.agents import AGENTS, Problem, draw, networks
 from qlearn import RandomStreams
 
 from .small_agents import PROBLEM, ROWS, batch_of, build, played, train
+
+DOCS = Path(__file__).parents[3] / "docs" / "agents"
 
 
 @pytest.fixture(params=AGENTS)
@@ -121,3 +124,10 @@ def test_settings_are_documented(name: str) -> None:
 
 def test_only_rlpd_waits_for_the_online_phase() -> None:
     assert [name for name, entry in AGENTS.items() if entry.online_only] == ["rlpd"]
+
+
+def test_every_metric_has_its_equation_on_the_agents_page(name: str) -> None:
+    page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    metrics = train(build(name, [0]), [0], 1)
+    assert [metric for metric in metrics if f"`{metric}`" not in page] == []
+    assert f"[{name}]({name}.md)" in (DOCS / "README.md").read_text(encoding="utf-8")
