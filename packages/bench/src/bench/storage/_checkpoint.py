@@ -185,6 +185,8 @@ def _load_one(path: Path, device: str) -> Checkpoint:
         raise DamagedError(f"{TENSORS_NAME} does not match its SHA-256")
     try:
         tensors = load_file(tensors_path, device=device)
+    except OSError as error:  # pruned by the writer since its sum was taken
+        raise DamagedError(f"{TENSORS_NAME} cannot be read ({error})") from error
     except SafetensorError as error:
         raise DamagedError(f"{TENSORS_NAME} is no safetensors file ({error})") from error
     return Checkpoint(manifest.step, tensors, manifest.metadata, path)
