@@ -1,17 +1,5 @@
-"""Evaluation, gradient and linearization of stacked perceptrons, the hot path of every update.
+"""Evaluation, gradient and linearization of stacked perceptrons, the hot path of every update."""
 
-Under `torch.compile` and on a GPU the layers are torch's own operations, which the compiler fuses.
-In eager mode on an x86 CPU they are oneDNN's, for three reasons (docs/performance.md):
-
-* oneDNN uses AVX-512 on every CPU that has it. MKL, behind torch's matrix products, keeps to AVX2
-  on AMD: 97 against 220 GFLOP/s on one core of an EPYC.
-* It adds the bias and applies GELU, or multiplies by GELU's derivative, while a product's output
-  is in cache: 0.3 ns an element instead of 1.2.
-* GELU and its derivative share one sigmoid, so the forward pass keeps the derivative and the
-  backward pass needs only products.
-"""
-
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -22,17 +10,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-__all__ = ["LAYER_NORM_EPSILON", "Pullback", "Weights", "evaluate", "linearize"]
+from qlearn._arithmetic import LAYER_NORM_EPSILON, Batched, OneDNN, gelu_with_slope, onednn_suits
 
-LAYER_NORM_EPSILON = 1e-6
-# GELU in its tanh form is x sigmoid(u) with u = SLOPE (x + CUBIC x^3).
-SLOPE, CUBIC = 2.0 * math.sqrt(2.0 / math.pi), 0.044715
+__all__ = ["Pullback", "Weights", "evaluate", "linearize"]
 
 Pullback = Callable[[Tensor, int], Tensor]
 """``(cotangent, k) -> (d output_k / d input_k)^T cotangent``."""
-
-Kept = tuple[Tensor, Tensor, Tensor]
-"""Input, means and inverse standard deviations of a LayerNorm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +60,7 @@ class Weights:
 
 def evaluate(x: Float[Tensor, "G B i"], weights: Weights) -> Float[Tensor, "G B o"]:
     """Outputs of ``G`` stacked networks on ``B`` rows each."""
-    if not _onednn_suits(x):
+    if not onednn_suits(x):
         return _layers(x, weights.rows())
     if torch.is_grad_enabled() and (x.requires_grad or weights.kernels[0].requires_grad):
         outputs: Tensor = _Perceptron.apply(x, weights, *weights.flat())
@@ -101,8 +84,8 @@ def linearize(
         differentiable.
     """
     stacked, points = x.flatten(1, 2), x.shape[1]
-    if _onednn_suits(x):
-        whole = [_Tape(net, _OneDNN(), keep_inputs=False) for net in weights.networks()]
+    if onednn_suits(x):
+        whole = [_Tape(net, OneDNN(), keep_inputs=False) for net in weights.networks()]
         values = _stack([tape.forward(row) for tape, row in zip(whole, stacked, strict=True)])
         tapes = list(zip(*(tape.split(points) for tape in whole), strict=True))
 
@@ -110,7 +93,7 @@ def linearize(
             pairs = zip(tapes[k], cotangent.contiguous(), strict=True)
             return _stack([tape.backward(row)[0] for tape, row in pairs])
     else:
-        together = _Tape(weights.rows(), _Batched(), keep_inputs=False)
+        together = _Tape(weights.rows(), Batched(), keep_inputs=False)
         values = together.forward(stacked)
         blocks = together.split(points)
 
@@ -118,16 +101,6 @@ def linearize(
             return blocks[k].backward(cotangent)[0]
 
     return values.reshape(len(x), points, *x.shape[2:-1], -1), pullback
-
-
-def _onednn_suits(x: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and _HAS_ONEDNN
-        and not torch.compiler.is_compiling()
-        and not torch.is_autocast_enabled("cpu")
-    )
 
 
 def _layers(x: Tensor, weights: Weights) -> Tensor:
@@ -148,81 +121,12 @@ def _onednn_layers(x: Tensor, net: Weights) -> Tensor:
     last = len(net.kernels) - 1
     for i, (kernel, bias) in enumerate(zip(net.kernels, net.biases, strict=True)):
         if i == last:
-            return _OneDNN.affine(x, kernel, bias)
-        x = _product(x.contiguous(), kernel.t(), bias, "gelu", [], "tanh")
+            return OneDNN.affine(x, kernel, bias)
+        x = OneDNN.affine_gelu(x, kernel, bias)
         if net.scales:
             scale, shift = net.scales[i], net.shifts[i]
             x = functional.layer_norm(x, x.shape[-1:], scale, shift, LAYER_NORM_EPSILON)
     raise AssertionError("a network has at least one layer")
-
-
-class _Batched:
-    """Stacks of networks, kernels ``(G, in, out)`` and rows ``(G, B, in)``, on any device."""
-
-    @staticmethod
-    def affine(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-        """``x kernel + bias``."""
-        return torch.baddbmm(bias, x, kernel)
-
-    @staticmethod
-    def pull(gradient: Tensor, kernel: Tensor, factor: Tensor | None) -> Tensor:
-        """``gradient kernel^T``, times ``factor`` element by element."""
-        pulled = torch.bmm(gradient, kernel.mT)
-        return pulled if factor is None else pulled * factor
-
-    @staticmethod
-    def norm(x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """LayerNorm of ``x`` with its means and inverse standard deviations."""
-        # torch's LayerNorm takes one scale and shift, not one for each of the stacked networks.
-        normed, *kept = torch.native_layer_norm(x, x.shape[-1:], None, None, LAYER_NORM_EPSILON)
-        return torch.addcmul(shift, normed, scale), kept[0], kept[1]
-
-    @staticmethod
-    def pull_norm(gradient: Tensor, kept: Kept, scale: Tensor) -> tuple[Tensor, ...]:
-        """Gradients of LayerNorm's input and, for a single network, of scale and shift."""
-        hidden, mean, scatter = kept
-        arguments = (hidden, hidden.shape[-1:], mean, scatter, None, None, [True, False, False])
-        pulled: tuple[Tensor, ...] = _layer_norm_backward(gradient * scale, *arguments)
-        return pulled
-
-
-# The operation behind torch.compile's linear layers; torch offers no public name for it. Its kernel
-# is that of nn.Linear, (out, in), and its other arguments name what is fused to the product.
-_product: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-_HAS_ONEDNN: bool = (
-    _product is not None and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-)
-_layer_norm_backward = torch.ops.aten.native_layer_norm_backward
-
-
-class _OneDNN:
-    """As :class:`_Batched` for one network, kernels ``(in, out)``, rows ``(B, in)``, on a CPU."""
-
-    @staticmethod
-    def affine(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-        product: Tensor = _product(x.contiguous(), kernel.t(), bias, "none", [], "")
-        return product
-
-    @staticmethod
-    def pull(gradient: Tensor, kernel: Tensor, factor: Tensor | None) -> Tensor:
-        product: Tensor = (
-            _product(gradient, kernel, None, "none", [], "")
-            if factor is None
-            else _product.binary(gradient, factor, kernel, None, "mul")
-        )
-        return product
-
-    @staticmethod
-    def norm(x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        normed, *kept = torch.native_layer_norm(x, x.shape[-1:], scale, shift, LAYER_NORM_EPSILON)
-        return normed, kept[0], kept[1]
-
-    @staticmethod
-    def pull_norm(gradient: Tensor, kept: Kept, scale: Tensor) -> tuple[Tensor, ...]:
-        hidden, mean, scatter = kept
-        arguments = (hidden, hidden.shape[-1:], mean, scatter, scale, scale, [True, True, True])
-        pulled: tuple[Tensor, ...] = _layer_norm_backward(gradient, *arguments)
-        return pulled
 
 
 class _Tape:
@@ -236,9 +140,7 @@ class _Tape:
         scatters: their inverse standard deviations.
     """
 
-    def __init__(
-        self, net: Weights, arithmetic: "_Batched | _OneDNN", *, keep_inputs: bool
-    ) -> None:
+    def __init__(self, net: Weights, arithmetic: Batched, *, keep_inputs: bool) -> None:
         self.net, self.arithmetic, self.keep_inputs = net, arithmetic, keep_inputs
         self.inputs: list[Tensor] = []
         self.slopes: list[Tensor] = []
@@ -269,7 +171,7 @@ class _Tape:
                 self.inputs.append(x)
             x = self.arithmetic.affine(x, net.kernels[i], net.biases[i])
             if i < last:
-                x, slope = _gelu_with_slope(x)
+                x, slope = gelu_with_slope(x)
                 self.slopes.append(slope)
                 if net.scales:
                     self.hiddens.append(x)
@@ -292,7 +194,7 @@ class _Tape:
         kernels, biases, scales, shifts = [], [], [], []
         for i in reversed(range(len(net.kernels))):
             if self.keep_inputs:
-                kernels.append(_OneDNN.affine(self.inputs[i].t(), gradient, None))
+                kernels.append(OneDNN.affine(self.inputs[i].t(), gradient, None))
                 biases.append(gradient.sum(0))
             if i == 0:
                 break
@@ -311,19 +213,6 @@ class _Tape:
         return pull(gradient, net.kernels[0], None), gradients
 
 
-def _gelu_with_slope(x: Tensor) -> tuple[Tensor, Tensor]:
-    """GELU in its tanh form and its derivative; overwrites ``x``.
-
-    With ``s = sigmoid(u)``: value ``x s``, derivative ``s + x s (1 - s) du/dx``.
-    """
-    square = x * x
-    s = torch.addcmul(x, x, square, value=CUBIC).mul_(SLOPE).sigmoid_()
-    value = x.mul_(s)
-    rest = torch.addcmul(value, value, s, value=-1.0)
-    slope = s.addcmul_(rest, square, value=3.0 * CUBIC * SLOPE).add_(rest, alpha=SLOPE)
-    return value, slope
-
-
 def _stack(parts: list[Tensor]) -> Tensor:
     """``torch.stack`` without a copy for a single network."""
     return parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts)
@@ -336,7 +225,7 @@ class _Perceptron(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weights: Weights, *flat: Tensor) -> Tensor:
         ctx.layout = weights
         ctx.keep_inputs = ctx.needs_input_grad[2]
-        tapes = [_Tape(net, _OneDNN(), keep_inputs=ctx.keep_inputs) for net in weights.networks()]
+        tapes = [_Tape(net, OneDNN(), keep_inputs=ctx.keep_inputs) for net in weights.networks()]
         values = [tape.forward(row.contiguous()) for tape, row in zip(tapes, x, strict=True)]
         # Not as attributes: only so does torch notice a parameter that is changed before backward.
         ctx.save_for_backward(*flat, *(tensor for tape in tapes for tensor in tape.kept()))
@@ -352,7 +241,7 @@ class _Perceptron(torch.autograd.Function):
         for g, (net, row) in enumerate(
             zip(ctx.layout.like(flat).networks(), gradient.contiguous(), strict=True)
         ):
-            tape = _Tape(net, _OneDNN(), keep_inputs=ctx.keep_inputs)
+            tape = _Tape(net, OneDNN(), keep_inputs=ctx.keep_inputs)
             tape.restore(kept[g * each : (g + 1) * each])
             pulled, gradients = tape.backward(row, ctx.needs_input_grad[0])
             inputs.append(pulled)

@@ -1,0 +1,125 @@
+"""The operations that layers are made of: stacked on any device, or by oneDNN on a CPU.
+
+Under `torch.compile` and on a GPU the layers are torch's own operations, which the compiler fuses.
+In eager mode on an x86 CPU they are oneDNN's, for three reasons (docs/performance.md):
+
+* oneDNN uses AVX-512 on every CPU that has it. MKL, behind torch's matrix products, keeps to AVX2
+  on AMD: 97 against 220 GFLOP/s on one core of an EPYC.
+* It adds the bias and applies GELU, or multiplies by GELU's derivative, while a product's output
+  is in cache: 0.3 ns an element instead of 1.2.
+* GELU and its derivative share one sigmoid, so the forward pass keeps the derivative and the
+  backward pass needs only products.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["LAYER_NORM_EPSILON", "Batched", "Kept", "OneDNN", "gelu_with_slope", "onednn_suits"]
+
+LAYER_NORM_EPSILON = 1e-6
+# GELU in its tanh form is x sigmoid(u) with u = SLOPE (x + CUBIC x^3).
+SLOPE, CUBIC = 2.0 * math.sqrt(2.0 / math.pi), 0.044715
+
+Kept = tuple[Tensor, Tensor, Tensor]
+"""Input, means and inverse standard deviations of a LayerNorm."""
+
+# The operation behind torch.compile's linear layers; torch offers no public name for it. Its kernel
+# is that of nn.Linear, (out, in), and its other arguments name what is fused to the product.
+_product: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+_HAS_ONEDNN: bool = (
+    _product is not None and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+)
+_layer_norm_backward = torch.ops.aten.native_layer_norm_backward
+
+
+def onednn_suits(x: Tensor) -> bool:
+    """Whether networks on ``x`` run one by one on oneDNN."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and _HAS_ONEDNN
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+class Batched:
+    """Stacks of networks, kernels ``(G, in, out)`` and rows ``(G, B, in)``, on any device."""
+
+    @staticmethod
+    def affine(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+        """``x kernel + bias``."""
+        return torch.baddbmm(bias, x, kernel)
+
+    @staticmethod
+    def pull(gradient: Tensor, kernel: Tensor, factor: Tensor | None) -> Tensor:
+        """``gradient kernel^T``, times ``factor`` element by element."""
+        pulled = torch.bmm(gradient, kernel.mT)
+        return pulled if factor is None else pulled * factor
+
+    @staticmethod
+    def norm(x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """LayerNorm of ``x`` with its means and inverse standard deviations."""
+        # torch's LayerNorm takes one scale and shift, not one for each of the stacked networks.
+        normed, *kept = torch.native_layer_norm(x, x.shape[-1:], None, None, LAYER_NORM_EPSILON)
+        return torch.addcmul(shift, normed, scale), kept[0], kept[1]
+
+    @staticmethod
+    def pull_norm(gradient: Tensor, kept: Kept, scale: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of LayerNorm's input and, for a single network, of scale and shift."""
+        hidden, mean, scatter = kept
+        arguments = (hidden, hidden.shape[-1:], mean, scatter, None, None, [True, False, False])
+        pulled: tuple[Tensor, ...] = _layer_norm_backward(gradient * scale, *arguments)
+        return pulled
+
+
+class OneDNN(Batched):
+    """As :class:`Batched` for one network, kernels ``(in, out)``, rows ``(B, in)``, on a CPU."""
+
+    @staticmethod
+    def affine(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+        product: Tensor = _product(x.contiguous(), kernel.t(), bias, "none", [], "")
+        return product
+
+    @staticmethod
+    def affine_gelu(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+        """GELU of ``x kernel + bias``."""
+        activation: Tensor = _product(x.contiguous(), kernel.t(), bias, "gelu", [], "tanh")
+        return activation
+
+    @staticmethod
+    def pull(gradient: Tensor, kernel: Tensor, factor: Tensor | None) -> Tensor:
+        product: Tensor = (
+            _product(gradient, kernel, None, "none", [], "")
+            if factor is None
+            else _product.binary(gradient, factor, kernel, None, "mul")
+        )
+        return product
+
+    @staticmethod
+    def norm(x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        normed, *kept = torch.native_layer_norm(x, x.shape[-1:], scale, shift, LAYER_NORM_EPSILON)
+        return normed, kept[0], kept[1]
+
+    @staticmethod
+    def pull_norm(gradient: Tensor, kept: Kept, scale: Tensor) -> tuple[Tensor, ...]:
+        hidden, mean, scatter = kept
+        arguments = (hidden, hidden.shape[-1:], mean, scatter, scale, scale, [True, True, True])
+        pulled: tuple[Tensor, ...] = _layer_norm_backward(gradient, *arguments)
+        return pulled
+
+
+def gelu_with_slope(x: Tensor) -> tuple[Tensor, Tensor]:
+    """GELU in its tanh form and its derivative; overwrites ``x``.
+
+    With ``s = sigmoid(u)``: value ``x s``, derivative ``s + x s (1 - s) du/dx``.
+    """
+    square = x * x
+    s = torch.addcmul(x, x, square, value=CUBIC).mul_(SLOPE).sigmoid_()
+    value = x.mul_(s)
+    rest = torch.addcmul(value, value, s, value=-1.0)
+    slope = s.addcmul_(rest, square, value=3.0 * CUBIC * SLOPE).add_(rest, alpha=SLOPE)
+    return value, slope
