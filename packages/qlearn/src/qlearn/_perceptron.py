@@ -188,8 +188,11 @@ class _Tape:
             tape.restore(parts)
         return tapes
 
-    def backward(self, gradient: Tensor, wanted: bool = True) -> tuple[Tensor, Weights]:
-        """Gradients of the input, if ``wanted``, and of the parameters, if inputs were kept."""
+    def backward(self, gradient: Tensor, wanted: bool = True) -> tuple[Tensor, list[Tensor]]:
+        """Gradients of the input, if ``wanted``, and of the parameters, if inputs were kept.
+
+        The latter in the order of :meth:`Weights.flat`.
+        """
         net, pull = self.net, self.arithmetic.pull
         kernels, biases, scales, shifts = [], [], [], []
         for i in reversed(range(len(net.kernels))):
@@ -207,7 +210,7 @@ class _Tape:
             scales.append(scale)
             shifts.append(shift)
             gradient = gradient * self.slopes[i - 1]
-        gradients = Weights(kernels[::-1], biases[::-1], scales[::-1], shifts[::-1])
+        gradients = [*kernels[::-1], *biases[::-1], *scales[::-1], *shifts[::-1]]
         if not wanted:
             return gradient, gradients
         return pull(gradient, net.kernels[0], None), gradients
@@ -245,7 +248,7 @@ class _Perceptron(torch.autograd.Function):
             tape.restore(kept[g * each : (g + 1) * each])
             pulled, gradients = tape.backward(row, ctx.needs_input_grad[0])
             inputs.append(pulled)
-            parameters.append(gradients.flat())
+            parameters.append(gradients)
         first = _stack(inputs) if ctx.needs_input_grad[0] else None
         if not ctx.keep_inputs:
             return first, None, *[None] * count
