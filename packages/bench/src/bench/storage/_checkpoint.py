@@ -185,10 +185,13 @@ def _load_one(path: Path, device: str) -> Checkpoint:
         raise DamagedError(f"{TENSORS_NAME} does not match its SHA-256")
     try:
         tensors = load_file(tensors_path, device=device)
-    except OSError as error:  # pruned by the writer since its sum was taken
-        raise DamagedError(f"{TENSORS_NAME} cannot be read ({error})") from error
     except SafetensorError as error:
         raise DamagedError(f"{TENSORS_NAME} is no safetensors file ({error})") from error
+    except (OSError, RuntimeError) as error:
+        if tensors_path.exists():
+            raise
+        # Pruned by the writer since its sum was taken; torch and safetensors each raise their own.
+        raise DamagedError(f"{TENSORS_NAME} is gone") from error
     return Checkpoint(manifest.step, tensors, manifest.metadata, path)
 
 
