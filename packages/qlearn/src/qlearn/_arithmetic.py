@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 __all__ = ["LAYER_NORM_EPSILON", "Batched", "Kept", "OneDNN", "gelu_with_slope", "onednn_suits"]
 
@@ -32,6 +33,14 @@ _product: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 _HAS_ONEDNN: bool = (
     _product is not None and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 )
+if _HAS_ONEDNN and _product not in flop_registry:
+
+    @register_flop_formula(_product)
+    def _product_flops(x: Any, *others: Any, out_shape: Any, **named: Any) -> int:
+        """What torch's own counter does not know."""
+        return int(2 * math.prod(out_shape) * x[-1])
+
+
 _layer_norm_backward = torch.ops.aten.native_layer_norm_backward
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from qlearn._arithmetic import LAYER_NORM_EPSILON, Batched, OneDNN, gelu_with_slope, onednn_suits
@@ -182,7 +181,11 @@ class _Tape:
 
     def split(self, points: int) -> list["_Tape"]:
         """One tape for each of ``points`` equal blocks of rows, without the layers' inputs."""
-        kept = [tensor.chunk(points, dim=-2) for tensor in self.kept()[len(self.inputs) :]]
+        # Contiguous, because LayerNorm's derivative takes the strides of its means for granted.
+        kept = [
+            [block.contiguous() for block in tensor.chunk(points, dim=-2)]
+            for tensor in self.kept()[len(self.inputs) :]
+        ]
         tapes = [_Tape(self.net, self.arithmetic, keep_inputs=False) for _ in range(points)]
         for tape, *parts in zip(tapes, *kept, strict=True):
             tape.restore(parts)
@@ -231,14 +234,20 @@ class _Perceptron(torch.autograd.Function):
         tapes = [_Tape(net, OneDNN(), keep_inputs=ctx.keep_inputs) for net in weights.networks()]
         values = [tape.forward(row.contiguous()) for tape, row in zip(tapes, x, strict=True)]
         # Not as attributes: only so does torch notice a parameter that is changed before backward.
-        ctx.save_for_backward(*flat, *(tensor for tape in tapes for tensor in tape.kept()))
+        ctx.save_for_backward(x, *flat, *(tensor for tape in tapes for tensor in tape.kept()))
         return _stack(values)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         count = len(ctx.layout.flat())
-        flat, kept = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        x, *saved = ctx.saved_tensors
+        flat, kept = saved[:count], saved[count:]
+        if torch.is_grad_enabled():  # create_graph: second derivatives come from torch's layers
+            wanted = [t for t in (x, *flat) if t.requires_grad]
+            values = _layers(x, ctx.layout.like(flat).rows())
+            found = iter(torch.autograd.grad(values, wanted, gradient, create_graph=True))
+            first, *rest = [next(found) if t.requires_grad else None for t in (x, *flat)]
+            return first, None, *rest
         each = len(kept) // len(gradient)
         inputs, parameters = [], []
         for g, (net, row) in enumerate(
