@@ -22,11 +22,23 @@ def test_the_code_blocks_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert "torch.Size([3, 256])" in capsys.readouterr().out
 
 
-def test_the_bench_package_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    readme = README.parent / "packages/bench/README.md"
+@pytest.mark.parametrize(
+    ("package", "printed"),
+    [("bench", "torch.Size([1, 7, 10])"), ("adjoint", "tensor("), ("trustregion", "tensor(")],
+)
+def test_the_packages_readmes_run(
+    package: str, printed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = README.parent / "packages" / package / "README.md"
     (block,) = re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), re.DOTALL)
-    exec(compile(block, str(readme), "exec"), {})
-    assert "torch.Size([1, 7, 10])" in capsys.readouterr().out
+    names: dict[str, object] = {}
+    exec(compile(block, str(readme), "exec"), names)
+    assert printed in capsys.readouterr().out
+    if package == "adjoint":
+        shift = names["shift"]
+        assert isinstance(shift, torch.Tensor)
+        assert bool((shift > 0.1).all())
+        assert bool((shift < 3.0).all())
 
 
 def test_links_lead_somewhere() -> None:
