@@ -1,0 +1,20 @@
+"""The command itself: measure, print, write."""
+
+import sys
+
+from bench.speed.measure import measure
+from bench.speed.request import SpeedRequest
+from bench.speed.table import format_table, write_rows
+from bench.training.processor import keep_freed_memory
+
+__all__ = ["run_speed"]
+
+
+def run_speed(request: SpeedRequest) -> int:
+    """Print the table of a request and write it where that was asked for."""
+    keep_freed_memory()
+    rows = measure(request, tell=lambda text: print(text, file=sys.stderr, flush=True))
+    print(format_table(rows))
+    if request.out is not None:
+        write_rows(rows, request.out)
+    return 0

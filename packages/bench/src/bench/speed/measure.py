@@ -1,0 +1,291 @@
+"""Measuring: rate, first latency, memory, arithmetic and the machine's ceiling, taking turns."""
+
+import itertools
+import resource
+import shlex
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from bench.agents import Problem
+from bench.errors import BenchError
+from bench.speed.execution import CapturedUpdates, compile_agent, precision_context
+from bench.speed.request import Mode, Precision, SpeedRequest
+from bench.speed.workload import Workload, agent_config
+from bench.training.cost import update_flops
+
+__all__ = ["SpeedRow", "matmul_ceiling", "measure"]
+
+_CEILING_ROWS = 2560
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedRow:
+    """One line of the table; None where a figure does not apply.
+
+    Attributes:
+        agent: its name, or the command of a peer.
+        width: of the hidden layers.
+        replicas: trained as one.
+        batch: chunks per update and replica.
+        precision: of the matrix products.
+        mode: eager, compiled or captured.
+        device: name of the hardware.
+        threads: of the CPU.
+        updates_per_s: median over turns; each is an update of all replicas.
+        slowest: of the turns.
+        fastest: of the turns.
+        replica_updates_per_s: updates per second times replicas.
+        first_update_s: from a built agent to its first finished update, compilation included.
+        memory_mb: peak, of the device or of this process on a CPU (there of all rows so far).
+        gflops: achieved, from the operations of the matrix products of an update.
+        ceiling_gflops: of one large matrix product of this width, in the same turns.
+        share: of the ceiling.
+    """
+
+    agent: str
+    width: int | None
+    replicas: int | None
+    batch: int | None
+    precision: str | None
+    mode: str | None
+    device: str
+    threads: int
+    updates_per_s: float
+    slowest: float
+    fastest: float
+    replica_updates_per_s: float | None = None
+    first_update_s: float | None = None
+    memory_mb: float | None = None
+    gflops: float | None = None
+    ceiling_gflops: float | None = None
+    share: float | None = None
+
+
+@dataclass(slots=True)
+class _Entrant:
+    """One combination, alive through all turns."""
+
+    agent: str
+    width: int
+    replicas: int
+    precision: Precision
+    mode: Mode
+    updates: Callable[[], object]
+    per_call: int
+    first_update_s: float
+    memory_mb: float
+    flops: float
+    rates: list[float] = field(default_factory=list)
+
+
+def measure(
+    request: SpeedRequest, tell: Callable[[str], None] = lambda text: None
+) -> list[SpeedRow]:
+    """Measure every combination of a request.
+
+    Args:
+        request: what to measure.
+        tell: called with a line before every longer step.
+
+    Raises:
+        ValueError: the request is impossible.
+        BenchError: a peer's command failed, or there is no compiler.
+    """
+    request.check()
+    device = _device(request.device)
+    if request.threads is not None:
+        torch.set_num_threads(request.threads)
+    combinations = list(
+        itertools.product(
+            request.agents, request.widths, request.replicas, request.precisions, request.modes
+        )
+    )
+    for agent, _, _, precision, mode in combinations:
+        agent_config(agent, 1, 1, 1)
+        if mode == "captured" and device.type != "cuda":
+            raise ValueError("the mode captured needs a CUDA device: take eager or compiled")
+        with precision_context(precision, device):
+            pass
+    entrants = []
+    for combination in combinations:
+        tell("preparing " + ", ".join(map(str, combination)))
+        entrants.append(_enter(request, device, *combination))
+    ceilings: dict[tuple[Precision, int], list[float]] = {
+        (e.precision, e.width): [] for e in entrants
+    }
+    for turn in range(request.turns):
+        tell(f"turn {turn + 1} of {request.turns}")
+        for entrant in entrants:
+            with precision_context(entrant.precision, device):
+                rate = calls_per_second(entrant.updates, request.seconds, device)
+            entrant.rates.append(rate * entrant.per_call)
+        for (precision, width), found in ceilings.items():
+            found.append(matmul_ceiling(device, precision, width, min(0.3, request.seconds)))
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    rows = [
+        _row(e, request.batch, name, statistics.median(ceilings[e.precision, e.width]))
+        for e in entrants
+    ]
+    for command in request.against:
+        tell(f"running {command}")
+        rates = [peer_rate(command) for _ in range(request.turns)]
+        rows.append(
+            SpeedRow(
+                agent=command,
+                width=None,
+                replicas=None,
+                batch=None,
+                precision=None,
+                mode=None,
+                device=name,
+                threads=torch.get_num_threads(),
+                updates_per_s=statistics.median(rates),
+                slowest=min(rates),
+                fastest=max(rates),
+            )
+        )
+    return rows
+
+
+def matmul_ceiling(device: torch.device, precision: str, width: int, seconds: float) -> float:
+    """FLOP/s of one large matrix product of a width, by the faster of torch's libraries."""
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    rows = torch.randn(_CEILING_ROWS, width, device=device, dtype=dtype)
+    kernel = torch.randn(width, width, device=device, dtype=dtype)
+    out = torch.empty_like(rows)
+    products: list[Callable[[], object]] = [lambda: torch.mm(rows, kernel, out=out)]
+    onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    if device.type == "cpu" and onednn is not None:
+        products.append(lambda: onednn(rows, kernel, None, "none", [], ""))
+    with precision_context(precision, device):
+        rates = [calls_per_second(product, seconds, device) for product in products]
+    return max(rates) * 2.0 * _CEILING_ROWS * width * width
+
+
+def calls_per_second(call: Callable[[], object], seconds: float, device: torch.device) -> float:
+    """Rate of a function over about ``seconds``, the queue of a GPU waited for at both ends."""
+    call()
+    _finish(device)
+    calls, started = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - started) < seconds or calls == 0:
+        call()
+        calls += 1
+        if calls % 16 == 0:  # a queue without end would make the clock meaningless
+            _finish(device)
+    _finish(device)
+    elapsed = time.perf_counter() - started
+    return calls / elapsed
+
+
+def peer_rate(command: str) -> float:
+    """Updates per second that an external command prints as the last word of its output.
+
+    Raises:
+        BenchError: it fails or its last word is no positive number.
+    """
+    done = subprocess.run(  # noqa: S603 - the user's own command
+        shlex.split(command), capture_output=True, text=True, check=False
+    )
+    words = done.stdout.split()
+    try:
+        rate = float(words[-1])
+    except (IndexError, ValueError):
+        rate = 0.0
+    if done.returncode != 0 or not rate > 0.0:
+        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        raise BenchError(
+            f"{command!r} must print its updates per second last and exit with 0; it exited with "
+            f"{done.returncode}{': ' + last[0] if last else ''}"
+        )
+    return rate
+
+
+def _enter(
+    request: SpeedRequest,
+    device: torch.device,
+    agent: str,
+    width: int,
+    replicas: int,
+    precision: Precision,
+    mode: Mode,
+) -> _Entrant:
+    config = agent_config(agent, width, request.critics, request.flow_steps)
+    problem = Problem(request.observation_dim, request.action_dim, request.horizon)
+    flops = replicas * update_flops(agent, config, problem, request.batch)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    workload = Workload.build(agent, config, problem, replicas, request.batch, device)
+    updates: Callable[[], object] = workload.update
+    per_call = 1
+    started = time.perf_counter()
+    with precision_context(precision, device):
+        if mode == "compiled":
+            compile_agent(workload.agent)
+        if mode == "captured":
+            compile_agent(workload.agent)
+            updates, per_call = CapturedUpdates(workload, request.per_launch), request.per_launch
+        updates()
+        _finish(device)
+        first = time.perf_counter() - started
+    return _Entrant(
+        agent,
+        width,
+        replicas,
+        precision,
+        mode,
+        updates,
+        per_call,
+        first,
+        _peak_memory(device) / 2**20,
+        flops,
+    )
+
+
+def _row(entrant: _Entrant, batch: int, device: str, ceiling: float) -> SpeedRow:
+    rate = statistics.median(entrant.rates)
+    achieved = rate * entrant.flops
+    return SpeedRow(
+        agent=entrant.agent,
+        width=entrant.width,
+        replicas=entrant.replicas,
+        batch=batch,
+        precision=entrant.precision,
+        mode=entrant.mode,
+        device=device,
+        threads=torch.get_num_threads(),
+        updates_per_s=rate,
+        slowest=min(entrant.rates),
+        fastest=max(entrant.rates),
+        replica_updates_per_s=rate * entrant.replicas,
+        first_update_s=entrant.first_update_s,
+        memory_mb=entrant.memory_mb,
+        gflops=achieved / 1e9,
+        ceiling_gflops=ceiling / 1e9,
+        share=achieved / ceiling,
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"no CUDA device is visible to torch; give --device cpu, not {name}")
+    return device
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _peak_memory(device: torch.device) -> float:
+    """Bytes; of the process on a CPU, where the system counts in KiB (bytes on macOS)."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0

@@ -1,0 +1,83 @@
+"""What to measure; plain data, so that a command line is quick to answer."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["Mode", "Precision", "SpeedRequest"]
+
+Precision = Literal["float32", "tf32", "bfloat16"]
+Mode = Literal["eager", "compiled", "captured"]
+
+
+@dataclass(frozen=True)
+class SpeedRequest:
+    """Measure updates per second of agents on made-up data, in every combination asked for.
+
+    Sizes are those of the paper's cube-single: 28 observed numbers, chunks of 5 actions of 5. The
+    combinations take turns in one process, so that a busy machine slows all of them alike; figures
+    are medians over the turns.
+
+    Attributes:
+        agents: names from `bench agents`.
+        widths: of the four hidden layers of every network.
+        replicas: runs trained as one.
+        precisions: of the matrix products; tf32 is for GPUs.
+        modes: eager, compiled (torch.compile) or captured (whole updates in one CUDA graph).
+        device: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.
+        batch: chunks per update and replica.
+        critics: size of the critic ensembles.
+        flow_steps: steps of the flow.
+        observation_dim: numbers in an observation.
+        action_dim: numbers in an action.
+        horizon: actions in a chunk.
+        per_launch: updates in one captured graph.
+        threads: of the CPU; as torch has it by default.
+        seconds: length of a turn.
+        turns: how many turns each combination gets.
+        against: shell commands whose last line of output is their updates per second.
+        out: file for the table, .csv, .json or .parquet (which needs polars).
+    """
+
+    agents: tuple[str, ...] = ("trqam",)
+    widths: tuple[int, ...] = (512,)
+    replicas: tuple[int, ...] = (1,)
+    precisions: tuple[Precision, ...] = ("float32",)
+    modes: tuple[Mode, ...] = ("eager",)
+    device: str = "auto"
+    batch: int = 256
+    critics: int = 10
+    flow_steps: int = 10
+    observation_dim: int = 28
+    action_dim: int = 5
+    horizon: int = 5
+    per_launch: int = 10
+    threads: int | None = None
+    seconds: float = 2.0
+    turns: int = 3
+    against: tuple[str, ...] = ()
+    out: Path | None = None
+
+    def check(self) -> None:
+        """Refuse what cannot be measured.
+
+        Raises:
+            ValueError: a number is below one, a combination is impossible or a name unknown.
+        """
+        counts = {
+            "widths": min(self.widths, default=0),
+            "replicas": min(self.replicas, default=0),
+            "batch": self.batch,
+            "critics": self.critics,
+            "flow-steps": self.flow_steps,
+            "per-launch": self.per_launch,
+            "turns": self.turns,
+            "threads": 1 if self.threads is None else self.threads,
+        }
+        for name, value in counts.items():
+            if value < 1:
+                raise ValueError(f"--{name} must be at least 1, got {value}")
+        if not self.seconds > 0.0:
+            raise ValueError(f"--seconds must be positive, got {self.seconds}")
+        if self.out is not None and self.out.suffix not in (".csv", ".json", ".parquet"):
+            raise ValueError(f"--out must end in .csv, .json or .parquet, got {self.out}")

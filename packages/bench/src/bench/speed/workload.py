@@ -1,0 +1,81 @@
+"""An agent with made-up data, ready to be updated again and again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.agents import AGENTS, Agent, Problem, draw
+from bench.suites import unknown
+from qlearn import ChunkSampler, EpisodeData, RandomStreams
+
+__all__ = ["Workload", "agent_config"]
+
+_EPISODES, _EPISODE_STEPS, _DISCOUNT = 100, 100, 0.99
+
+
+@dataclass(slots=True)
+class Workload:
+    """Everything of one training loop except its end.
+
+    Attributes:
+        agent: what is trained.
+        streams: its random numbers.
+        sampler: replay on the training device.
+        batch: chunks per update and replica.
+    """
+
+    agent: Agent
+    streams: RandomStreams
+    sampler: ChunkSampler
+    batch: int
+
+    @classmethod
+    def build(
+        cls,
+        agent: str,
+        config: Any,
+        problem: Problem,
+        replicas: int,
+        batch: int,
+        device: torch.device,
+    ) -> "Workload":
+        """Random episodes, random parameters; everything on ``device``."""
+        streams = RandomStreams(range(replicas), device)
+        made = RandomStreams([0], device)
+        rows = _EPISODES * (_EPISODE_STEPS + 1)
+        terminals = torch.arange(1, rows + 1, device=device) % (_EPISODE_STEPS + 1) == 0
+        data = EpisodeData.from_rows(
+            made.normal(rows, problem.observation_dim)[0],
+            made.uniform(rows, problem.action_dim)[0].mul_(2.0).sub_(1.0),
+            terminals,
+            rewards=-made.uniform(rows),
+        )
+        sampler = ChunkSampler(data, problem.horizon, _DISCOUNT, tasks=[0] * replicas)
+        return cls(AGENTS[agent].agent(config, problem, streams), streams, sampler, batch)
+
+    def update(self) -> Mapping[str, Tensor]:
+        """Sample a batch, draw the noise, update."""
+        batch = self.sampler.sample(self.streams, self.batch)
+        return self.agent.update(batch, draw(self.streams, self.agent.noise(self.batch)))
+
+
+def agent_config(agent: str, width: int, critics: int, flow_steps: int) -> Any:
+    """An agent's settings with these sizes, where it has them.
+
+    Raises:
+        ValueError: no agent of that name.
+    """
+    if agent not in AGENTS:
+        raise ValueError(unknown("agent", agent, AGENTS))
+    hidden = (width,) * 4
+    sizes = {
+        "actor_hidden": hidden,
+        "critic_hidden": hidden,
+        "critics": critics,
+        "flow_steps": flow_steps,
+    }
+    config = AGENTS[agent].config
+    return config(**{f.name: sizes[f.name] for f in fields(config) if f.name in sizes})
