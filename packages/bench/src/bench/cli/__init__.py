@@ -13,6 +13,7 @@ from bench.cli.data import Data
 from bench.cli.offline import Offline
 from bench.cli.report import Report
 from bench.cli.reproduce import Reproduce
+from bench.cli.speed import Speed
 from bench.cli.status import Status
 from bench.errors import BenchError
 
@@ -30,6 +31,7 @@ _COMMANDS: dict[str, Callable[..., _Command]] = {
     "status": Status,
     "compare": Compare,
     "reproduce": Reproduce,
+    "speed": Speed,
     "agents": Agents,
 }
 

@@ -79,7 +79,7 @@ class CapturedUpdates:
         for generator in workload.streams.generators:
             self.graph.register_generator_state(generator)
         # First on a side stream: allocations, cuBLAS workspaces and Adam's state come into being.
-        side = torch.cuda.Stream(device)
+        side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):
             for _ in range(_WARMUP):

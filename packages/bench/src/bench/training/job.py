@@ -32,6 +32,7 @@ from bench.training.cost import matmul_rate, pack_cost
 from bench.training.options import Plan
 from bench.training.policy import Normalizer
 from bench.training.pretraining import FlowCache
+from bench.training.processor import keep_freed_memory
 from bench.training.recorder import PackRecorder, protocol_fingerprint
 from bench.training.trainer import Trainer
 from qlearn import ChunkSampler, EpisodeData, FlowActor, RandomStreams
@@ -72,6 +73,8 @@ class OfflineJob:
     def run(self) -> int:
         """Everything; returns the exit status, 1 where a run failed and the others finished."""
         directory = self.plan.directory
+        if self.plan.device.type == "cpu":
+            keep_freed_memory()
         with ExitStack() as stack:
             stack.enter_context(RunLock(directory, self.command))
             stack.enter_context(log_to(directory / "log.jsonl"))

@@ -16,7 +16,7 @@ def keep_freed_memory() -> bool:
 
     By default it gives blocks of a megabyte, the activations of a small network, back to the system
     and takes them anew at every operation; the system clears every page of them each time. That
-    was 1,200 to 4,800 page faults an update, 15 % of the time (docs/performance.md).
+    shows as thousands of page faults an update.
 
     Returns:
         Whether it is set; False on a system without glibc, where nothing is done.
