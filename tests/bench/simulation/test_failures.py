@@ -64,7 +64,8 @@ def test_a_worker_that_dies_once_costs_only_time(
     with SimulatorPool(2) as fresh:  # so that the variable reaches the workers
         result = evaluate(policy, [SOUND, task], (0, 1), 4, pool=fresh)
     expected = evaluate(policy, [SOUND, SOUND], (0, 1), 4, pool=pool)
-    assert result.restarts == 1
+    # Both workers hold such episodes, and the second may begin one before the first left its flag.
+    assert result.restarts in (1, 2)
     assert result.failures == (None, None)
     np.testing.assert_array_equal(result.returns, expected.returns)
     np.testing.assert_array_equal(result.lengths, expected.lengths)
