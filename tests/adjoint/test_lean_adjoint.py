@@ -161,6 +161,54 @@ def test_parameters_get_no_gradient_and_no_grad_mode_does_not_matter():
     assert all(p.grad is None for p in net.parameters())
 
 
+class LinearizedBent:
+    """`bent` with a pullback for all steps, from one evaluation along the path."""
+
+    def __init__(self):
+        self.evaluations = 0
+
+    def __call__(self, x, t):
+        raise AssertionError("evaluated although it can be linearized")
+
+    def linearize(self, x, t):
+        self.evaluations += 1
+        values, pullback = torch.func.vjp(lambda x: bent(x, t), x)
+
+        def at(cotangent, k):
+            everywhere = torch.zeros_like(x)
+            everywhere[k] = cotangent
+            return pullback(everywhere)[0][k]
+
+        return values, at
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_field_that_can_be_linearized_is_evaluated_once_and_gives_the_same(name):
+    kernel = KERNELS[name]
+    path = sampled(kernel, (4, 3))
+    terminal = torch.linspace(-1.0, 1.0, 12, dtype=torch.float64).reshape(4, 3)
+    field = LinearizedBent()
+    torch.testing.assert_close(
+        lean_adjoint(kernel, field, path, terminal), lean_adjoint(kernel, bent, path, terminal)
+    )
+    assert field.evaluations == 1
+
+
+def test_a_linearized_field_is_asked_at_the_adjoint_times():
+    kernel, times = MemorylessEuler(4), []
+
+    class Recorder(LinearizedBent):
+        def linearize(self, x, t):
+            times.append(t)
+            return super().linearize(x, t)
+
+    path = sampled(kernel, (3, 2))
+    terminal = torch.ones(3, 2, dtype=torch.float64)
+    lean_adjoint(kernel, Recorder(), path, terminal)
+    expected = torch.tensor([0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(times[0], expected[:, None].expand(4, 3))
+
+
 def test_a_field_without_gradient_in_x_is_told_from_a_detached_one():
     kernel = MemorylessEuler(3)
     path = sampled(kernel, (2, 2))

@@ -42,7 +42,7 @@ def matching_loss(
         steps: Indices of the chosen time steps, or None for all.
 
     Returns:
-        (*batch,), in units of lam * nats per K steps of unit time.
+        (*batch,), in units of `lam`; the published convention, K times the integral over time.
 
     Raises:
         ValueError: If shapes do not fit, `lam` is a number that is not positive, or `steps` is
