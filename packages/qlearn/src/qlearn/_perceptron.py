@@ -1,7 +1,8 @@
 """Evaluation, gradient and linearization of stacked perceptrons, the hot path of every update."""
 
+import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,19 +34,19 @@ class Weights:
     scales: Sequence[Tensor]
     shifts: Sequence[Tensor]
 
+    @property
+    def kinds(self) -> tuple[Sequence[Tensor], ...]:
+        """The four lists."""
+        return self.kernels, self.biases, self.scales, self.shifts
+
     def flat(self) -> list[Tensor]:
         """All tensors in one list."""
-        return [tensor for field in fields(self) for tensor in getattr(self, field.name)]
+        return [*self.kernels, *self.biases, *self.scales, *self.shifts]
 
-    def like(self, flat: Sequence[Any]) -> "Weights":
+    def like(self, flat: Sequence[Tensor]) -> "Weights":
         """Inverse of :meth:`flat` for a list in its order."""
-        rest = list(flat)
-        kinds = []
-        for field in fields(self):
-            count = len(getattr(self, field.name))
-            kinds.append(rest[:count])
-            rest = rest[count:]
-        return Weights(*kinds)
+        ends = list(itertools.accumulate(map(len, self.kinds)))
+        return Weights(*(flat[end - len(k) : end] for end, k in zip(ends, self.kinds, strict=True)))
 
     def rows(self) -> "Weights":
         """The same with vectors as ``(G, 1, width)``, for stacks of rows ``(G, B, width)``."""

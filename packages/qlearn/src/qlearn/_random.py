@@ -1,5 +1,6 @@
 """Random numbers for many replicas at once, each from its own seed."""
 
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 
@@ -49,6 +50,13 @@ class RandomStreams:
         digests = (hashlib.sha256(f"{purpose}:{seed}".encode()).digest() for seed in self.seeds)
         seeds = [int.from_bytes(digest[:8], "little") >> 1 for digest in digests]
         return RandomStreams(seeds, self.device)
+
+    def select(self, replicas: Sequence[int]) -> "RandomStreams":
+        """The streams of some replicas: drawing from them moves theirs on and no others."""
+        chosen = copy.copy(self)
+        chosen.seeds = tuple(self.seeds[replica] for replica in replicas)
+        chosen.generators = tuple(self.generators[replica] for replica in replicas)
+        return chosen
 
     def normal(self, *shape: int, dtype: torch.dtype | None = None) -> Float[Tensor, "R *shape"]:
         """Standard normal numbers."""

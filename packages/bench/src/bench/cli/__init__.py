@@ -11,6 +11,7 @@ from bench.cli.agents import Agents
 from bench.cli.compare import Compare
 from bench.cli.data import Data
 from bench.cli.offline import Offline
+from bench.cli.online import Online
 from bench.cli.report import Report
 from bench.cli.reproduce import Reproduce
 from bench.cli.speed import Speed
@@ -26,6 +27,7 @@ class _Command(Protocol):
 
 _COMMANDS: dict[str, Callable[..., _Command]] = {
     "offline": Offline,
+    "online": Online,
     "data": Data,
     "report": Report,
     "status": Status,

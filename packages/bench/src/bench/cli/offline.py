@@ -61,10 +61,10 @@ class Offline:
 
     def run(self) -> int:
         """Plan the cells, then list or run them."""
-        from bench.training.job import OfflineJob
+        from bench.training.job import Job
         from bench.training.options import plan_offline
 
-        job = OfflineJob(plan_offline(self))
+        job = Job(plan_offline(self))
         if self.dry_run:
             job.describe()
             return 0

@@ -110,7 +110,8 @@ def require_one_origin(evaluations: pl.DataFrame, cells: pl.DataFrame) -> None:
     Raises:
         MixedOriginError: names the first group, what differs, and the runs.
     """
-    group = ["suite", "domain", "agent", "variant"]
+    # Each phase has its own protocol; rows of different phases are never averaged.
+    group = ["suite", "domain", "agent", "variant", "phase"]
     measured = evaluations.filter(pl.col("success_rate").is_not_null())
     used = measured.join(cells.select(*_KEY, "run"), on=[*_KEY, "run"], how="semi")
     for name in ORIGIN_COLUMNS:
@@ -118,14 +119,14 @@ def require_one_origin(evaluations: pl.DataFrame, cells: pl.DataFrame) -> None:
         mixed = kinds.filter(pl.col(name).list.len() > 1).sort(group)
         if mixed.height:
             raise _mixed(used, mixed.row(0, named=True), name)
-    budgets = cells.group_by(*group, "task", "phase").agg(pl.col("kl_budget").unique().sort())
+    budgets = cells.group_by(*group, "task").agg(pl.col("kl_budget").unique().sort())
     mixed = budgets.filter(pl.col("kl_budget").list.len() > 1).sort(group)
     if mixed.height:
         raise _mixed(used, mixed.row(0, named=True), "kl_budget")
 
 
 def _mixed(rows: pl.DataFrame, group: dict[str, object], name: str) -> MixedOriginError:
-    keys = ("domain", "agent", "variant")
+    keys = ("domain", "agent", "variant", "phase")
     selected = rows.filter(*(pl.col(key) == group[key] for key in keys))
     lines = [
         f"  {value}: {', '.join(sorted(set(runs))[:4])}"

@@ -3,10 +3,13 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from bench.suites import Domain, Protocol, Setting, Suite
 
-__all__ = ["Cell", "Pack", "plan", "stable_seed"]
+__all__ = ["Cell", "Pack", "Phase", "plan", "stable_seed"]
+
+Phase = Literal["pretrain", "offline", "online"]
 
 
 def stable_seed(*parts: object) -> int:
@@ -47,6 +50,16 @@ class Pack:
 
     Behaviour cloning reads no rewards, so there one replica serves all tasks of a seed: a pack of
     agent `bc` has one replica per seed and ``cells_per_replica`` cells for each.
+
+    Attributes:
+        suite: name of the suite.
+        domain: with the tasks of the pack.
+        protocol: how long, how often.
+        agent: name in the registry.
+        settings: of the agent.
+        seeds: one run per task and seed.
+        online: whether this is the online phase of its cells.
+        from_scratch: whether its agents learn in the online phase alone.
     """
 
     suite: str
@@ -55,11 +68,22 @@ class Pack:
     agent: str
     settings: Mapping[str, Setting]
     seeds: tuple[int, ...]
+    online: bool = False
+    from_scratch: bool = False
+
+    @property
+    def phase(self) -> Phase:
+        """Phase of the tables that the pack's rows belong to."""
+        if self.online:
+            return "online"
+        return "pretrain" if self.agent == "bc" else "offline"
 
     @property
     def name(self) -> str:
         """Folder name of the pack, unique within a run directory."""
-        return f"{self.domain.name}--{self.agent}--seeds-{'-'.join(map(str, self.seeds))}"
+        seeds = "-".join(map(str, self.seeds))
+        phase = "--online" if self.online else ""
+        return f"{self.domain.name}--{self.agent}--seeds-{seeds}{phase}"
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -75,7 +99,8 @@ class Pack:
         """Seed of each replica's training stream."""
         if self.agent == "bc":
             return tuple(stable_seed(self.domain.name, "bc", seed) for seed in self.seeds)
-        return tuple(cell.stream("training") for cell in self.cells)
+        purpose = "online training" if self.online else "training"
+        return tuple(cell.stream(purpose) for cell in self.cells)
 
     @property
     def cells_per_replica(self) -> int:
@@ -84,8 +109,33 @@ class Pack:
 
     @property
     def steps(self) -> int:
-        """Updates until the pack is finished."""
-        return self.protocol.pretrain_steps if self.agent == "bc" else self.protocol.offline_steps
+        """Steps until the pack is finished: of the environment if it is online, else updates."""
+        match self.phase:
+            case "pretrain":
+                return self.protocol.pretrain_steps
+            case "offline":
+                return self.protocol.offline_steps
+            case "online":
+                return self.protocol.online.steps
+
+    def updates_at(self, step: int) -> int:
+        """Updates of this phase that have been made after so many of its steps."""
+        if not self.online:
+            return step
+        online = self.protocol.online
+        return max(0, step - online.warm_up) * online.updates_per_step
+
+    @property
+    def updates_before(self) -> int:
+        """Updates that its agents have behind them when the pack begins."""
+        return self.protocol.offline_steps if self.online and not self.from_scratch else 0
+
+    def step_of(self, update: int) -> int:
+        """The step that makes an update of this phase, counted from 1."""
+        if not self.online:
+            return update
+        online = self.protocol.online
+        return online.warm_up + -(-update // online.updates_per_step)
 
 
 def plan(

@@ -41,7 +41,7 @@ class PackCost:
 
     Attributes:
         flops: floating-point operations of all updates of all replicas.
-        simulator_steps: most environment steps that all its evaluations can take.
+        simulator_steps: most environment steps that it can take, evaluations included.
     """
 
     flops: float
@@ -79,9 +79,10 @@ def pack_cost(pack: Pack, config: object, problem: Problem, episode_steps: int) 
     protocol = pack.protocol
     per_update = update_flops(pack.agent, config, problem, protocol.batch_size)
     evaluations = 1 if pack.agent == "bc" else -(-pack.steps // protocol.evaluate_every)
+    played = evaluations * protocol.episodes * episode_steps + (pack.steps if pack.online else 0)
     return PackCost(
-        per_update * pack.steps * len(pack.replica_seeds),
-        evaluations * protocol.episodes * episode_steps * len(pack.cells),
+        per_update * pack.updates_at(pack.steps) * len(pack.replica_seeds),
+        played * len(pack.cells),
     )
 
 

@@ -1,10 +1,8 @@
-"""The offline job: data, behaviour cloning, fine-tuning, evaluation, tables."""
+"""The job of a plan: data, behaviour cloning, both phases, evaluation, tables."""
 
-import json
 import sys
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from rich.console import Console
@@ -12,24 +10,22 @@ from rich.table import Table
 
 from bench.agents import AGENTS, BC, Agent, Problem
 from bench.data import DataMissing, TaskData, default_data_dir, generate, load
+from bench.errors import CheckpointError
 from bench.results import final_table, print_table, write_table
 from bench.simulation import SimulatorPool, make
 from bench.storage import (
-    PlannedCell,
     RunLock,
-    RunRecord,
     checkpoint_steps,
-    collect_provenance,
     log_to,
     package_versions,
-    read_run,
-    write_run,
 )
 from bench.suites import Domain
 from bench.training.cells import Pack
 from bench.training.console import Stages
 from bench.training.cost import matmul_rate, pack_cost
+from bench.training.online import OnlineExperience, load_offline_result, replay
 from bench.training.options import Plan
+from bench.training.planned import record_plan
 from bench.training.policy import Normalizer
 from bench.training.pretraining import FlowCache
 from bench.training.processor import keep_freed_memory
@@ -37,7 +33,7 @@ from bench.training.recorder import PackRecorder, protocol_fingerprint
 from bench.training.trainer import Trainer
 from qlearn import ChunkSampler, EpisodeData, FlowActor, RandomStreams
 
-__all__ = ["OfflineJob"]
+__all__ = ["Job"]
 
 
 def _console() -> Console:
@@ -56,7 +52,7 @@ class _Prepared:
 
 
 @dataclass(slots=True)
-class OfflineJob:
+class Job:
     """Runs a plan to its end; the same plan on the same directory continues.
 
     Attributes:
@@ -78,12 +74,12 @@ class OfflineJob:
         with ExitStack() as stack:
             stack.enter_context(RunLock(directory, self.command))
             stack.enter_context(log_to(directory / "log.jsonl"))
-            self._record()
+            record_plan(self.plan, self.command)
             pool = stack.enter_context(SimulatorPool())
             stages = Stages(self.console)
             for domain in self.plan.suite.domains:
                 prepared = self._prepare(domain, stages)
-                for pack in (*self.plan.pretraining, *self.plan.packs):
+                for pack in self.plan.in_order:
                     if pack.domain.name == domain.name:
                         self._train(pack, prepared, pool, stages)
         return self._finish()
@@ -96,20 +92,20 @@ class OfflineJob:
         for column in ("pack", "runs", "updates", "PFLOP", "simulator steps", "hours, at least"):
             table.add_column(column, justify="left" if column == "pack" else "right")
         total = 0.0
-        for pack in (*plan.pretraining, *plan.packs):
+        for pack in plan.in_order:
             problem, episode_steps = _sizes(pack.domain)
             cost = pack_cost(pack, plan.configs[pack.name], problem, episode_steps)
             total += cost.flops / rate / 3600
             table.add_row(
                 pack.name,
                 str(len(pack.cells)),
-                f"{pack.steps:,}",
+                f"{pack.updates_at(pack.steps):,}",
                 f"{cost.flops / 1e15:,.3g}",
                 f"{cost.simulator_steps:,}",
                 f"{cost.flops / rate / 3600:,.3g}",
             )
         self.console.print(table)
-        for pack in (*plan.pretraining, *plan.packs):
+        for pack in plan.in_order:
             settings = ", ".join(f"{k}={v}" for k, v in asdict(plan.configs[pack.name]).items())
             self.console.print(f"{pack.name}: {settings}", markup=False)
         runs = sum(len(pack.cells) for pack in plan.packs)
@@ -118,36 +114,6 @@ class OfflineJob:
             f"alone take {total:,.3g} hours at {rate / 1e9:,.0f} GFLOP/s, measured just now; "
             "simulator steps come on top (some 400 to 8,000 a second and core)"
         )
-
-    def _record(self) -> None:
-        """Write what this run is, or refuse a directory that holds another one."""
-        plan, directory = self.plan, self.plan.directory
-        settings = plan.settings()
-        if (directory / "run.json").exists():
-            found = read_run(directory).settings
-            # Through JSON, as the settings on disk went: tuples are lists there.
-            if found != json.loads(json.dumps(settings)):
-                raise ValueError(
-                    f"{directory} holds a run with other settings "
-                    f"({_difference(found, settings)}); repeat its command to continue it, "
-                    "or give another directory with --out"
-                )
-            return
-        cells = [
-            PlannedCell(
-                pack.suite,
-                cell.domain,
-                cell.task_name,
-                cell.agent,
-                cell.seed,
-                {"pretrain" if pack.agent == "bc" else "offline": pack.steps},
-                pack.name,
-            )
-            for pack in (*plan.pretraining, *plan.packs)
-            for cell in pack.cells
-        ]
-        provenance = collect_provenance(self.command, device=str(plan.device))
-        write_run(directory, RunRecord(self.command, settings, provenance, cells))
 
     def _prepare(self, domain: Domain, stages: Stages) -> _Prepared:
         """Read a domain's data, made first where that was asked for."""
@@ -200,8 +166,15 @@ class OfflineJob:
         plan, config = self.plan, self.plan.configs[pack.name]
         streams = RandomStreams(pack.replica_seeds, plan.device)
         agent: Agent = AGENTS[pack.agent].agent(config, prepared.problem, streams)
-        cache = self._cache(pack, prepared)
-        if pack.agent != "bc" and AGENTS[pack.agent].pretrained:
+        if pack.online and not pack.from_scratch:
+            offline = plan.directory / "packs" / replace(pack, online=False).name
+            try:
+                load_offline_result(offline / "checkpoints", pack, agent, str(plan.device))
+            except CheckpointError as error:  # every run was stopped there: the other packs go on
+                self.problems.append(str(error))
+                self.console.print(f"left out: {error}", style="red", markup=False)
+                return
+        elif pack.agent != "bc" and AGENTS[pack.agent].pretrained:
             clone = FlowActor(
                 streams.replicas,
                 prepared.problem.observation_dim,
@@ -210,14 +183,14 @@ class OfflineJob:
                 layer_norm=config.actor_layer_norm,
                 streams=streams.spawn("clone"),
             )
-            cache.load([cell.seed for cell in pack.cells], clone)
+            self._cache(pack, prepared).load([cell.seed for cell in pack.cells], clone)
             agent.start_from(clone)
         replicas_tasks = (
             [0] * streams.replicas
             if pack.agent == "bc"
             else [pack.domain.tasks.index(cell.task) for cell in pack.cells]
         )
-        sampler = ChunkSampler(
+        data = ChunkSampler(
             prepared.episodes,
             pack.domain.horizon,
             getattr(config, "discount", 1.0),
@@ -245,14 +218,22 @@ class OfflineJob:
                 "precision": plan.precision,
             },
         )
-        trainer = Trainer(
-            pack, agent, streams, sampler, directory, recorder, precision=plan.precision
-        )
+        trainer = Trainer(pack, agent, streams, data, directory, recorder, plan.precision)
         title = f"{pack.agent} on {pack.domain.name}, {len(pack.cells)} runs"
-        with stages.stage(title, pack.steps, "updates") as tell:
-            trainer.tick = tell
+        with ExitStack() as stack:
+            if pack.online:
+                acting = streams.spawn("acting")
+                experience = OnlineExperience.of(
+                    pack, prepared.problem, prepared.normalizer, acting, config.discount
+                )
+                stack.enter_context(experience.environments)
+                trainer.experience = experience
+                trainer.sampler = replay(pack, data, experience.ring)
+                title += " online"
+            unit = "environment steps" if pack.online else "updates"
+            trainer.tick = stack.enter_context(stages.stage(title, pack.steps, unit))
             if isinstance(agent, BC):
-                self._clone(trainer, agent, cache)
+                self._clone(trainer, agent, self._cache(pack, prepared))
             else:
                 trainer.run()
         self.problems += [str(failure) for failure in trainer.failures]
@@ -290,10 +271,11 @@ class OfflineJob:
         files = write_table(table, directory)
         self.console.print(f"table: {files[0]} (and .csv, .parquet beside it)", markup=False)
         self.console.print(f"curves: bench report {directory}", markup=False)
-        if self.plan.suite.name == "quick" and table.coverage.complete:
+        if self.plan.suite.name == "quick" and not self.plan.online and table.coverage.complete:
             self.console.print(
                 "next: more seeds (--seeds 3 --out runs/quick-3), another agent (bench agents), "
-                "or the paper's protocol: bench offline --suite ogbench50 --dry-run",
+                "the online phase (bench online --suite quick), or the paper's protocol: "
+                "bench offline --suite ogbench50 --dry-run",
                 markup=False,
             )
         return 0 if table.coverage.complete else 1
@@ -308,15 +290,3 @@ def _sizes(domain: Domain) -> tuple[Problem, int]:
         return sizes, env.max_episode_steps
     finally:
         env.close()
-
-
-def _difference(found: dict[str, Any], wanted: dict[str, Any], place: str = "") -> str:
-    """The first setting in which two nested dictionaries differ, in words."""
-    wanted = json.loads(json.dumps(wanted))
-    for name in {**found, **wanted}:
-        here, there = wanted.get(name), found.get(name)
-        if here != there:
-            if isinstance(here, dict) and isinstance(there, dict):
-                return _difference(there, here, f"{place}{name}.")
-            return f"{place}{name}: {there} there, {here} asked for"
-    return "none"

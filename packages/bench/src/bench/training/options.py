@@ -27,7 +27,8 @@ class Plan:
     Attributes:
         suite: narrowed, with the protocol that is used.
         pretraining: packs of agent `bc`, one per domain and group of seeds.
-        packs: the packs that start from them.
+        packs: the packs of the offline phase.
+        online: the packs of the online phase, each after the offline one of its cells.
         configs: agent settings by pack name.
         device: where training runs.
         precision: of the matrix products.
@@ -45,28 +46,46 @@ class Plan:
     directory: Path
     data_dir: Path | None
     generate: bool
+    online: tuple[Pack, ...] = ()
+
+    @property
+    def in_order(self) -> tuple[Pack, ...]:
+        """Every pack behind those that it starts from."""
+        return (*self.pretraining, *self.packs, *self.online)
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the numbers, as plain data."""
-        return {
+        protocol = asdict(self.suite.protocol)
+        online = protocol.pop("online")
+        settings = {
             "suite": self.suite.name,
-            "protocol": asdict(self.suite.protocol),
+            "protocol": protocol,
             "precision": self.precision,
-            "packs": {
-                pack.name: {
-                    "agent": pack.agent,
-                    "dataset": pack.domain.dataset,
-                    "tasks": list(pack.domain.tasks),
-                    "seeds": list(pack.seeds),
-                    "settings": asdict(self.configs[pack.name]),
-                }
-                for pack in (*self.pretraining, *self.packs)
-            },
+            "packs": self._packs((*self.pretraining, *self.packs)),
+        }
+        if self.online:
+            settings["online"] = {"protocol": online, "packs": self._packs(self.online)}
+        return settings
+
+    def _packs(self, packs: Sequence[Pack]) -> dict[str, Any]:
+        return {
+            pack.name: {
+                "agent": pack.agent,
+                "dataset": pack.domain.dataset,
+                "tasks": list(pack.domain.tasks),
+                "seeds": list(pack.seeds),
+                "settings": asdict(self.configs[pack.name]),
+            }
+            for pack in packs
         }
 
 
-def plan_offline(options: "Offline") -> Plan:
+def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
     """Check every option and lay out the packs.
+
+    Args:
+        options: of the command.
+        online_only: allow agents that learn online only.
 
     Raises:
         ValueError: an unknown name, an impossible value, or a device that is not there.
@@ -81,7 +100,7 @@ def plan_offline(options: "Offline") -> Plan:
             f"{options.first_seed}"
         )
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    agents = _agents(options.agent)
+    agents = _agents(options.agent, online_only=online_only)
 
     configs: dict[str, Any] = {}
 
@@ -173,14 +192,14 @@ def _protocol(chosen: Suite, options: "Offline") -> TrainingProtocol:
     return replace(chosen.protocol, **values)
 
 
-def _agents(names: Sequence[str]) -> tuple[str, ...]:
+def _agents(names: Sequence[str], *, online_only: bool) -> tuple[str, ...]:
     if names == ("all",):
-        return tuple(name for name, entry in AGENTS.items() if not entry.online_only)
+        return tuple(n for n, entry in AGENTS.items() if online_only or not entry.online_only)
     for name in names:
         if name not in AGENTS:
             raise ValueError(unknown("agent", name, [*AGENTS, "all"]))
-        if AGENTS[name].online_only:
-            raise ValueError(f"agent {name!r} learns online only; it has no offline phase")
+        if AGENTS[name].online_only and not online_only:
+            raise ValueError(f"agent {name!r} learns online only; use `bench online`")
     return tuple(dict.fromkeys(names))
 
 

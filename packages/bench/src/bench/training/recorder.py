@@ -29,7 +29,10 @@ def protocol_fingerprint(pack: Pack, config: Any) -> str:
     domain = asdict(pack.domain)
     for unrelated in ("tasks", "settings", "agents"):
         del domain[unrelated]
-    content = [asdict(pack.protocol), domain, pack.agent, asdict(config)]
+    protocol = asdict(pack.protocol)
+    if not pack.online:
+        del protocol["online"]
+    content = [protocol, domain, pack.agent, asdict(config)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -65,28 +68,24 @@ class PackRecorder:
         self._evaluations = ResultWriter(self.directory / "evaluations.parquet", EVALUATIONS)
         self._training = ResultWriter(self.directory / "training.parquet", TRAINING)
 
-    @property
-    def phase(self) -> str:
-        """Phase of the tables that this pack's rows belong to."""
-        return "pretrain" if self.pack.agent == "bc" else "offline"
-
     def restart(self, step: int) -> None:
         """Forget rows after ``step``."""
-        self._evaluations.truncate(self.phase, step)
-        self._training.truncate(self.phase, step)
+        self._evaluations.truncate(self.pack.phase, step)
+        self._training.truncate(self.pack.phase, step)
 
     def training(self, step: int, metrics: Mapping[str, list[float]]) -> None:
         """One row per cell and metric."""
         rows: list[dict[str, Any]] = []
         for index, cell in enumerate(self.pack.cells):
-            rows += metric_rows(self._cell(cell), self.phase, step, self._of(index, metrics))
+            rows += metric_rows(self._cell(cell), self.pack.phase, step, self._of(index, metrics))
         self._training.append(rows)
 
     def evaluate(self, step: int, metrics: Mapping[str, list[float]], seconds: float) -> None:
         """Evaluate every cell on its own episodes and write one row each."""
         started = time.perf_counter()
         cells = self.pack.cells
-        seeds = [cell.stream("evaluation", step) for cell in cells]
+        purpose = "online evaluation" if self.pack.online else "evaluation"
+        seeds = [cell.stream(purpose, step) for cell in cells]
         policy = PackPolicy(
             self.pack, self.agent, self.problem, self.normalizer, RandomStreams(seeds, self.device)
         )
@@ -98,10 +97,11 @@ class PackRecorder:
             pool=self.pool,
             progress=self.progress,
         )
+        updates = self.pack.updates_at(step)
         shared = dict(self.shared) | {
             "seconds_training": seconds,
             "seconds_evaluation": time.perf_counter() - started,
-            "updates_per_second": step / seconds if seconds > 0.0 else None,
+            "updates_per_second": updates / seconds if updates and seconds > 0.0 else None,
         }
         self._evaluations.append(
             [
@@ -114,7 +114,7 @@ class PackRecorder:
         """A row that says where and why a run was stopped."""
         _log.error("%s", failure)
         row = dict(self.shared) | self._cell(failure.cell)
-        row |= {"phase": self.phase, "step": failure.step}
+        row |= {"phase": self.pack.phase, "step": failure.step}
         row |= {"failed_at_step": failure.step, "failure": str(failure)}
         self._evaluations.append([row])
 
@@ -126,7 +126,7 @@ class PackRecorder:
         metrics: Mapping[str, float],
         result: Evaluation,
     ) -> dict[str, Any]:
-        row = self._cell(cell) | {"phase": self.phase, "step": step}
+        row = self._cell(cell) | {"phase": self.pack.phase, "step": step}
         if (failure := result.failures[index]) is not None:
             _log.error("%s: %s", cell, failure)
             return row | {"failed_at_step": step, "failure": str(failure)}

@@ -1,4 +1,4 @@
-"""The training loop of one pack: update, log, evaluate, save, and continue where it stopped."""
+"""The training loop of one pack: step, log, evaluate, save, and continue where it stopped."""
 
 import contextlib
 import shutil
@@ -17,33 +17,30 @@ from bench.storage import checkpoint_steps, load_checkpoint, save_checkpoint
 from bench.training.cells import Cell, Pack
 from qlearn import ChunkSource, RandomStreams
 
-__all__ = ["Failure", "Recorder", "Trainer", "autocast"]
+__all__ = ["Experience", "Failure", "Recorder", "Trainer", "autocast", "load_agent", "part"]
 
 _KEEP = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A run that met a number that is not finite and was stopped before it was applied.
+    """A run that was stopped: by a number that is not finite, or by its environment.
 
     Attributes:
         cell: the run.
-        step: the update that produced the number.
-        tensor: name of the first parameter whose gradient was not finite.
+        step: where it happened; nothing of that step was applied.
+        reason: what happened.
         kept: checkpoint from before, kept for inspection; None if there was none.
     """
 
     cell: Cell
     step: int
-    tensor: str
+    reason: str
     kept: str | None
 
     def __str__(self) -> str:
         kept = f"its last good checkpoint is {self.kept}" if self.kept else "it had no checkpoint"
-        return (
-            f"{self.cell}: the gradient of {self.tensor} was not finite at step {self.step}; "
-            f"the run was stopped before the update was applied, {kept}"
-        )
+        return f"{self.cell}: {self.reason} at step {self.step}; the run was stopped, {kept}"
 
 
 class Recorder(Protocol):
@@ -62,6 +59,36 @@ class Recorder(Protocol):
         """A run was stopped."""
 
 
+class Experience(Protocol):
+    """What the online phase adds to training: environments that the agent acts in."""
+
+    def step(self, agent: Agent) -> None:
+        """One step of every replica's environment."""
+
+    def metrics(self) -> dict[str, list[float]]:
+        """One value per replica and metric."""
+
+    def failures(self) -> Mapping[int, tuple[int, str]]:
+        """Replicas that have stopped, with step and reason."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that decides later steps."""
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue where :meth:`state_dict` was taken."""
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with ``prefix``, without it."""
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def load_agent(agent: Agent, tensors: Mapping[str, Tensor]) -> None:
+    """Fill an agent and its optimiser from a checkpoint of a pack."""
+    agent.load_state_dict(part(tensors, "agent."))
+    agent.learner.load_state_dict(part(tensors, "learner."))
+
+
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """Context of the matrix products: `float32`, `tf32` (GPU) or `bfloat16`."""
     if precision == "bfloat16":
@@ -77,11 +104,12 @@ class Trainer:
         pack: what to train.
         agent: built with ``streams``.
         streams: one random stream per replica, for parameters, batches and noise.
-        sampler: chunks of the data set.
+        sampler: chunks of the data set, in the online phase also of the experience.
         directory: the pack's folder; checkpoints go to ``directory / "checkpoints"``.
         recorder: takes metrics and evaluates.
         precision: see :func:`autocast`.
-        tick: called after every update with the number of updates done.
+        experience: the environments of the online phase.
+        tick: called after every step with the number of steps done.
     """
 
     pack: Pack
@@ -91,6 +119,7 @@ class Trainer:
     directory: Path
     recorder: Recorder
     precision: str = "float32"
+    experience: Experience | None = None
     tick: Callable[[int], None] = lambda step: None
     step: int = field(default=0, init=False)
     seconds: float = field(default=0.0, init=False)
@@ -131,7 +160,16 @@ class Trainer:
         self.tick(self.step)
 
     def advance(self) -> None:
-        """One update of every replica."""
+        """One step of every replica: an update, or an environment step and its updates."""
+        if self.experience is not None:
+            with self._timed():
+                self.experience.step(self.agent)
+        due = self.pack.updates_at(self.step + 1) - self.pack.updates_at(self.step)
+        for _ in range(due):
+            self._update()
+        self.step += 1
+
+    def _update(self) -> None:
         size = self.pack.protocol.batch_size
         with self._timed():
             batch = self.sampler.sample(self.streams, size)
@@ -144,7 +182,6 @@ class Trainer:
                 else:
                     self._window[name] = value.to(torch.float32, copy=True)
         self._windowed += 1
-        self.step += 1
 
     def log(self) -> None:
         """Hand the window's averages to the recorder and look for runs that failed."""
@@ -152,20 +189,35 @@ class Trainer:
             self.latest = {
                 name: (total / self._windowed).tolist() for name, total in self._window.items()
             }
+        if self.experience is not None:
+            self.latest |= self.experience.metrics()
         self._window, self._windowed = {}, 0
         self.check()
         self.recorder.training(self.step, self.latest)
 
     def check(self) -> None:
-        """Stop the runs whose gradients were not finite; the others go on."""
-        learner = self.agent.learner
-        known = {failure.cell for failure in self.failures}
-        for replica, step in enumerate(learner.failed_at.tolist()):
-            cell = self.pack.cells[replica * self.pack.cells_per_replica]
-            if step < 0 or cell in known:
+        """Stop the runs whose gradients were not finite or whose environments failed.
+
+        The others go on.
+        """
+        if self.experience is not None:
+            for replica, (step, reason) in self.experience.failures().items():
+                self._stop(replica, step, reason)
+        learner, before = self.agent.learner, self.pack.updates_before
+        for replica, update in enumerate(learner.failed_at.tolist()):
+            if update < 0:
                 continue
             tensor = learner.names[int(learner.guard.first_bad[replica])]
-            failure = Failure(cell, step, tensor, self._keep_last_good(cell, step))
+            reason = f"the gradient of {tensor} was not finite"
+            if update > before:
+                self._stop(replica, self.pack.step_of(update - before), reason)
+            else:
+                self._stop(replica, 0, f"its offline phase had failed ({reason})")
+
+    def _stop(self, replica: int, step: int, reason: str) -> None:
+        cell = self.pack.cells[replica * self.pack.cells_per_replica]
+        if cell not in {failure.cell for failure in self.failures}:
+            failure = Failure(cell, step, reason, self._keep_last_good(cell, step))
             self.failures.append(failure)
             self.recorder.failed(failure)
 
@@ -181,10 +233,18 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint; runs that are not finite are stopped first."""
         self.check()
-        tensors = {f"agent.{name}": value for name, value in self.agent.state_dict().items()}
-        tensors |= {f"learner.{n}": v for n, v in self.agent.learner.state_dict().items()}
-        tensors |= {f"streams.{n}": v for n, v in self.streams.state_dict().items()}
-        tensors |= {f"window.{name}": value for name, value in self._window.items()}
+        parts = {
+            "agent": self.agent.state_dict(),
+            "learner": self.agent.learner.state_dict(),
+            "streams": self.streams.state_dict(),
+            "window": self._window,
+            "experience": {} if self.experience is None else self.experience.state_dict(),
+        }
+        tensors = {
+            f"{prefix}.{name}": value
+            for prefix, state in parts.items()
+            for name, value in state.items()
+        }
         metadata = {
             "pack": self.pack.name,
             "cells": [str(cell) for cell in self.pack.cells],
@@ -196,7 +256,7 @@ class Trainer:
                 {
                     "cell": self.pack.cells.index(failure.cell),
                     "step": failure.step,
-                    "tensor": failure.tensor,
+                    "reason": failure.reason,
                     "kept": failure.kept,
                 }
                 for failure in self.failures
@@ -222,21 +282,15 @@ class Trainer:
                     f"{checkpoint.path} was made with {name} {found[name]}, this run has {wanted}; "
                     "give another --out"
                 )
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {
-                name.removeprefix(prefix): tensor
-                for name, tensor in checkpoint.tensors.items()
-                if name.startswith(prefix)
-            }
-
-        self.agent.load_state_dict(part("agent."))
-        self.agent.learner.load_state_dict(part("learner."))
-        self.streams.load_state_dict(part("streams."))
-        self._window, self._windowed = part("window."), found["windowed"]
+        load_agent(self.agent, checkpoint.tensors)
+        self.streams.load_state_dict(part(checkpoint.tensors, "streams."))
+        if self.experience is not None:
+            self.experience.load_state_dict(part(checkpoint.tensors, "experience."))
+        self._window = part(checkpoint.tensors, "window.")
+        self._windowed = found["windowed"]
         self.step, self.seconds, self.latest = checkpoint.step, found["seconds"], found["latest"]
         self.failures = [
-            Failure(self.pack.cells[f["cell"]], f["step"], f["tensor"], f["kept"])
+            Failure(self.pack.cells[f["cell"]], f["step"], f["reason"], f["kept"])
             for f in found["failures"]
         ]
         self.recorder.restart(self.step)

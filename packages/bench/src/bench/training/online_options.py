@@ -1,0 +1,114 @@
+"""From the options of `bench online` to the packs of both phases, or one clear error."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.agents import AGENTS
+from bench.suites import OnlineProtocol, smoke, suite
+from bench.training.cells import Pack
+from bench.training.online import is_balanced
+from bench.training.options import Plan, plan_offline
+
+if TYPE_CHECKING:
+    from bench.cli.online import Online
+
+__all__ = ["plan_online"]
+
+
+def plan_online(options: "Online") -> Plan:
+    """Check every option and lay out the packs of the offline phase and behind them the online one.
+
+    Raises:
+        ValueError: an unknown name, an impossible value, or a device that is not there.
+    """
+    offline = options.offline
+    chosen = suite(offline.suite)
+    if offline.preset == "smoke":
+        chosen = smoke(chosen)
+    online = _protocol(chosen.protocol.online, options)
+    shortened = offline.steps is None and online.offline_steps is not None
+    if shortened:
+        offline = replace(offline, steps=online.offline_steps)
+    plan = plan_offline(offline, online_only=True)
+    for pack in plan.packs:
+        _check_pack(pack, online, options)
+    if not plan.packs:
+        raise ValueError("agent 'bc' reads no rewards, so it has no online phase")
+    protocol = replace(plan.suite.protocol, online=online)
+    configs = dict(plan.configs)
+    later: list[Pack] = []
+    for pack in plan.packs:
+        scratch = AGENTS[pack.agent].online_only
+        later.append(replace(pack, protocol=protocol, online=True, from_scratch=scratch))
+        configs[later[-1].name] = _config(pack.agent, configs[pack.name], options.online_kl_budget)
+    packs = tuple(pack for pack in plan.packs if not AGENTS[pack.agent].online_only)
+    cloned = any(AGENTS[pack.agent].pretrained for pack in packs)
+    directory = plan.directory
+    if shortened and offline.out is None:
+        # Another offline phase than that of `bench offline`, so not its directory.
+        directory = Path(f"{directory}-online")
+    return replace(
+        plan,
+        suite=replace(plan.suite, protocol=protocol),
+        pretraining=plan.pretraining if cloned else (),
+        packs=packs,
+        online=tuple(later),
+        configs=configs,
+        directory=directory,
+    )
+
+
+def _protocol(published: OnlineProtocol, options: "Online") -> OnlineProtocol:
+    given: dict[str, Any] = {
+        "steps": options.online_steps,
+        "warm_up": options.warm_up,
+        "updates_per_step": options.updates_per_step,
+        "replay": options.replay,
+        "offline_share": options.offline_share,
+    }
+    online = replace(published, **{k: v for k, v in given.items() if v is not None})
+    for name in ("steps", "updates_per_step"):
+        if getattr(online, name) < 1:
+            raise ValueError(
+                f"{name.replace('_', ' ')} must be at least 1, got {getattr(online, name)}"
+            )
+    if not 0 <= online.warm_up < online.steps:
+        raise ValueError(
+            f"warm-up must lie between 0 and the {online.steps:,} online steps, got "
+            f"{online.warm_up:,}: nothing would be learned"
+        )
+    if not 0.0 <= online.offline_share <= 1.0:
+        raise ValueError(f"offline-share must lie in [0, 1], got {online.offline_share}")
+    return online
+
+
+def _check_pack(pack: Pack, online: OnlineProtocol, options: "Online") -> None:
+    horizon = pack.domain.horizon
+    if online.steps < horizon:
+        raise ValueError(f"online-steps must be at least {horizon}, a chunk of {pack.domain.name}")
+    if is_balanced(online, from_scratch=AGENTS[pack.agent].online_only):
+        if online.warm_up < horizon:
+            raise ValueError(
+                f"balanced replay needs a chunk of {horizon} steps before the first update, got a "
+                f"warm-up of {online.warm_up}"
+            )
+    elif options.offline_share is not None and len(options.offline.agent) == 1:
+        raise ValueError("offline-share is of balanced replay; add --replay balanced")
+    alone = len(options.offline.agent) == 1 and options.offline.agent != ("all",)
+    if options.online_kl_budget is not None and alone and not _has_budget(pack.agent):
+        raise ValueError(
+            f"agent {pack.agent!r} has no trust region, so --online-kl-budget has no use"
+        )
+
+
+def _has_budget(agent: str) -> bool:
+    return "kl_budget" in {f.name for f in fields(AGENTS[agent].config)}
+
+
+def _config(agent: str, config: Any, budget: float | None) -> Any:
+    if budget is None or not _has_budget(agent):
+        return config
+    if not budget > 0.0:
+        raise ValueError(f"online-kl-budget must be positive, got {budget}")
+    return replace(config, kl_budget=budget)
