@@ -16,6 +16,7 @@ from bench.cli.report import Report
 from bench.cli.reproduce import Reproduce
 from bench.cli.speed import Speed
 from bench.cli.status import Status
+from bench.cli.sweep import Sweep
 from bench.errors import BenchError
 
 __all__ = ["main"]
@@ -28,6 +29,7 @@ class _Command(Protocol):
 _COMMANDS: dict[str, Callable[..., _Command]] = {
     "offline": Offline,
     "online": Online,
+    "sweep": Sweep,
     "data": Data,
     "report": Report,
     "status": Status,

@@ -60,6 +60,8 @@ class Pack:
         seeds: one run per task and seed.
         online: whether this is the online phase of its cells.
         from_scratch: whether its agents learn in the online phase alone.
+        variant: swept settings as name=value, in which it differs from packs of the same agent.
+            Random streams do not depend on it.
     """
 
     suite: str
@@ -70,6 +72,7 @@ class Pack:
     seeds: tuple[int, ...]
     online: bool = False
     from_scratch: bool = False
+    variant: tuple[str, ...] = ()
 
     @property
     def phase(self) -> Phase:
@@ -83,7 +86,8 @@ class Pack:
         """Folder name of the pack, unique within a run directory."""
         seeds = "-".join(map(str, self.seeds))
         phase = "--online" if self.online else ""
-        return f"{self.domain.name}--{self.agent}--seeds-{seeds}{phase}"
+        method = "--".join((self.agent, *self.variant))
+        return f"{self.domain.name}--{method}--seeds-{seeds}{phase}"
 
     @property
     def cells(self) -> tuple[Cell, ...]:

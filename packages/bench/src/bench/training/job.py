@@ -250,11 +250,7 @@ class Job:
 
     def _cache(self, pack: Pack, prepared: _Prepared) -> FlowCache:
         """Where the flows that a pack starts from are kept."""
-        source = next(
-            p
-            for p in self.plan.pretraining
-            if p.domain.name == pack.domain.name and p.seeds == pack.seeds
-        )
+        source = self.plan.pretraining_of(pack)
         return FlowCache.of(
             self.plan.directory.parent / "pretrained",
             source,

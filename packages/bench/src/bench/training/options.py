@@ -53,6 +53,16 @@ class Plan:
         """Every pack behind those that it starts from."""
         return (*self.pretraining, *self.packs, *self.online)
 
+    def pretraining_of(self, pack: Pack) -> Pack:
+        """The pack whose cloned flows a pack starts from: its domain, seeds and shared settings."""
+        return next(
+            clone
+            for clone in self.pretraining
+            if clone.domain.name == pack.domain.name
+            and clone.seeds == pack.seeds
+            and set(clone.variant) <= set(pack.variant)
+        )
+
     def settings(self) -> dict[str, Any]:
         """Everything that decides the numbers, as plain data."""
         protocol = asdict(self.suite.protocol)
@@ -75,9 +85,18 @@ class Plan:
                 "tasks": list(pack.domain.tasks),
                 "seeds": list(pack.seeds),
                 "settings": asdict(self.configs[pack.name]),
+                **self._swept(pack),
             }
             for pack in packs
         }
+
+    def _swept(self, pack: Pack) -> dict[str, Any]:
+        """A pack's variant, and its protocol where that is not the suite's."""
+        if not pack.variant:
+            return {}
+        usual = asdict(self.suite.protocol)
+        own = {k: v for k, v in asdict(pack.protocol).items() if v != usual[k]}
+        return {"variant": ", ".join(pack.variant), **({"protocol": own} if own else {})}
 
 
 def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:

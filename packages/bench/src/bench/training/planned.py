@@ -54,6 +54,7 @@ def _cells(plan: Plan) -> list[PlannedCell]:
             cell.seed,
             {pack.phase: pack.steps},
             pack.name,
+            ", ".join(pack.variant),
         )
         for pack in plan.in_order
         for cell in pack.cells

@@ -146,6 +146,7 @@ class PackRecorder:
             "domain": cell.domain,
             "task": cell.task_name,
             "agent": cell.agent,
+            "variant": ", ".join(self.pack.variant),
             "seed": cell.seed,
         }
 

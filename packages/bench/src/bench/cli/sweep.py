@@ -1,0 +1,46 @@
+"""`bench sweep`: a grid over settings, in one run directory and one table."""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+
+from bench.cli.offline import Offline
+
+__all__ = ["Sweep"]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Run the offline phase at every point of a grid, and write one table and its figures.
+
+    The values of a run are its variant in the tables. Runs that differ in swept settings only
+    share data, cloned policies, evaluation episodes and random streams. The same command continues.
+
+    Attributes:
+        over: what to sweep, as name=value,value,...; several make a grid. An agent's setting or
+            one of steps, pretrain-steps, evaluate-every, episodes. Widths as 256x256,512x512.
+        offline: the run at every point.
+    """
+
+    over: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=VALUE,VALUE,...")
+    ]
+    offline: Annotated[Offline, tyro.conf.arg(name="")] = field(default_factory=Offline)
+
+    def run(self) -> int:
+        """Plan the grid, then list it, or run it and write its report."""
+        from bench.training.job import Job
+        from bench.training.sweep import plan_sweep
+
+        job = Job(plan_sweep(self))
+        if self.offline.dry_run:
+            job.describe()
+            return 0
+        status = job.run()
+        from bench.results.report import write_report
+
+        directory = job.plan.directory
+        report = write_report([directory], directory / "report")
+        job.console.print(f"figures: {report.page}", markup=False, highlight=False)
+        return status

@@ -1,0 +1,124 @@
+"""From the options of `bench sweep` to the packs of every point of its grid, or one clear error."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.agents import AGENTS
+from bench.suites import unknown
+from bench.training.cells import Pack
+from bench.training.options import Plan, plan_offline
+from bench.training.settings import parse_overrides
+
+if TYPE_CHECKING:
+    from bench.cli.offline import Offline
+    from bench.cli.sweep import Sweep
+
+__all__ = ["plan_sweep"]
+
+_PROTOCOL = ("steps", "pretrain_steps", "evaluate_every", "episodes")
+_OF_CLONING = ("pretrain_steps", "episodes")
+
+
+def plan_sweep(options: "Sweep") -> Plan:
+    """Check every option and lay out the packs of the whole grid in one run directory.
+
+    A pack gets as variant the swept values that concern its agent, so an agent that has none of the
+    swept settings runs once, and so does behaviour cloning unless its own settings are swept.
+
+    Raises:
+        ValueError: nothing to sweep, an unknown name, an impossible value, or a value that is also
+            given by itself.
+    """
+    offline = options.offline
+    base = plan_offline(offline)
+    agents = tuple(dict.fromkeys(pack.agent for pack in (*base.packs, *base.pretraining)))
+    axes = _axes(options.over, agents, offline)
+    packs: dict[str, Pack] = {}
+    configs: dict[str, Any] = {}
+    for values in product(*axes.values()):
+        point = dict(zip(axes, values, strict=True))
+        plan = plan_offline(_at(offline, point))
+        for pack in plan.in_order:
+            variant = _variant(pack.agent, point)
+            named = replace(pack, variant=variant)
+            packs[named.name] = named
+            configs[named.name] = plan.configs[pack.name]
+    directory = base.directory
+    if offline.out is None:
+        swept = "-".join(name.replace("_", "-") for name in axes)
+        directory = Path(f"{directory}-sweep-{swept}")
+    return replace(
+        base,
+        pretraining=tuple(pack for pack in packs.values() if pack.agent == "bc"),
+        packs=tuple(pack for pack in packs.values() if pack.agent != "bc"),
+        configs=configs,
+        directory=directory,
+    )
+
+
+def _axes(
+    texts: Sequence[str], agents: Sequence[str], offline: "Offline"
+) -> dict[str, tuple[str, ...]]:
+    """Setting to its values as texts, spelled the same way however they were given."""
+    if not texts:
+        raise ValueError("say what to sweep, for example: --over kl-budget=0.1,0.3,1,3")
+    known = {field for agent in agents for field in _fields(agent)} | {*_PROTOCOL}
+    axes: dict[str, tuple[str, ...]] = {}
+    for text in texts:
+        name, separator, listed = text.partition("=")
+        name = name.strip().replace("-", "_")
+        values = [value.strip() for value in listed.split(",")]
+        if not separator or "" in values:
+            raise ValueError(f"--over takes name=value,value,..., got {text!r}")
+        if name not in known:
+            raise ValueError(unknown("setting to sweep", name, sorted(known)))
+        if name in axes:
+            raise ValueError(f"{name} is swept twice; list all its values in one --over")
+        if name in _given(offline):
+            raise ValueError(f"{name} is swept and also given by itself; drop one of the two")
+        axes[name] = tuple(dict.fromkeys(_spelled(name, value, agents) for value in values))
+    return axes
+
+
+def _given(offline: "Offline") -> set[str]:
+    """Settings that the command fixes."""
+    alone = {name for name in (*_PROTOCOL, "kl_budget") if getattr(offline, name) is not None}
+    return alone | {text.partition("=")[0].strip().replace("-", "_") for text in offline.set}
+
+
+def _spelled(name: str, text: str, agents: Sequence[str]) -> str:
+    if name in _PROTOCOL:
+        try:
+            return str(int(text))
+        except ValueError:
+            raise ValueError(f"{name} must be int, got {text!r}") from None
+    agent = next(agent for agent in agents if name in _fields(agent))
+    value = parse_overrides(AGENTS[agent].config, agent, [f"{name}={text}"])[name]
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def _at(offline: "Offline", point: Mapping[str, str]) -> "Offline":
+    """The options of one point of the grid."""
+    protocol: dict[str, Any] = {n: int(v) for n, v in point.items() if n in _PROTOCOL}
+    texts = [f"{name}={value}" for name, value in point.items() if name not in _PROTOCOL]
+    return replace(offline, set=(*offline.set, *texts), **protocol)
+
+
+def _variant(agent: str, point: Mapping[str, str]) -> tuple[str, ...]:
+    # What cloning depends on, the agents that start from its flows depend on too.
+    concerns = {*_OF_CLONING, *_fields("bc")} if AGENTS[agent].pretrained or agent == "bc" else {}
+    own = {*concerns, *_fields(agent)} | ({*_PROTOCOL} if agent != "bc" else set())
+    return tuple(
+        f"{name.replace('_', '-')}={value}" for name, value in point.items() if name in own
+    )
+
+
+def _fields(agent: str) -> set[str]:
+    return {field.name for field in fields(AGENTS[agent].config)}

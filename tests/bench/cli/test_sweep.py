@@ -1,0 +1,157 @@
+"""A sweep is one run directory: planned, run, interrupted, continued, reported."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from bench.cli import main
+from bench.cli.offline import Offline
+from bench.cli.sweep import Sweep
+from bench.data import generate
+from bench.results import TIMING_COLUMNS, final_table, run_progress
+from bench.training.sweep import plan_sweep
+from bench.training.trainer import Trainer
+
+DOMAIN = "pointmaze-medium-navigate"
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("data")
+    generate(f"{DOMAIN}-5k-v0", place, transitions=5_000, processes=1)
+    return place
+
+
+def command(out: Path, data_dir: Path) -> list[str]:
+    return [
+        "sweep", "--over", "kl-budget=0.1,0.40", "--suite", "quick", "--preset", "smoke",
+        "--agent", "trqam", "fql", "--tasks", "1", "--out", str(out), "--data-dir", str(data_dir),
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "sweep"
+    assert main(command(out, data_dir)) == 0
+    return out
+
+
+def evaluations(out: Path) -> pl.DataFrame:
+    files = sorted(out.glob("packs/*/evaluations.parquet"))
+    return pl.concat(map(pl.read_parquet, files)).drop(TIMING_COLUMNS)
+
+
+@pytest.mark.slow
+def test_every_value_is_a_variant_of_one_table(finished: Path) -> None:
+    rows = evaluations(finished)
+    found = rows.select("agent", "variant", "kl_budget").unique().drop_nulls().sort("variant")
+    assert found["agent"].to_list() == ["trqam", "trqam"]
+    assert found["variant"].to_list() == ["kl-budget=0.1", "kl-budget=0.4"]
+    assert found["kl_budget"].round(6).to_list() == [0.1, 0.4]
+    # Neither behaviour cloning nor an agent without a budget is swept: one pack of each.
+    assert set(rows.filter(pl.col("agent") != "trqam")["variant"]) == {""}
+    packs = {path.name for path in (finished / "packs").iterdir()}
+    assert packs == {
+        f"{DOMAIN}--{method}--seeds-0"
+        for method in ("bc", "fql", "trqam--kl-budget=0.1", "trqam--kl-budget=0.4")
+    }
+    assert len(list((finished.parent / "pretrained").iterdir())) == 1
+    table = final_table([finished])
+    assert table.coverage.complete
+    assert "trqam [kl-budget=0.1]" in (finished / "results.md").read_text()
+    assert (finished / "report" / "success-against-kl-budget.svg").exists()
+    (progress,) = run_progress([finished])
+    assert (progress.state, progress.done, progress.planned) == ("done", 4, 4)
+
+
+@pytest.mark.slow
+def test_a_point_has_the_numbers_of_the_run_by_itself(
+    finished: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    alone = tmp_path / "alone"
+    given = command(alone, data_dir)
+    given[:3] = ["offline", "--kl-budget", "0.1"]
+    assert main(given) == 0
+    swept = evaluations(finished).filter(pl.col("variant") != "kl-budget=0.4")
+    assert evaluations(alone).equals(swept.with_columns(variant=pl.lit("")))
+
+
+@pytest.mark.slow
+def test_interrupted_it_continues_with_the_same_numbers(
+    finished: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "interrupted"
+    advance = Trainer.advance
+
+    def interrupted(trainer: Trainer) -> None:
+        if "kl-budget=0.4" in trainer.pack.variant and trainer.step == 12:
+            raise KeyboardInterrupt
+        advance(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "advance", interrupted)
+        assert main(command(out, data_dir)) == 130
+    partial = evaluations(out)
+    assert partial.filter(variant="kl-budget=0.4")["step"].to_list() == [10]
+    assert main(command(out, data_dir)) == 0
+    assert evaluations(out).equals(evaluations(finished))
+
+
+def test_settings_of_cloning_get_clones_of_their_own() -> None:
+    options = Sweep(
+        ("actor-hidden=8x8,16x16", "kl-budget=0.1,1", "steps=30"),
+        Offline(preset="smoke", agent=("trqam", "rebrac")),
+    )
+    plan = plan_sweep(options)
+    assert plan.directory == Path("runs/quick-smoke-sweep-actor-hidden-kl-budget-steps")
+    clones = {pack.variant: pack for pack in plan.pretraining}
+    assert set(clones) == {("actor-hidden=8x8",), ("actor-hidden=16x16",)}
+    trqam = [pack for pack in plan.packs if pack.agent == "trqam"]
+    assert len(trqam) == 4
+    for pack in trqam:
+        clone = plan.pretraining_of(pack)
+        assert clone.variant == pack.variant[:1]
+        assert plan.configs[clone.name].actor_hidden == plan.configs[pack.name].actor_hidden
+        assert pack.protocol.offline_steps == pack.steps == 30
+        settings = plan.settings()["packs"][pack.name]
+        assert settings["variant"] == ", ".join(pack.variant)
+        assert settings["protocol"] == {"offline_steps": 30}
+    assert len({pack.name for pack in plan.in_order}) == len(plan.in_order) == 2 + 4 + 2
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], "--over kl-budget=0.1"),
+        (["--over", "kl-bugdet=1,2"], "perhaps you meant kl_budget"),
+        (["--over", "kl-budget"], "name=value,value,..., got 'kl-budget'"),
+        (["--over", "kl-budget=1,,2"], "name=value,value"),
+        (["--over", "kl-budget=1,two"], "kl_budget must be float, got 'two'"),
+        (["--over", "kl-budget=1,-2"], "refuses a setting"),
+        (["--over", "steps=10,0"], "at least 1, got 0"),
+        (["--over", "steps=10,1.5"], "steps must be int, got '1.5'"),
+        (["--over", "kl-budget=1", "--over", "kl-budget=2"], "swept twice"),
+        (["--over", "kl-budget=1", "--kl-budget", "3"], "also given by itself"),
+        (["--over", "critics=2,4", "--set", "critics=3"], "also given by itself"),
+        (["--over", "kl-budget=1", "--agent", "fql"], "unknown setting to sweep 'kl_budget'"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    given: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", "--out", str(tmp_path / "out"), *given]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
+    assert expected in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_dry_run_lists_the_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["sweep", "--over", "kl-budget=0.1,1", "--dry-run", "--out", str(tmp_path / "out")]
+    assert main(given) == 0
+    text = capsys.readouterr().out
+    assert "trqam--kl-budget=0.1--seeds-0" in text
+    assert "trqam--kl-budget=1--seeds-0" in text
+    assert not (tmp_path / "out").exists()
