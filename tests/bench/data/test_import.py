@@ -113,8 +113,6 @@ def test_episodes_in_hdf5_as_minari_has_them(tmp_path: Path) -> None:
     np.testing.assert_array_equal(rewards[::5], np.arange(12))
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:minari")
-@pytest.mark.filterwarnings("ignore:.*eval_env:UserWarning")
 def test_minari_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     minari = pytest.importorskip("minari")
     import gymnasium
@@ -131,17 +129,19 @@ def test_minari_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         )
         for i, e in enumerate(_episodes())
     ]
-    minari.create_dataset_from_buffers(
-        "test/mine-v0",
-        buffer=buffers,
-        observation_space=gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float64),
-        action_space=gymnasium.spaces.Box(-1, 1, (2,), np.float64),
-        algorithm_name="none",
-        author="none",
-        author_email="none",
-        code_permalink="none",
-        description="none",
-    )
+    # Writing warns that no environment is named; reading warns of nothing.
+    with pytest.warns(UserWarning, match=r"eval_env|env_spec"):
+        minari.create_dataset_from_buffers(
+            "test/mine-v0",
+            buffer=buffers,
+            observation_space=gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float64),
+            action_space=gymnasium.spaces.Box(-1, 1, (2,), np.float64),
+            algorithm_name="none",
+            author="none",
+            author_email="none",
+            code_permalink="none",
+            description="none",
+        )
     import_data("minari:test/mine-v0", "mine", tmp_path)
     _check(tmp_path)
     with pytest.raises(ValueError, match="minari download test/other-v0"):

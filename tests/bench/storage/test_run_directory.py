@@ -72,6 +72,8 @@ def test_a_second_process_is_refused_and_told_who_holds_it(tmp_path: Path) -> No
         assert f"process {process.pid} on" in str(refusal.value)
         assert "bench offline --suite 'quick run'" in str(refusal.value)
         assert "--out" in str(refusal.value)
+        with pytest.raises(RunLockedError, match=r"or give another folder$"):
+            RunLock(tmp_path, alternative="another folder").acquire()
         holder = lock_holder(tmp_path)
         assert holder is not None
         assert holder.pid == process.pid

@@ -83,7 +83,7 @@ def generate(
     if not overwrite and _already_made(name, data_dir, plans, settings):
         return training
 
-    with RunLock(parts_dir):
+    with RunLock(parts_dir, alternative="another folder with --data-dir"):
         files = _fill(plans, name.environment_id, recipe, seed, processes, progress)
         record = DataRecord(str(name), "generated", "", settings, versions, files)
         record.write(name.record_file(data_dir))

@@ -95,7 +95,7 @@ def get(
             "another data directory"
         )
     folder = data_dir / f".{name}.download"
-    with RunLock(folder):
+    with RunLock(folder, alternative="another folder with --data-dir"):
         job = _Download(data_dir, folder, record, sources, patience or Patience(), progress)
         job.look_at([*training, *optional], keep=record.source in ("downloaded", "unknown"))
         job.plan_space()

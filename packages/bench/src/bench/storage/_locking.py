@@ -45,11 +45,19 @@ class RunLock:
     Args:
         directory: the run directory; made if missing.
         command: what to show a second process; this process's command line if not given.
+        alternative: what else a second process may be given, for its message.
     """
 
-    def __init__(self, directory: Path, command: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        command: Sequence[str] | None = None,
+        *,
+        alternative: str = "another directory with --out",
+    ) -> None:
         self.directory = directory
         self._command = shlex.join(sys.argv if command is None else command)
+        self._alternative = alternative
         self._handle: int | None = None
 
     def acquire(self) -> None:
@@ -72,7 +80,7 @@ class RunLock:
             os.close(handle)
             raise RunLockedError(
                 f"{self.directory} is in use by {_read_holder(path) or 'another process'}; wait "
-                "for it, stop it, or give another directory with --out"
+                f"for it, stop it, or give {self._alternative}"
             )
         self._handle = handle
         holder = LockHolder(
