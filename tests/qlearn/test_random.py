@@ -88,3 +88,13 @@ def test_other_refusals() -> None:
         streams.integers(0, 3)
     with pytest.raises(ValueError, match="state of 2 streams"):
         streams.load_state_dict(RandomStreams([0, 1]).state_dict())
+
+
+def test_selected_streams_move_alone() -> None:
+    streams, reference = RandomStreams([3, 4, 5]), RandomStreams([3, 4, 5])
+    drawn = streams.select([2, 0]).normal(4)
+    expected = reference.normal(4)
+    assert torch.equal(drawn, expected[[2, 0]])
+    later = streams.normal(4)
+    assert torch.equal(later[1], expected[1])
+    assert torch.equal(later[[0, 2]], reference.normal(4)[[0, 2]])

@@ -357,7 +357,7 @@ _QUICK = Suite(
         checkpoint_every=1_000,
         chunks="within_episode",
         standardise=True,
-        # After 2,000 offline updates task 1 is all but unsolved: docs/online.md.
+        # After 2,000 offline updates task 1 is all but unsolved (docs/online.md).
         online=OnlineProtocol(steps=6_000, warm_up=500, offline_steps=2_000),
     ),
     (
