@@ -9,7 +9,8 @@ from bench.cli import main
 from bench.cli.offline import Offline
 from bench.cli.sweep import Sweep
 from bench.data import generate
-from bench.results import TIMING_COLUMNS, final_table, run_progress
+from bench.results import TIMING_COLUMNS, check_data, final_table, run_progress
+from bench.storage import read_log, read_run
 from bench.training.sweep import plan_sweep
 from bench.training.trainer import Trainer
 
@@ -66,6 +67,22 @@ def test_every_value_is_a_variant_of_one_table(finished: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_run_says_what_it_was_made_with(finished: Path, data_dir: Path) -> None:
+    provenance = read_run(finished).provenance
+    ((dataset, origin),) = provenance["data"].items()
+    assert dataset == f"{DOMAIN}-5k-v0"
+    assert origin["folder"] == str(data_dir)
+    assert {origin["fingerprint"]} == set(evaluations(finished)["data_fingerprint"])
+    assert [check.found for check in check_data(finished)] == [data_dir]
+    log = read_log(finished / "log.jsonl")
+    assert log[0]["event"] == "begun"
+    assert log[0]["provenance"]["packages"] == provenance["packages"]
+    evaluated = [line for line in log if line.get("event") == "evaluated"]
+    assert len(evaluated) == 1 + 3 * 2  # cloning once, three packs at steps 10 and 20
+    assert {len(line["successes"]) for line in evaluated} == {1}
+
+
+@pytest.mark.slow
 def test_a_point_has_the_numbers_of_the_run_by_itself(
     finished: Path, data_dir: Path, tmp_path: Path
 ) -> None:
@@ -96,6 +113,7 @@ def test_interrupted_it_continues_with_the_same_numbers(
     assert partial.filter(variant="kl-budget=0.4")["step"].to_list() == [10]
     assert main(command(out, data_dir)) == 0
     assert evaluations(out).equals(evaluations(finished))
+    assert [line["event"] for line in read_log(out / "log.jsonl")].count("continued") == 1
 
 
 def test_settings_of_cloning_get_clones_of_their_own() -> None:

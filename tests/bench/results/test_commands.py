@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench.cli.compare import Compare
@@ -14,8 +15,16 @@ from bench.cli.report import Report
 from bench.cli.reproduce import Reproduce
 from bench.cli.status import Status
 from bench.errors import ResultsError
-from bench.results import ResultWriter, compare_runs, run_progress
-from bench.storage import PlannedCell, RunLock, RunRecord, collect_provenance, write_run
+from bench.results import ResultWriter, check_data, compare_runs, run_progress
+from bench.storage import (
+    PlannedCell,
+    RunLock,
+    RunRecord,
+    collect_provenance,
+    read_run,
+    record_data,
+    write_run,
+)
 
 from .make_runs import cell, evaluation, make_run
 
@@ -142,22 +151,96 @@ def test_compare_of_single_seeds_makes_no_claim(tmp_path: Path) -> None:
         compare_runs(a, c)
 
 
+DATASET = "pointmaze-medium-navigate-100k-v0"
+
+
+def write_data(folder: Path, seed: int) -> str:
+    """A file in OGBench's layout; returns its fingerprint."""
+    from bench.data import inspect_file
+
+    folder.mkdir(exist_ok=True)
+    source = np.random.default_rng(seed)
+    file = folder / f"{DATASET}.npz"
+    np.savez(
+        file,
+        observations=source.normal(size=(20, 2)).astype(np.float32),
+        actions=source.uniform(-1, 1, size=(20, 2)).astype(np.float32),
+        terminals=np.arange(1, 21) % 10 == 0,
+    )
+    return inspect_file(file).fingerprint
+
+
+@pytest.fixture
+def clean_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = {"commit": "c" * 40, "modified": False}
+    monkeypatch.setattr("bench.storage._provenance._git_state", lambda _: state)
+
+
+@pytest.mark.usefixtures("clean_tree")
 def test_reproduce_prints_the_command_and_what_differs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = make_run(tmp_path, [(cell(), {100: 45})])
+    run = make_run(tmp_path / "run", [(cell(), {100: 45})])
+    fingerprint = write_data(tmp_path / "data", seed=0)
     provenance = collect_provenance([])
-    provenance["git"] = None if provenance["git"] is None else provenance["git"] | {"modified": 0}
     command = ["bench", "offline", "--out", "my runs/a"]
     write_run(run, RunRecord(command, {}, provenance))
+    folder = str(tmp_path / "data")
+    origin = {"fingerprint": fingerprint, "source": "generated", "folder": folder}
+    record_data(run, DATASET, origin)
     assert Reproduce(run).run() == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == "bench offline --out 'my runs/a'"
-    assert "# data of pointmaze-medium-navigate: generated, fingerprint aaaa" in printed
-    provenance["packages"] |= {"torch": "0.4"}
-    write_run(run, RunRecord(command, {}, provenance))
+    assert printed == [
+        "bench offline --out 'my runs/a'",
+        f"# source: git checkout {'c' * 40}",
+        f"# data {DATASET}: generated, {fingerprint[:12]}: the same in {folder}",
+        "# this environment is the one of the run",
+    ]
+    other = write_data(tmp_path / "data", seed=1)
+    (tmp_path / "data" / f"{DATASET}.json").unlink(missing_ok=True)
     assert Reproduce(run).run() == 1
-    assert "0.4 there" in capsys.readouterr().out
+    printed = capsys.readouterr().out.splitlines()
+    assert f"# data {DATASET}: generated, {fingerprint[:12]}: not the same here" in printed
+    assert f"hold other data, fingerprint {other[:12]}" in printed[-1]
+    assert Reproduce(run, data_dir=tmp_path / "nowhere").run() == 1
+    assert f"bench data generate {DATASET}" in capsys.readouterr().out
+    write_data(tmp_path / "data", seed=0)
+    record = read_run(run)
+    record.provenance["packages"]["torch"] = "0.4"
+    write_run(run, record)
+    assert Reproduce(run).run() == 1
+    differs = [line for line in capsys.readouterr().out.splitlines() if "differs" in line]
+    assert len(differs) == 1
+    assert "0.4 there" in differs[0]
+
+
+def test_contents_count_and_not_what_is_noted_beside_them(tmp_path: Path) -> None:
+    from bench.data import describe, locate
+
+    run = make_run(tmp_path / "run", [(cell(), {100: 45})])
+    fingerprint = write_data(tmp_path / "data", seed=0)
+    origin = {"source": "generated", "folder": str(tmp_path / "data")}
+    record_data(run, DATASET, origin | {"fingerprint": fingerprint})
+    describe(locate(DATASET, tmp_path / "data"))  # writes the record with seed 0's fingerprint
+    assert [check.problem for check in check_data(run)] == [""]
+    write_data(tmp_path / "data", seed=1)  # of the same length
+    (check,) = check_data(run)
+    assert check.found is None
+    assert "hold other data" in check.problem
+
+
+def test_runs_that_did_not_note_their_data_are_asked_by_their_rows(tmp_path: Path) -> None:
+    fingerprint = write_data(tmp_path / "data", seed=0)
+    packs = {"packs": {"pack": {"dataset": DATASET}}}
+    run = make_run(
+        tmp_path / "run", [(cell(), {100: 45})], settings=packs, data_fingerprint=fingerprint
+    )
+    (check,) = check_data(run, tmp_path / "data")
+    assert (check.dataset, check.found) == (DATASET, tmp_path / "data")
+    unnamed = make_run(tmp_path / "unnamed", [(cell(), {100: 45})])
+    (check,) = check_data(unnamed, tmp_path / "data")
+    assert (check.dataset, check.found) == ("pointmaze-medium-navigate", None)
+    assert check.problem
 
 
 def test_the_command_modules_import_neither_torch_nor_polars() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.errors import FormatVersionError, ResultsError, RunLockedError
+from bench.errors import FormatVersionError, MixedOriginError, ResultsError, RunLockedError
 from bench.storage import (
     PlannedCell,
     RunLock,
@@ -30,6 +30,7 @@ from bench.storage import (
     read_json,
     read_log,
     read_run,
+    record_data,
     run_directories,
     simulator_label,
     write_bytes,
@@ -190,23 +191,47 @@ def test_json_that_is_none_is_named(tmp_path: Path) -> None:
         read_json(path)
 
 
-def test_provenance_is_plain_data_and_compares_with_itself() -> None:
-    recorded = collect_provenance(["bench", "offline"], data_fingerprints={"maze": "abc"})
+def test_provenance_is_plain_data_and_compares_with_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    state: dict[str, object] = {"commit": "f" * 40, "modified": False}
+    monkeypatch.setattr("bench.storage._provenance._git_state", lambda _: dict(state))
+    recorded = collect_provenance(["bench", "offline"])
     assert json.loads(json.dumps(recorded)) == recorded
     assert recorded["packages"]["torch"] == package_versions()["torch"]
-    assert recorded["data"] == {"maze": "abc"}
     assert recorded["hardware"]["cores"] == os.cpu_count()
-    clean = recorded | {"git": {"commit": (recorded["git"] or {}).get("commit"), "modified": False}}
-    assert environment_differences(clean) == []
-    other = clean | {
+    assert environment_differences(recorded) == []
+    state["modified"] = True
+    assert environment_differences(recorded) == ["the source tree here has uncommitted changes"]
+    other = recorded | {
         "python": "3.1",
         "packages": recorded["packages"] | {"torch": "0.4"},
         "git": {"commit": "0" * 40, "modified": True},
-        "hardware": {"gpu": "Riva 128"},
+        "hardware": {"gpu": "Riva 128", "torch_threads": 77},
     }
     text = "\n".join(environment_differences(other))
-    for expected in ("3.1 there", "0.4 there", "0" * 40, "uncommitted", "Riva 128 there"):
+    for expected in (
+        "3.1 there",
+        "0.4 there",
+        "0" * 40,
+        "uncommitted",
+        "Riva 128 there",
+        "77 there",
+    ):
         assert expected in text
+
+
+def test_a_run_names_its_data_and_goes_on_with_no_others(tmp_path: Path) -> None:
+    write_run(tmp_path, record())
+    origin = {"fingerprint": "a" * 64, "source": "generated", "folder": "/data"}
+    for dataset in ("maze", "cube", "maze"):
+        record_data(tmp_path, dataset, origin)
+    assert read_run(tmp_path).provenance["data"] == {"maze": origin, "cube": origin}
+    elsewhere = origin | {"folder": "/moved"}
+    record_data(tmp_path, "maze", elsewhere)  # the same data
+    with pytest.raises(MixedOriginError, match=r"maze of fingerprint a{12}, .* /moved have b{12};"):
+        record_data(tmp_path, "maze", elsewhere | {"fingerprint": "b" * 64})
+    assert read_run(tmp_path).provenance["data"] == {"maze": origin, "cube": origin}
 
 
 @pytest.mark.parametrize(

@@ -10,19 +10,23 @@ __all__ = ["Reproduce"]
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Print the command that made a run and check this environment against the run's.
+    """Print the command that made a run and check this environment and its data against the run's.
+
+    The data are read as a whole: what counts is what the files hold now.
 
     Attributes:
         directory: run directory.
+        data_dir: where to look for the data; by default where the run found them.
     """
 
     directory: tyro.conf.Positional[Path]
+    data_dir: Path | None = None
 
     def run(self) -> int:
-        """Print; 0 if this environment is that of the run, else 1."""
+        """Print; 0 if this environment and the data are those of the run, else 1."""
         import shlex
 
-        from bench.results import scan_evaluations
+        from bench.results import check_data
         from bench.storage import environment_differences, read_run
 
         record = read_run(self.directory)
@@ -30,13 +34,12 @@ class Reproduce:
         commit = (record.provenance.get("git") or {}).get("commit")
         if commit:
             print(f"# source: git checkout {commit}")
-        columns = ["domain", "data_source", "data_fingerprint"]
-        data = scan_evaluations([self.directory]).select(columns).unique().sort(columns).collect()
-        for domain, source, fingerprint in data.iter_rows():
-            print(
-                f"# data of {domain}: {source or 'unknown'}, fingerprint {fingerprint or 'unknown'}"
-            )
         differences = environment_differences(record.provenance)
+        for data in check_data(self.directory, self.data_dir):
+            where = f"the same in {data.found}" if data.found else "not the same here"
+            print(f"# data {data.dataset}: {data.source}, {data.fingerprint[:12]}: {where}")
+            if data.problem:
+                differences.append(f"data {data.dataset}: {data.problem}")
         for difference in differences:
             print(f"# differs: {difference}")
         if not differences:

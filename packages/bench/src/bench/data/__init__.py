@@ -7,9 +7,16 @@ from bench.data._generate import Progress, generate
 from bench.data._get import Downloaded, get
 from bench.data._import import import_data
 from bench.data._load import TaskData, load, load_shards
-from bench.data._locate import Location, default_data_dir, describe, inspect_file, locate
+from bench.data._locate import (
+    Location,
+    combined_fingerprint,
+    default_data_dir,
+    describe,
+    inspect_file,
+    locate,
+)
 from bench.data._names import DatasetName, task_number
-from bench.data._npz import fingerprint, npz_keys, read_npz, write_npz
+from bench.data._npz import fingerprint, npz_keys, npz_specs, read_npz, write_npz
 from bench.data._recipes import RECIPES, Recipe, recipe_for
 from bench.data._record import DataRecord, FileRecord, Source
 from bench.data._sources import DownloadSource, download_sources
@@ -39,6 +46,7 @@ __all__ = [
     "TaskSummary",
     "catalogue",
     "check_arrays",
+    "combined_fingerprint",
     "default_data_dir",
     "describe",
     "download_sources",

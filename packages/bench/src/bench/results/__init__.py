@@ -7,6 +7,7 @@ from bench.results._comparison import Comparison, MethodDifference, compare_runs
 from bench.results._final import Coverage, FinalTable, final_table
 from bench.results._progress import RunProgress, run_progress
 from bench.results._published import published_domains
+from bench.results._reproduction import DataCheck, check_data, recorded_data
 from bench.results._scan import planned_cells, scan_evaluations, scan_training, table_files
 from bench.results._schema import (
     CELL_COLUMNS,
@@ -46,6 +47,7 @@ __all__ = [
     "TRAINING",
     "Comparison",
     "Coverage",
+    "DataCheck",
     "FinalTable",
     "Interval",
     "MethodDifference",
@@ -54,6 +56,7 @@ __all__ = [
     "TableSchema",
     "bootstrap_interval",
     "cell_results",
+    "check_data",
     "compare_runs",
     "domain_view",
     "final_table",
@@ -70,6 +73,7 @@ __all__ = [
     "probability_of_improvement",
     "probability_of_improvement_interval",
     "published_domains",
+    "recorded_data",
     "run_progress",
     "scan_evaluations",
     "scan_training",

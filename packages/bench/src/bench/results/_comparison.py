@@ -104,11 +104,7 @@ def compare_runs(first: Path, second: Path, *, mix: bool = False) -> Comparison:
         raise ResultsError(
             f"{first} and {second} have no finished runs of a common method and task to compare"
         )
-    unlike = ("recorded_at", "command")
-    environments = [
-        {name: value for name, value in record.provenance.items() if name not in unlike}
-        for record in records
-    ]
+    environments = [_environment(record.provenance) for record in records]
     notes = [
         f"{label}: {note}"
         for label, table in zip("AB", tables, strict=True)
@@ -123,6 +119,13 @@ def compare_runs(first: Path, second: Path, *, mix: bool = False) -> Comparison:
         methods,
         notes,
     )
+
+
+def _environment(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What a process ran in, without what differs between any two and what rows say better."""
+    unlike = ("recorded_at", "command", "data")
+    data = {name: origin["fingerprint"] for name, origin in provenance.get("data", {}).items()}
+    return {k: v for k, v in provenance.items() if k not in unlike} | {"data": data}
 
 
 def _method_differences(first: FinalTable, second: FinalTable) -> list[MethodDifference]:

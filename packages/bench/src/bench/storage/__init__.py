@@ -26,6 +26,7 @@ from bench.storage._provenance import (
     collect_provenance,
     environment_differences,
     package_versions,
+    record_data,
     simulator_label,
 )
 from bench.storage._run import PlannedCell, RunRecord, read_run, run_directories, write_run
@@ -48,6 +49,7 @@ __all__ = [
     "read_json",
     "read_log",
     "read_run",
+    "record_data",
     "run_directories",
     "save_checkpoint",
     "simulator_label",

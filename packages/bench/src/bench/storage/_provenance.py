@@ -8,13 +8,23 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["collect_provenance", "environment_differences", "package_versions", "simulator_label"]
+from bench.errors import MixedOriginError
+from bench.storage._run import read_run, write_run
+
+__all__ = [
+    "collect_provenance",
+    "environment_differences",
+    "package_versions",
+    "record_data",
+    "simulator_label",
+]
 
 _PACKAGES = (
     "trqam-flowsde",
@@ -70,19 +80,17 @@ def simulator_label(mujoco: str | None, ogbench: str | None) -> str:
 def collect_provenance(
     command: Sequence[str] | None = None,
     *,
-    data_fingerprints: dict[str, str] | None = None,
     device: str | None = None,
 ) -> dict[str, Any]:
     """Everything about this process that a reader of its numbers may ask for, as plain data.
 
     Args:
         command: the command line; this process's if not given.
-        data_fingerprints: data set name to fingerprint, if known already.
         device: a torch device; a CUDA one is described.
 
     Returns:
         `recorded_at`, `command`, `python`, `packages`, `simulator`, `git`, `hardware`,
-        `environment` (the few switches that change numbers), `data`.
+        `environment` (the few switches that change numbers), `data` (empty: see `record_data`).
     """
     packages = package_versions()
     return {
@@ -94,8 +102,35 @@ def collect_provenance(
         "git": _git_state(Path(__file__).resolve()),
         "hardware": _hardware(device),
         "environment": {name: os.environ[name] for name in _SWITCHES if name in os.environ},
-        "data": dict(data_fingerprints or {}),
+        "data": {},
     }
+
+
+def record_data(directory: Path, dataset: str, origin: Mapping[str, str]) -> None:
+    """Notes in `run.json` on which data a run trains, or refuses to go on with other data.
+
+    Args:
+        directory: run directory, which the caller has locked.
+        dataset: name of the data set.
+        origin: `fingerprint`, `source`, and the `folder` where it lies.
+
+    Raises:
+        MixedOriginError: the run began with data of another fingerprint.
+        ResultsError: `run.json` cannot be read.
+    """
+    record = read_run(directory)
+    known = record.provenance.get("data", {})
+    if dataset in known:
+        before, now = known[dataset]["fingerprint"], origin["fingerprint"]
+        if before != now:
+            raise MixedOriginError(
+                f"{directory} was begun with {dataset} of fingerprint {before[:12]}, but the files "
+                f"in {origin['folder']} have {now[:12]}; bring the former back, or start another "
+                "run with --out"
+            )
+        return
+    data = {**known, dataset: dict(origin)}
+    write_run(directory, replace(record, provenance=record.provenance | {"data": data}))
 
 
 def environment_differences(recorded: dict[str, Any]) -> list[str]:
@@ -122,10 +157,15 @@ def environment_differences(recorded: dict[str, Any]) -> list[str]:
         )
     if other.get("modified"):
         differences.append("the run was started from a source tree with uncommitted changes")
-    for key in ("processor", "gpu"):
-        ours, theirs = here["hardware"].get(key), (recorded.get("hardware") or {}).get(key)
-        if theirs is not None and ours != theirs:
+    if commit.get("modified"):
+        differences.append("the source tree here has uncommitted changes")
+    hardware = recorded.get("hardware") or {}
+    for key in ("processor", "gpu", "cuda", "torch_threads"):
+        ours, theirs = here["hardware"].get(key), hardware.get(key)
+        if key in hardware and ours != theirs:
             differences.append(f"{key} {ours or 'none'} here, {theirs} there")
+    if "gpu" in here["hardware"] and hardware and "gpu" not in hardware:
+        differences.append(f"gpu {here['hardware']['gpu']} here, none there")
     return differences
 
 

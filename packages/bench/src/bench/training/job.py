@@ -18,8 +18,9 @@ from bench.storage import (
     checkpoint_steps,
     log_to,
     package_versions,
+    record_data,
 )
-from bench.suites import Domain
+from bench.suites import Domain, OwnTask
 from bench.training.cells import Pack
 from bench.training.console import Stages
 from bench.training.cost import matmul_rate, pack_cost
@@ -118,6 +119,9 @@ class Job:
     def _prepare(self, domain: Domain, stages: Stages) -> _Prepared:
         """Read a domain's data, made first where that was asked for."""
         data = self._load(domain, stages)
+        folder = str(data.paths[0].parent.absolute())
+        origin = {"fingerprint": data.fingerprint, "source": data.source, "folder": folder}
+        record_data(self.plan.directory, data.dataset, origin)
         protocol = self.plan.suite.protocol
         normalizer = Normalizer.identity(data.observations.shape[1])
         observations = data.observations

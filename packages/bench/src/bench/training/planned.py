@@ -1,14 +1,24 @@
 """What a run directory is for: written when it begins, compared when it goes on."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bench.storage import PlannedCell, RunRecord, collect_provenance, read_run, write_run
+from bench.storage import (
+    PlannedCell,
+    RunRecord,
+    collect_provenance,
+    environment_differences,
+    read_run,
+    write_run,
+)
 from bench.training.options import Plan
 
 __all__ = ["record_plan"]
+
+_log = logging.getLogger(__name__)
 
 
 def record_plan(plan: Plan, command: Sequence[str]) -> None:
@@ -25,6 +35,7 @@ def record_plan(plan: Plan, command: Sequence[str]) -> None:
     settings: dict[str, Any] = json.loads(json.dumps(plan.settings()))
     if not (directory / "run.json").exists():
         provenance = collect_provenance(list(command), device=str(plan.device))
+        _log.info("begun", extra={"fields": {"event": "begun", "provenance": provenance}})
         write_run(directory, RunRecord(list(command), settings, provenance, _cells(plan)))
         return
     record = read_run(directory)
@@ -37,6 +48,10 @@ def record_plan(plan: Plan, command: Sequence[str]) -> None:
             f"{directory} holds a run with other settings ({differs}); repeat its command to "
             "continue it, or give another directory with --out"
         )
+    differences = environment_differences(record.provenance)
+    event = {"event": "continued", "command": list(command), "differences": differences}
+    level = logging.WARNING if differences else logging.INFO
+    _log.log(level, "continued: %s", "; ".join(differences) or "same", extra={"fields": event})
     if extended:
         write_run(
             directory,

@@ -98,17 +98,27 @@ class PackRecorder:
             progress=self.progress,
         )
         updates = self.pack.updates_at(step)
+        spent = time.perf_counter() - started
         shared = dict(self.shared) | {
             "seconds_training": seconds,
-            "seconds_evaluation": time.perf_counter() - started,
+            "seconds_evaluation": spent,
             "updates_per_second": updates / seconds if updates and seconds > 0.0 else None,
         }
-        self._evaluations.append(
-            [
-                shared | self._evaluation_row(index, cell, step, self._of(index, metrics), result)
-                for index, cell in enumerate(cells)
-            ]
-        )
+        rows = [
+            shared | self._evaluation_row(index, cell, step, self._of(index, metrics), result)
+            for index, cell in enumerate(cells)
+        ]
+        self._evaluations.append(rows)
+        event = {
+            "event": "evaluated",
+            "pack": self.pack.name,
+            "phase": self.pack.phase,
+            "step": step,
+            "successes": [row.get("successes") for row in rows],
+            "updates_per_second": shared["updates_per_second"],
+            "seconds_evaluation": spent,
+        }
+        _log.info("%s evaluated at step %d", self.pack.name, step, extra={"fields": event})
 
     def failed(self, failure: Failure) -> None:
         """A row that says where and why a run was stopped."""
