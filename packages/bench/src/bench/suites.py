@@ -11,9 +11,11 @@ __all__ = [
     "SUITES",
     "Domain",
     "OnlineProtocol",
+    "OwnTask",
     "Protocol",
     "Suite",
     "nearest",
+    "own_suite",
     "smoke",
     "suite",
     "unknown",
@@ -79,6 +81,26 @@ class Protocol:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnTask:
+    """The user's own data and the environment that policies are evaluated in.
+
+    Attributes:
+        environment: Gymnasium id, or ``module:id``.
+        dataset: path of an `.npz` file in OGBench's layout, or name of an imported data set.
+        action_low: what -1 of each action stands for; empty where it is -1 itself.
+        action_high: what 1 of each action stands for; empty where it is 1 itself.
+        solved_at: an episode with at least this return counts as a success; None takes the
+            environment's word for it.
+    """
+
+    environment: str
+    dataset: str
+    action_low: tuple[float, ...] = ()
+    action_high: tuple[float, ...] = ()
+    solved_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Domain:
     """Tasks that share a data set and differ in their goal, hence in rewards only.
 
@@ -90,6 +112,7 @@ class Domain:
         tasks: numbers of the single tasks.
         settings: values for every agent that has a setting of that name.
         agents: values for one agent, by agent name; they win over `settings`.
+        own: the user's own data and environment instead of OGBench's; then there is one task.
     """
 
     name: str
@@ -99,10 +122,13 @@ class Domain:
     tasks: tuple[int, ...] = (1, 2, 3, 4, 5)
     settings: Mapping[str, Setting] = field(default_factory=dict)
     agents: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)
+    own: OwnTask | None = None
 
     @property
     def dataset(self) -> str:
         """OGBench's name of the data set, with the size where it is not the standard file."""
+        if self.own is not None:
+            return self.own.dataset
         if self.transitions < _MILLION:
             return f"{self.name}-{self.transitions // 1000}k-v0"
         if self.transitions < 10 * _MILLION:
@@ -111,6 +137,8 @@ class Domain:
 
     def task_name(self, task: int) -> str:
         """OGBench's name of a single task, which also makes its environment."""
+        if self.own is not None:
+            return self.own.environment
         return f"{self.name}-singletask-task{task}-v0"
 
 
@@ -199,6 +227,31 @@ def smoke(chosen: Suite) -> Suite:
         for domain in chosen.domains
     )
     return replace(chosen, protocol=protocol, domains=domains)
+
+
+def own_suite(name: str, task: OwnTask, *, transitions: int, horizon: int) -> Suite:
+    """A suite of one domain and one task: the user's own data and environment.
+
+    Args:
+        name: of the domain; letters, digits, dots, dashes and underscores.
+        task: data and environment.
+        transitions: size of the data set.
+        horizon: action-chunk length ``H``.
+    """
+    protocol = Protocol(
+        pretrain_steps=20_000,
+        offline_steps=50_000,
+        evaluate_every=5_000,
+        episodes=20,
+        log_every=500,
+        checkpoint_every=5_000,
+        chunks="within_episode",
+        standardise=True,
+        online=OnlineProtocol(steps=50_000, warm_up=1_000),
+    )
+    settings = {**_width(256), "discount": 0.99}
+    domain = Domain(name, transitions, horizon, tasks=(1,), settings=settings, own=task)
+    return Suite(f"own-{name}", f"own data in {task.environment}", protocol, (domain,))
 
 
 def _width(width: int, *, layer_norm: bool = False) -> dict[str, Setting]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from rich.console import Console
     from rich.progress import Progress
 
@@ -134,6 +136,7 @@ class Import:
         data_dir: folder of the data files; OGBench's by default.
         observation_keys: entries of a dictionary observation to join, in this order.
         action_range: lowest and highest action of the source, which become -1 and 1.
+        env: Gymnasium id whose action bounds are that range, for every entry of an action.
         overwrite: replace a dataset of that name.
     """
 
@@ -142,18 +145,21 @@ class Import:
     data_dir: Path | None = None
     observation_keys: tuple[str, ...] = ()
     action_range: tuple[float, float] | None = None
+    env: str | None = None
     overwrite: bool = False
 
     def run(self) -> int:
         """Import the data."""
         from bench.data import default_data_dir, import_data
 
+        if self.env is not None and self.action_range is not None:
+            raise ValueError("give --action-range or --env, not both")
         path = import_data(
             self.source,
             self.name,
             self.data_dir or default_data_dir(),
             observation_keys=self.observation_keys,
-            action_range=self.action_range,
+            action_range=_bounds(self.env) if self.env is not None else self.action_range,
             overwrite=self.overwrite,
         )
         print(f"{self.name}: {path}; `bench data inspect {self.name}` shows what is in it")
@@ -268,6 +274,14 @@ class Data:
     def run(self) -> int:
         """Run the action."""
         return self.action.run()
+
+
+def _bounds(env: str) -> "tuple[NDArray[np.float32], NDArray[np.float32]]":
+    from bench.simulation import make
+
+    environment = make(env)
+    environment.close()
+    return environment.action_low, environment.action_high
 
 
 def _some(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -13,10 +13,16 @@ __all__ = ["Offline"]
 class Offline:
     """Pretrain, fine-tune and evaluate a suite, and write the result table.
 
+    With --dataset and --env it trains on data of your own instead of a suite's (docs/own-data.md).
     The same command on an existing run directory continues it.
 
     Attributes:
         suite: quick, quick-manip, ogbench50, ogbench50-qam or ogbench50-fql.
+        dataset: your own data, as `bench data import` wrote them: path of the .npz file, or name.
+        env: Gymnasium id of the environment they are of (or module:id), to evaluate in.
+        horizon: actions in a chunk of your own task; 1 by default.
+        solved_at: return from which an episode of your own task counts as a success; by default
+            the environment's word (info["success"]), else the threshold it is registered with.
         agent: one or more agents (`bench agents` lists them), or all.
         preset: smoke runs the same path with tiny data, networks and step counts.
         domains: only these domains.
@@ -39,6 +45,10 @@ class Offline:
     """
 
     suite: str = "quick"
+    dataset: str | None = None
+    env: str | None = None
+    horizon: int | None = None
+    solved_at: float | None = None
     agent: Annotated[tuple[str, ...], tyro.conf.arg(metavar="AGENT")] = ("trqam",)
     preset: Literal["full", "smoke"] = "full"
     domains: tuple[str, ...] = ()

@@ -59,6 +59,7 @@ __all__ = [
     "load_shards",
     "locate",
     "npz_keys",
+    "npz_specs",
     "read_npz",
     "recipe_for",
     "reward_columns",

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float64, Shaped
+from numpy.typing import ArrayLike
 
 from bench.data._check import REQUIRED, check_actions, check_arrays
 from bench.data._foreign import ForeignEpisode, Tables, read_minari, read_tables, split_episodes
 from bench.data._npz import write_npz
 from bench.data._record import DataRecord, FileRecord
 
+_Bound = Float64[np.ndarray, "..."]
 _TRANSITION_KEYS = {"next_observations", "timeouts", "truncations", "terminations", "dones"}
 
 
@@ -22,7 +24,7 @@ def import_data(
     data_dir: Path,
     *,
     observation_keys: Sequence[str] = (),
-    action_range: tuple[float, float] | None = None,
+    action_range: tuple[ArrayLike, ArrayLike] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Bring data of another origin into `<data_dir>/<dataset>.npz`.
@@ -39,8 +41,8 @@ def import_data(
         dataset: name to give it; letters, digits, dots, dashes and underscores.
         data_dir: folder of the data files.
         observation_keys: entries of a dictionary observation to join, in this order.
-        action_range: lowest and highest action in the source; actions are scaled to [-1, 1] from
-            there, and the range is recorded.
+        action_range: lowest and highest action in the source, a number or one for each entry;
+            actions are scaled to [-1, 1] from there, and the range is recorded.
         overwrite: replace a dataset of that name.
 
     Returns:
@@ -53,8 +55,12 @@ def import_data(
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", dataset):
         raise ValueError(f"'{dataset}' cannot name a dataset: use letters, digits, '.', '-', '_'")
-    if action_range is not None and not action_range[0] < action_range[1]:
-        raise ValueError(f"action range {action_range}: expected the lowest below the highest")
+    bounds = None
+    if action_range is not None:
+        low, high = (np.asarray(bound, np.float64) for bound in action_range)
+        if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+            raise ValueError(f"action range {action_range}: expected the lowest below the highest")
+        bounds = (low, high)
     target = data_dir / f"{dataset}.npz"
     if target.exists() and not overwrite:
         raise ValueError(f"{target} exists: ask to overwrite it, or choose another name")
@@ -64,9 +70,7 @@ def import_data(
         place = Path(source).expanduser()
         tables = read_tables(place)
 
-    tables = [
-        (name, _with_scaled_actions(place / name, table, action_range)) for name, table in tables
-    ]
+    tables = [(name, _with_scaled_actions(place / name, table, bounds)) for name, table in tables]
     if _has_rows_of_states(tables):
         arrays = _as_found(tables[0][1])
     else:
@@ -76,7 +80,7 @@ def import_data(
     fingerprint = write_npz(target, specs, lambda key: [arrays[key]])
     entry = FileRecord(target.stat().st_size, len(ends), int(ends.sum()), fingerprint)
     settings: dict[str, Any] = {"observation_keys": list(observation_keys)}
-    settings["action_range"] = None if action_range is None else list(action_range)
+    settings["action_range"] = None if bounds is None else [bound.tolist() for bound in bounds]
     origin = source if source.startswith("minari:") else place.name
     record = DataRecord(dataset, "imported", origin, settings, {}, {target.name: entry})
     record.write(data_dir / f"{dataset}.json")
@@ -92,14 +96,19 @@ def _has_rows_of_states(tables: Sequence[tuple[str, Tables]]) -> bool:
 
 
 def _with_scaled_actions(
-    place: Path, table: Tables, action_range: tuple[float, float] | None
+    place: Path, table: Tables, bounds: tuple[_Bound, _Bound] | None
 ) -> Tables:
     """The table with its actions scaled to [-1, 1], which they must lie in."""
     actions = table.get("actions")
     if not isinstance(actions, np.ndarray) or actions.dtype.kind not in "fiu":
         return table  # The checks of the layout say what is wrong.
-    if action_range is not None:
-        low, high = action_range
+    if bounds is not None and not ((bounds[0] == -1).all() and (bounds[1] == 1).all()):
+        low, high = bounds
+        columns = actions.shape[1] if actions.ndim > 1 else 1
+        if low.ndim and len(low) != columns:
+            raise ValueError(
+                f"{place}: 'actions' has {columns} entries in a row, the action range {len(low)}"
+            )
         actions = 2 * (actions - low) / (high - low) - 1
     check_actions(place, actions)
     return {**table, "actions": np.clip(actions, -1, 1).astype(np.float32)}

@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from jaxtyping import Shaped
@@ -145,19 +146,38 @@ def npz_keys(path: Path) -> list[str]:
         raise DataDamaged(f"{path}: {_diagnosis(path)} ({error})") from error
 
 
+def npz_specs(path: Path) -> dict[str, Spec]:
+    """Type and shape of each array in an archive, from the arrays' headers alone.
+
+    Raises:
+        DataDamaged: if the file is no archive of arrays.
+    """
+    specs: dict[str, Spec] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                with archive.open(name) as file:
+                    shape, _, dtype = _read_header(file)
+                specs[name.removesuffix(".npy")] = (dtype, shape)
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
+        raise DataDamaged(f"{path}: {_diagnosis(path)} ({error})") from error
+    return specs
+
+
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, order and type from an array's header; the file is then at its first number."""
+    if np.lib.format.read_magic(file) == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    return np.lib.format.read_array_header_2_0(file)
+
+
 def _map(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
     assert archive.fp is not None
     archive.fp.seek(member.header_offset)
     header = archive.fp.read(_LOCAL_HEADER)
     name_length, extra_length = struct.unpack("<HH", header[26:30])
     archive.fp.seek(name_length + extra_length, os.SEEK_CUR)
-    version = np.lib.format.read_magic(archive.fp)
-    read = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    shape, fortran, dtype = read(archive.fp)
+    shape, fortran, dtype = _read_header(archive.fp)
     if dtype.hasobject:
         raise DataDamaged(f"{path}: array '{member.filename}' holds Python objects")
     if 0 in shape:

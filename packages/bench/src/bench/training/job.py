@@ -11,7 +11,7 @@ from rich.table import Table
 from bench.agents import AGENTS, BC, Agent, Problem
 from bench.data import DataMissing, TaskData, default_data_dir, generate, load
 from bench.errors import CheckpointError
-from bench.results import final_table, print_table, write_table
+from bench.results import FinalTable, final_table, print_table, write_table
 from bench.simulation import SimulatorPool, make
 from bench.storage import (
     RunLock,
@@ -24,6 +24,7 @@ from bench.suites import Domain, OwnTask
 from bench.training.cells import Pack
 from bench.training.console import Stages
 from bench.training.cost import matmul_rate, pack_cost
+from bench.training.domain_record import DomainRecord
 from bench.training.online import OnlineExperience, load_offline_result, replay
 from bench.training.options import Plan
 from bench.training.planned import record_plan
@@ -136,10 +137,13 @@ class Job:
             torch.from_numpy(data.masks),
         ).to(self.plan.device)
         problem = Problem(observations.shape[1], data.actions.shape[1], domain.horizon)
+        DomainRecord.of(domain, problem, normalizer).keep(self.plan.directory, domain.name)
         self.console.print(
             f"data: {data.dataset}, {data.transitions:,} transitions, {data.source}, "
             f"fingerprint {data.fingerprint[:12]}"
         )
+        if domain.own is not None:
+            self.console.print(_describe(domain.own), markup=False)
         return _Prepared(data, episodes, normalizer, problem)
 
     def _load(self, domain: Domain, stages: Stages) -> TaskData:
@@ -268,6 +272,8 @@ class Job:
         directory = self.plan.directory
         table = final_table([directory])
         print_table(table, self.console)
+        if any(domain.own is not None for domain in self.plan.suite.domains):
+            self.console.print(_returns(table))
         files = write_table(table, directory)
         self.console.print(f"table: {files[0]} (and .csv, .parquet beside it)", markup=False)
         self.console.print(f"curves: bench report {directory}", markup=False)
@@ -279,6 +285,26 @@ class Job:
                 markup=False,
             )
         return 0 if table.coverage.complete else 1
+
+
+def _describe(task: OwnTask) -> str:
+    """What an episode's success means."""
+    if task.solved_at is None:
+        return f"environment: {task.environment}; success is what it says in info['success']"
+    return f"environment: {task.environment}; success is a return of at least {task.solved_at:g}"
+
+
+def _returns(table: FinalTable) -> Table:
+    """Returns of the last evaluation, where success alone says too little."""
+    shown = Table("phase", "agent", "seed", "step", "mean return", title="returns")
+    for row in table.cells.sort(
+        "phase", "agent", "seed", descending=[True, False, False]
+    ).iter_rows(named=True):
+        if row["return_mean"] is not None:
+            agent = " ".join(filter(None, (row["agent"], row["variant"])))
+            value = f"{row['return_mean']:,.2f}"
+            shown.add_row(row["phase"], agent, str(row["seed"]), f"{row['step']:,}", value)
+    return shown
 
 
 def _sizes(domain: Domain) -> tuple[Problem, int]:

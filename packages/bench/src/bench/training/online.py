@@ -15,7 +15,7 @@ from bench.simulation import OnlineEnvironments
 from bench.storage import load_checkpoint
 from bench.suites import OnlineProtocol
 from bench.training.cells import Pack
-from bench.training.policy import Normalizer
+from bench.training.policy import ActionScale, Normalizer
 from bench.training.trainer import load_agent, part
 from qlearn import (
     BalancedSampler,
@@ -80,6 +80,7 @@ class OnlineExperience:
         problem: sizes.
         normalizer: of the data set.
         sparse: reward -1 until everything is solved, as `bench.suites.Domain.sparse`.
+        scale: of the environment's actions.
         random_steps: as many first steps play uniformly random chunks (agents that start from
             scratch; the others collect with the policy they have).
     """
@@ -91,6 +92,7 @@ class OnlineExperience:
     normalizer: Normalizer
     sparse: bool = False
     random_steps: int = 0
+    scale: ActionScale = field(default_factory=ActionScale)
     _steps: int = field(default=0, init=False)
     _chunks: Tensor = field(init=False)
     _left: Tensor = field(init=False)
@@ -145,6 +147,7 @@ class OnlineExperience:
             normalizer,
             sparse=pack.domain.sparse,
             random_steps=pack.protocol.online.warm_up if pack.from_scratch else 0,
+            scale=ActionScale.of(pack.domain),
         )
 
     def __post_init__(self) -> None:
@@ -162,7 +165,7 @@ class OnlineExperience:
         place = (self.problem.horizon - self._left).reshape(-1, 1, 1)
         actions = self._chunks.take_along_dim(place, 1).squeeze(1)
         before = self._normalised(self.environments.observe())
-        outcome = self.environments.step(actions.numpy())
+        outcome = self.environments.step(self.scale(actions.numpy()))
         self._steps += 1
         for replica, failure in enumerate(self.environments.failures):
             if failure is not None and replica not in self._stopped:

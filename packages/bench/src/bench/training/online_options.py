@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.agents import AGENTS
-from bench.suites import OnlineProtocol, smoke, suite
+from bench.suites import OnlineProtocol, smoke
 from bench.training.cells import Pack
 from bench.training.online import is_balanced
 from bench.training.options import Plan, plan_offline
+from bench.training.own_task import chosen_suite
 
 if TYPE_CHECKING:
     from bench.cli.online import Online
@@ -23,7 +24,7 @@ def plan_online(options: "Online") -> Plan:
         ValueError: an unknown name, an impossible value, or a device that is not there.
     """
     offline = options.offline
-    chosen = suite(offline.suite)
+    chosen = chosen_suite(offline)
     if offline.preset == "smoke":
         chosen = smoke(chosen)
     online = _protocol(chosen.protocol.online, options)

@@ -9,9 +9,10 @@ import torch
 
 from bench.agents import AGENTS, Problem
 from bench.suites import Protocol as TrainingProtocol
-from bench.suites import Suite, smoke, suite, unknown
+from bench.suites import Suite, smoke, unknown
 from bench.training.cells import Pack, plan
 from bench.training.cost import rehearse
+from bench.training.own_task import chosen_suite
 from bench.training.settings import parse_overrides, resolve
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Plan:
                 "tasks": list(pack.domain.tasks),
                 "seeds": list(pack.seeds),
                 "settings": asdict(self.configs[pack.name]),
+                **_own(pack),
                 **self._swept(pack),
             }
             for pack in packs
@@ -109,7 +111,7 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
     Raises:
         ValueError: an unknown name, an impossible value, or a device that is not there.
     """
-    chosen = suite(options.suite).narrowed(options.domains, options.tasks)
+    chosen = chosen_suite(options).narrowed(options.domains, options.tasks)
     if options.preset == "smoke":
         chosen = smoke(chosen)
     chosen = replace(chosen, protocol=_protocol(chosen, options))
@@ -232,6 +234,15 @@ def _check_ranges(agent: str, config: Any) -> None:
         rehearse(agent, replace(config, **narrow), Problem(1, 1, 1))
     except ValueError as error:
         raise ValueError(f"agent {agent!r} refuses a setting: {error}") from error
+
+
+def _own(pack: Pack) -> dict[str, Any]:
+    """What else decides the numbers where data and environment are the user's own."""
+    if pack.domain.own is None:
+        return {}
+    task = asdict(pack.domain.own)
+    del task["dataset"]
+    return {"task": {**task, "horizon": pack.domain.horizon}}
 
 
 def _fields(agent: str) -> set[str]:

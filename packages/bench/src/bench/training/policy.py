@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.agents import Agent, Problem, draw
+from bench.suites import Domain
 from bench.training.cells import Pack
 from qlearn import RandomStreams
 
-__all__ = ["Normalizer", "PackPolicy"]
+__all__ = ["ActionScale", "Normalizer", "PackPolicy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,33 @@ class Normalizer:
     def __call__(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
         """Normalised observations, ``(..., O)``."""
         return (observations - self.shift) / self.scale
+
+
+@dataclass(frozen=True, slots=True)
+class ActionScale:
+    """From an agent's actions in [-1, 1] to those of the environment.
+
+    Attributes:
+        low: what -1 stands for ``(A,)``; None where actions stay as they are.
+        high: what 1 stands for ``(A,)``.
+    """
+
+    low: NDArray[np.float32] | None = None
+    high: NDArray[np.float32] | None = None
+
+    @classmethod
+    def of(cls, domain: Domain) -> "ActionScale":
+        """The scale of a domain's environment; OGBench's take actions as they are."""
+        if domain.own is None or not domain.own.action_low:
+            return cls()
+        bounds = (domain.own.action_low, domain.own.action_high)
+        return cls(*(np.array(bound, np.float32) for bound in bounds))
+
+    def __call__(self, actions: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Actions ``(..., A)`` for the environment."""
+        if self.low is None or self.high is None:
+            return actions
+        return self.low + (actions + 1.0) * (0.5 * (self.high - self.low))
 
 
 @dataclass(slots=True)
@@ -73,7 +101,7 @@ class PackPolicy:
         chunks = self.agent.act(self._by_replica(rows, shared), noise)
         shape = (cells, episodes, self.problem.horizon, self.problem.action_dim)
         actions: NDArray[np.float32] = chunks.reshape(shape).float().cpu().numpy()
-        return actions
+        return ActionScale.of(self.pack.domain)(actions)
 
     @staticmethod
     def _by_replica(value: Tensor, shared: int) -> Tensor:

@@ -29,6 +29,9 @@ def protocol_fingerprint(pack: Pack, config: Any) -> str:
     domain = asdict(pack.domain)
     for unrelated in ("tasks", "settings", "agents"):
         del domain[unrelated]
+    if (own := domain.pop("own")) is not None:
+        del own["dataset"]  # where the data lie; what they are has its own fingerprint
+        domain |= own
     protocol = asdict(pack.protocol)
     if not pack.online:
         del protocol["online"]
@@ -140,9 +143,12 @@ class PackRecorder:
         if (failure := result.failures[index]) is not None:
             _log.error("%s: %s", cell, failure)
             return row | {"failed_at_step": step, "failure": str(failure)}
+        successes, own = result.successes[index], self.pack.domain.own
+        if own is not None and own.solved_at is not None:
+            successes = result.returns[index] >= own.solved_at
         return row | {
-            "episodes": result.successes.shape[1],
-            "successes": int(result.successes[index].sum()),
+            "episodes": len(successes),
+            "successes": int(successes.sum()),
             "return_mean": float(result.returns[index].mean()),
             "length_mean": float(result.lengths[index].mean()),
             "path_kl": metrics.get("path_kl"),

@@ -1,0 +1,115 @@
+"""What a run's policies read and write, kept in the run directory for export."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.agents import Problem
+from bench.errors import ResultsError
+from bench.storage import read_json, write_json
+from bench.suites import Domain
+from bench.training.policy import ActionScale, Normalizer
+
+__all__ = ["DomainRecord"]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DomainRecord:
+    """The two ends of a domain's policies.
+
+    Attributes:
+        environment: Gymnasium id, or OGBench's name of the first task.
+        observation_dim: size ``O``.
+        action_dim: size ``A``.
+        horizon: chunk length ``H``.
+        shift: of the observations ``(O,)``; a policy sees ``(o - shift) / scale``.
+        scale: of the observations ``(O,)``.
+        action_low: what -1 stands for ``(A,)``; empty where it is -1 itself.
+        action_high: what 1 stands for ``(A,)``; empty where it is 1 itself.
+    """
+
+    environment: str
+    observation_dim: int
+    action_dim: int
+    horizon: int
+    shift: tuple[float, ...]
+    scale: tuple[float, ...]
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+
+    @classmethod
+    def of(cls, domain: Domain, problem: Problem, normalizer: Normalizer) -> "DomainRecord":
+        """The record of a domain that is about to be trained on.
+
+        Args:
+            domain: of the plan.
+            problem: sizes.
+            normalizer: of the training data.
+        """
+        own = domain.own
+        return cls(
+            domain.task_name(domain.tasks[0]),
+            problem.observation_dim,
+            problem.action_dim,
+            problem.horizon,
+            tuple(normalizer.shift.tolist()),
+            tuple(normalizer.scale.tolist()),
+            own.action_low if own is not None else (),
+            own.action_high if own is not None else (),
+        )
+
+    @property
+    def problem(self) -> Problem:
+        """Sizes."""
+        return Problem(self.observation_dim, self.action_dim, self.horizon)
+
+    @property
+    def normalizer(self) -> Normalizer:
+        """Of the training data."""
+        return Normalizer(np.array(self.shift, np.float32), np.array(self.scale, np.float32))
+
+    @property
+    def action_scale(self) -> ActionScale:
+        """From the agent's actions to the environment's."""
+        if not self.action_low:
+            return ActionScale()
+        return ActionScale(
+            np.array(self.action_low, np.float32), np.array(self.action_high, np.float32)
+        )
+
+    @staticmethod
+    def path(directory: Path, domain: str) -> Path:
+        """Where a run directory keeps the record of a domain."""
+        return directory / "domains" / f"{domain}.json"
+
+    def keep(self, directory: Path, domain: str) -> None:
+        """Write the record into a run directory."""
+        write_json(self.path(directory, domain), {"format": _FORMAT, **asdict(self)})
+
+    @classmethod
+    def read(cls, directory: Path, domain: str) -> "DomainRecord":
+        """Read what :meth:`keep` wrote.
+
+        Raises:
+            ResultsError: there is none, or it cannot be read.
+        """
+        path = cls.path(directory, domain)
+        try:
+            content: dict[str, Any] = read_json(path)
+            if content.pop("format") != _FORMAT:
+                raise ResultsError(f"{path} was written by a later version of bench")
+            values: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in content.items()
+            }
+            return cls(**values)
+        except FileNotFoundError as error:
+            raise ResultsError(
+                f"there is no {path}; the command that made the run writes it when it is repeated"
+            ) from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ResultsError(f"{path} cannot be used: {error!r}") from error
