@@ -40,7 +40,10 @@ class Offline:
         out: run directory; runs/SUITE by default.
         data_dir: where data sets are looked for; OGBench's folder by default.
         generate: make missing data with OGBench's own recipe where that is possible.
-        largest_pack: most runs trained as one.
+        largest_pack: most runs trained as one; by default all of a domain and agent, or as many as
+            keep every process busy.
+        processes: packs trained at a time; by default one per GPU, or one per core of the CPU.
+        track: show the curves in TensorBoard or Weights & Biases, or both.
         dry_run: list the cells with their settings and the expected cost, and stop.
     """
 
@@ -67,6 +70,8 @@ class Offline:
     data_dir: Path | None = None
     generate: bool = False
     largest_pack: int | None = None
+    processes: int | None = None
+    track: tuple[Literal["tensorboard", "wandb"], ...] = ()
     dry_run: bool = False
 
     def run(self) -> int:

@@ -225,10 +225,12 @@ class Job:
                 "device": str(plan.device),
                 "precision": plan.precision,
             },
+            track=plan.track,
         )
         trainer = Trainer(pack, agent, streams, data, directory, recorder, plan.precision)
         title = f"{pack.agent} on {pack.domain.name}, {len(pack.cells)} runs"
         with ExitStack() as stack:
+            stack.callback(recorder.close)
             if pack.online:
                 acting = streams.spawn("acting")
                 experience = OnlineExperience.of(

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.agents import AGENTS, Problem
+from bench.simulation import available_cores
 from bench.suites import Protocol as TrainingProtocol
 from bench.suites import Suite, smoke, unknown
+from bench.tracking import require
 from bench.training.cells import Pack, plan
 from bench.training.cost import rehearse
 from bench.training.own_task import chosen_suite
@@ -36,6 +38,10 @@ class Plan:
         directory: run directory.
         data_dir: folder of the data; None for the default.
         generate: make missing data.
+        online: the packs of the online phase, each after the offline one of its cells.
+        largest_pack: most runs in a pack; None for all of a domain and agent.
+        processes: how many packs are trained at a time.
+        track: names of the trackers that show the curves.
     """
 
     suite: Suite
@@ -48,6 +54,9 @@ class Plan:
     data_dir: Path | None
     generate: bool
     online: tuple[Pack, ...] = ()
+    largest_pack: int | None = None
+    processes: int = 1
+    track: tuple[str, ...] = ()
 
     @property
     def in_order(self) -> tuple[Pack, ...]:
@@ -111,6 +120,7 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
     Raises:
         ValueError: an unknown name, an impossible value, or a device that is not there.
     """
+    require(options.track)
     chosen = chosen_suite(options).narrowed(options.domains, options.tasks)
     if options.preset == "smoke":
         chosen = smoke(chosen)
@@ -165,6 +175,9 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
         directory=options.out or Path("runs") / (chosen.name + suffix),
         data_dir=options.data_dir,
         generate=options.generate or chosen.name.startswith("quick"),
+        largest_pack=largest_pack,
+        processes=processes,
+        track=options.track,
     )
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from bench.agents import Agent, Problem
 from bench.results import EVALUATIONS, TRAINING, ResultWriter, metric_rows
 from bench.simulation import Evaluation, Progress, SimulatorPool, evaluate
+from bench.tracking import Curves, TrackedCell
 from bench.training.cells import Cell, Pack
 from bench.training.policy import Normalizer, PackPolicy
 from bench.training.trainer import Failure
@@ -53,6 +54,7 @@ class PackRecorder:
         directory: the pack's folder, where the two tables lie.
         shared: columns that are the same in every row (data, versions, protocol, precision).
         progress: called while evaluating.
+        track: names of the trackers that show the curves, see `bench.tracking`.
     """
 
     pack: Pack
@@ -64,15 +66,28 @@ class PackRecorder:
     directory: Path
     shared: Mapping[str, Any]
     progress: Callable[[Progress], None] | None = None
+    track: Sequence[str] = ()
+    _curves: Curves = field(init=False)
     _evaluations: ResultWriter = field(init=False)
     _training: ResultWriter = field(init=False)
 
     def __post_init__(self) -> None:
         self._evaluations = ResultWriter(self.directory / "evaluations.parquet", EVALUATIONS)
         self._training = ResultWriter(self.directory / "training.parquet", TRAINING)
+        self._curves = Curves(
+            self.track,
+            self.directory.parent.parent,
+            [self._tracked(cell) for cell in self.pack.cells],
+            self.pack.updates_before,
+        )
+
+    def close(self) -> None:
+        """Write the curves out."""
+        self._curves.close()
 
     def restart(self, step: int) -> None:
         """Forget rows after ``step``."""
+        self._curves.restart(step)
         self._evaluations.truncate(self.pack.phase, step)
         self._training.truncate(self.pack.phase, step)
 
@@ -80,7 +95,9 @@ class PackRecorder:
         """One row per cell and metric."""
         rows: list[dict[str, Any]] = []
         for index, cell in enumerate(self.pack.cells):
-            rows += metric_rows(self._cell(cell), self.pack.phase, step, self._of(index, metrics))
+            values = self._of(index, metrics)
+            rows += metric_rows(self._cell(cell), self.pack.phase, step, values)
+            self._curves.log(index, "training", step, values)
         self._training.append(rows)
 
     def evaluate(self, step: int, metrics: Mapping[str, list[float]], seconds: float) -> None:
@@ -112,6 +129,11 @@ class PackRecorder:
             for index, cell in enumerate(cells)
         ]
         self._evaluations.append(rows)
+        for index, row in enumerate(rows):
+            if row.get("episodes"):
+                values = {name: row[name] for name in ("return_mean", "length_mean")}
+                values["success_rate"] = row["successes"] / row["episodes"]
+                self._curves.log(index, "evaluation", step, values)
         event = {
             "event": "evaluated",
             "pack": self.pack.name,
@@ -155,6 +177,12 @@ class PackRecorder:
             "kl_budget": metrics.get("kl_budget"),
             "lambda": metrics.get("lambda"),
         }
+
+    def _tracked(self, cell: Cell) -> TrackedCell:
+        method = "--".join((cell.agent, *self.pack.variant))
+        name = f"{cell.domain}/task{cell.task}/{method}/seed-{cell.seed}"
+        settings = self._cell(cell) | {"settings": dict(self.pack.settings)}
+        return TrackedCell(name, settings)
 
     def _cell(self, cell: Cell) -> dict[str, Any]:
         return {

@@ -1,0 +1,105 @@
+"""What a tracker is, and the curves of one pack in all trackers that were asked for."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+__all__ = ["NAMES", "Curves", "TrackedCell", "Tracker", "require"]
+
+NAMES = ("tensorboard", "wandb")
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedCell:
+    """One run whose curves are shown.
+
+    Attributes:
+        name: unique in the run directory and the same in every phase, usable as a path.
+        settings: what people filter by.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+
+
+class Tracker(Protocol):
+    """Where the curves of a pack's cells go."""
+
+    def log(self, cell: int, group: str, step: int, values: Mapping[str, float]) -> None:
+        """Values of the cell of that index at a step; the steps of a group grow."""
+
+    def close(self) -> None:
+        """Write everything out."""
+
+
+def require(names: Sequence[str]) -> None:
+    """Refuses trackers that cannot work here, before anything runs.
+
+    Raises:
+        ValueError: an extra is not installed, or Weights & Biases has nobody logged in; says which
+            command helps.
+    """
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(
+                f"--track {name} needs the package {name}, which is not installed: "
+                f'pip install "trqam-bench[{name}]"'
+            )
+    if "wandb" in names and os.environ.get("WANDB_MODE", "online") == "online":
+        from bench.tracking._wandb import require_login
+
+        require_login()
+
+
+@dataclass(slots=True)
+class Curves:
+    """The curves of one pack.
+
+    Trackers are opened with the first value, so that repeating a finished run writes nothing.
+
+    Attributes:
+        names: of trackers, see `NAMES`.
+        directory: run directory; trackers keep their files below it.
+        cells: of the pack.
+        offset: steps that the cells have behind them when the pack's phase begins.
+    """
+
+    names: Sequence[str]
+    directory: Path
+    cells: Sequence[TrackedCell]
+    offset: int = 0
+    _after: int = field(default=0, init=False)
+    _trackers: list[Tracker] | None = field(default=None, init=False)
+
+    def restart(self, step: int) -> None:
+        """What came after this step of the phase is forgotten: it will come again."""
+        self.close()
+        self._after = self.offset + step
+
+    def log(self, cell: int, group: str, step: int, values: Mapping[str, float]) -> None:
+        """Values of the cell of that index at a step of the phase, `training` or `evaluation`."""
+        if self._trackers is None:
+            self._trackers = [self._opened(name) for name in self.names]
+        for tracker in self._trackers:
+            tracker.log(cell, group, self.offset + step, values)
+
+    def close(self) -> None:
+        """Write everything out."""
+        trackers, self._trackers = self._trackers or [], None
+        for tracker in trackers:
+            tracker.close()
+
+    def _opened(self, name: str) -> Tracker:
+        if name == "tensorboard":
+            from bench.tracking._tensorboard import TensorBoard
+
+            return TensorBoard(self.directory / "tensorboard", self.cells, self._after)
+        from bench.tracking._wandb import WeightsAndBiases
+
+        assert name == "wandb", name
+        return WeightsAndBiases(self.directory / "wandb", self.cells)

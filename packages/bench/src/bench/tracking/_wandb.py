@@ -1,0 +1,117 @@
+"""Runs on Weights & Biases: one per cell, grouped by run directory.
+
+`WANDB_PROJECT`, `WANDB_ENTITY`, `WANDB_MODE` and the rest of its variables work as usual.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import wandb
+
+from bench.storage import read_json, write_json
+from bench.tracking._curves import TrackedCell
+
+__all__ = ["WeightsAndBiases", "require_login"]
+
+_PROJECT = "trqam-bench"
+_log = logging.getLogger(__name__)
+
+
+def require_login() -> None:
+    """Refuses to begin without credentials.
+
+    Raises:
+        ValueError: nobody is logged in, or the server refuses.
+    """
+    try:
+        known = wandb.login(prompt=False)
+    except wandb.Error as error:
+        raise ValueError(f"--track wandb: {error}; or set WANDB_MODE=offline") from error
+    if not known:
+        raise ValueError("--track wandb: run `wandb login` first, or set WANDB_MODE=offline")
+
+
+class WeightsAndBiases:
+    """One run of Weights & Biases per cell, the same one whenever the cell goes on.
+
+    A file per cell keeps the run's id and what was sent. Steps that were sent are not sent again:
+    training that goes on from a checkpoint repeats them with the same numbers. The horizontal axis
+    is `step`, because wandb's own counter refuses two rows at one step. A failing service is
+    logged once per cell and never stops the training.
+
+    Args:
+        directory: where ids are kept, and beside them what wandb itself writes.
+        cells: whose curves these are.
+    """
+
+    def __init__(self, directory: Path, cells: Sequence[TrackedCell]) -> None:
+        self._files = [directory / f"{cell.name.replace('/', '--')}.json" for cell in cells]
+        self._known = [_known(file) for file in self._files]
+        self._runs: list[Any] = [
+            _begun(directory, cell, known["id"])
+            for cell, known in zip(cells, self._known, strict=True)
+        ]
+
+    def log(self, cell: int, group: str, step: int, values: Mapping[str, float]) -> None:
+        """Send values."""
+        run, shown = self._runs[cell], self._known[cell]["shown"]
+        if run is None or step <= shown.get(group, -1):
+            return
+        try:
+            run.log({"step": step, **{f"{group}/{name}": v for name, v in values.items()}})
+        except wandb.Error as error:
+            self._give_up(cell, error)
+            return
+        shown[group] = step
+        write_json(self._files[cell], self._known[cell])
+
+    def close(self) -> None:
+        """Wait until everything is sent."""
+        for cell, run in enumerate(self._runs):
+            if run is not None:
+                try:
+                    run.finish()
+                except wandb.Error as error:
+                    self._give_up(cell, error)
+
+    def _give_up(self, cell: int, error: wandb.Error) -> None:
+        _log.warning("%s is shown no longer: %s", self._files[cell].stem, error)
+        self._runs[cell] = None
+
+
+def _known(file: Path) -> dict[str, Any]:
+    """Id of a cell's run, and the last step sent of each group of values."""
+    if file.exists():
+        return dict(read_json(file))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    known: dict[str, Any] = {"id": secrets.token_hex(8), "shown": {}}
+    write_json(file, known)
+    return known
+
+
+def _begun(directory: Path, cell: TrackedCell, identifier: str) -> Any:
+    try:
+        run = wandb.init(
+            id=identifier,
+            resume="allow",
+            project=os.environ.get("WANDB_PROJECT", _PROJECT),
+            group=directory.parent.name,
+            name=cell.name,
+            config=dict(cell.settings),
+            dir=str(directory.parent),
+            reinit="create_new",  # a pack has many cells, each a run of its own
+            settings=wandb.Settings(
+                quiet=True, silent=True, console="off", x_disable_stats=True, disable_code=True
+            ),
+        )
+        run.define_metric("*", step_metric="step")
+    except wandb.Error as error:
+        _log.warning("%s is not shown: %s", cell.name, error)
+        return None
+    return run
