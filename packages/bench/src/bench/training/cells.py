@@ -1,8 +1,9 @@
 """Cells (one run each) and packs (runs trained together), planned from a suite."""
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bench.suites import Domain, Protocol, Setting, Suite
@@ -62,6 +63,7 @@ class Pack:
         from_scratch: whether its agents learn in the online phase alone.
         variant: swept settings as name=value, in which it differs from packs of the same agent.
             Random streams do not depend on it.
+        all_tasks: whether it has every task of the domain that the job has.
     """
 
     suite: str
@@ -73,6 +75,7 @@ class Pack:
     online: bool = False
     from_scratch: bool = False
     variant: tuple[str, ...] = ()
+    all_tasks: bool = True
 
     @property
     def phase(self) -> Phase:
@@ -84,10 +87,13 @@ class Pack:
     @property
     def name(self) -> str:
         """Folder name of the pack, unique within a run directory."""
-        seeds = "-".join(map(str, self.seeds))
-        phase = "--online" if self.online else ""
-        method = "--".join((self.agent, *self.variant))
-        return f"{self.domain.name}--{method}--seeds-{seeds}{phase}"
+        parts = [self.domain.name, self.agent, *self.variant]
+        if not self.all_tasks:
+            parts.append("tasks-" + "-".join(map(str, self.domain.tasks)))
+        parts.append("seeds-" + "-".join(map(str, self.seeds)))
+        if self.online:
+            parts.append("online")
+        return "--".join(parts)
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -156,22 +162,31 @@ def plan(
         agent: name in the registry.
         settings: agent settings by domain name.
         seeds: one run per task and seed.
-        largest_pack: most runs in a pack; seeds are split over packs to respect it.
+        largest_pack: most runs in a pack; seeds are split over packs to respect it, and tasks where
+            one seed's are too many. Behaviour cloning has no tasks to split.
     """
     packs: list[Pack] = []
     for domain in suite.domains:
-        per_pack = len(seeds)
-        if largest_pack is not None:
-            per_pack = max(1, largest_pack // len(domain.tasks))
+        tasks = domain.tasks
+        together = len(seeds) * len(tasks) if largest_pack is None else largest_pack
+        parts = 1 if agent == "bc" else -(-len(tasks) // together)
         packs += [
             Pack(
                 suite.name,
-                domain,
+                replace(domain, tasks=some_tasks),
                 suite.protocol,
                 agent,
                 settings[domain.name],
-                tuple(seeds[first : first + per_pack]),
+                some_seeds,
+                all_tasks=parts == 1,
             )
-            for first in range(0, len(seeds), per_pack)
+            for some_seeds in _groups(seeds, -(-len(seeds) // max(1, together // len(tasks))))
+            for some_tasks in _groups(tasks, parts)
         ]
     return tuple(packs)
+
+
+def _groups(numbers: Sequence[int], count: int) -> list[tuple[int, ...]]:
+    """Cut a sequence into pieces whose sizes differ by one at most."""
+    cuts = [round(index * len(numbers) / count) for index in range(count + 1)]
+    return [tuple(numbers[first:last]) for first, last in itertools.pairwise(cuts)]

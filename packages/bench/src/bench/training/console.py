@@ -3,6 +3,8 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -17,7 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-__all__ = ["Stages"]
+__all__ = ["Display", "Stages"]
 
 _QUIET_SECONDS = 30.0
 
@@ -28,8 +30,19 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.1f}/s", style="cyan")
 
 
+class Display(Protocol):
+    """Where the stages of a job are shown."""
+
+    def stage(
+        self, name: str, total: int, unit: str
+    ) -> contextlib.AbstractContextManager[Callable[[int], None]]:
+        """A stage of ``total`` units; yields the function that is told how many are done."""
+
+
 class Stages:
-    """Progress of the stages of a job; a line now and then where the output is not a terminal.
+    """Progress of the stages of a job, of several at once if need be, in a `with` statement.
+
+    A line now and then where the output is not a terminal.
 
     Args:
         console: where to write.
@@ -37,26 +50,42 @@ class Stages:
 
     def __init__(self, console: Console) -> None:
         self.console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            _Rate(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
 
     @contextlib.contextmanager
     def stage(self, name: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
         """A stage of ``total`` units; yields the function that is told how many are done."""
-        if self.console.is_terminal:
-            with Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn(unit),
-                _Rate(),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                console=self.console,
-            ) as progress:
-                task = progress.add_task(name, total=total)
-                yield lambda done: progress.update(task, completed=done)
+        if not self.console.is_terminal:
+            yield self._lines(name, total, unit)
             return
-        yield self._lines(name, total, unit)
+        task = self._progress.add_task(name, total=total, unit=unit)
+        try:
+            yield lambda done: self._progress.update(task, completed=done)
+        finally:
+            self._progress.stop_task(task)
 
     def _lines(self, name: str, total: int, unit: str) -> Callable[[int], None]:
         began = said = time.monotonic()

@@ -1,7 +1,8 @@
 """The job of a plan: data, behaviour cloning, both phases, evaluation, tables."""
 
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
@@ -22,7 +23,7 @@ from bench.storage import (
 )
 from bench.suites import Domain, OwnTask
 from bench.training.cells import Pack
-from bench.training.console import Stages
+from bench.training.console import Display, Stages
 from bench.training.cost import matmul_rate, pack_cost
 from bench.training.domain_record import DomainRecord
 from bench.training.online import OnlineExperience, load_offline_result, replay
@@ -30,6 +31,7 @@ from bench.training.options import Plan
 from bench.training.planned import record_plan
 from bench.training.policy import Normalizer
 from bench.training.pretraining import FlowCache
+from bench.training.processes import PackTraining, train_in_processes
 from bench.training.processor import keep_freed_memory
 from bench.training.recorder import PackRecorder, protocol_fingerprint
 from bench.training.trainer import Trainer
@@ -45,8 +47,9 @@ def _console() -> Console:
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A domain's data on the training device."""
+    """A domain's data on the training device, with the rewards of `tasks` in this order."""
 
+    tasks: tuple[int, ...]
     data: TaskData
     episodes: EpisodeData
     normalizer: Normalizer
@@ -70,21 +73,53 @@ class Job:
 
     def run(self) -> int:
         """Everything; returns the exit status, 1 where a run failed and the others finished."""
-        directory = self.plan.directory
-        if self.plan.device.type == "cpu":
-            keep_freed_memory()
+        plan, directory = self.plan, self.plan.directory
         with ExitStack() as stack:
             stack.enter_context(RunLock(directory, self.command))
             stack.enter_context(log_to(directory / "log.jsonl"))
-            record_plan(self.plan, self.command)
-            pool = stack.enter_context(SimulatorPool())
-            stages = Stages(self.console)
-            for domain in self.plan.suite.domains:
-                prepared = self._prepare(domain, stages)
-                for pack in self.plan.in_order:
-                    if pack.domain.name == domain.name:
-                        self._train(pack, prepared, pool, stages)
+            record_plan(plan, self.command)
+            stages = stack.enter_context(Stages(self.console))
+            if plan.processes == 1:
+                train = stack.enter_context(self.training())
+                for domain in plan.suite.domains:
+                    for pack in plan.in_order:
+                        if pack.domain.name == domain.name:
+                            train(pack, stages)
+            else:
+                for domain in plan.suite.domains:
+                    self._announce(domain, self._prepare(domain, stages))
+                self.problems += train_in_processes(plan, _training_in_a_process, stages)
         return self._finish()
+
+    @contextmanager
+    def training(
+        self, simulators: int | None = None, *, announce: bool = True
+    ) -> Iterator[PackTraining]:
+        """The function that trains a pack in this process.
+
+        Args:
+            simulators: worker processes of evaluations and of the online phase; None for one per
+                core, 0 for this process.
+            announce: say and record what data are trained on.
+        """
+        if self.plan.device.type == "cpu":
+            keep_freed_memory()
+        domains = {domain.name: domain for domain in self.plan.suite.domains}
+        prepared: dict[str, _Prepared] = {}
+        with SimulatorPool(simulators) as pool:
+
+            def train(pack: Pack, display: Display) -> list[str]:
+                name = pack.domain.name
+                if name not in prepared:
+                    prepared.clear()  # one domain's data at a time
+                    prepared[name] = self._prepare(domains[name], display)
+                    if announce:
+                        self._announce(domains[name], prepared[name])
+                known = len(self.problems)
+                self._train(pack, prepared[name], pool, display)
+                return self.problems[known:]
+
+            yield train
 
     def describe(self) -> None:
         """Print the cells with their settings and what they are expected to cost."""
@@ -117,12 +152,9 @@ class Job:
             "simulator steps come on top (some 400 to 8,000 a second and core)"
         )
 
-    def _prepare(self, domain: Domain, stages: Stages) -> _Prepared:
+    def _prepare(self, domain: Domain, stages: Display) -> _Prepared:
         """Read a domain's data, made first where that was asked for."""
         data = self._load(domain, stages)
-        folder = str(data.paths[0].parent.absolute())
-        origin = {"fingerprint": data.fingerprint, "source": data.source, "folder": folder}
-        record_data(self.plan.directory, data.dataset, origin)
         protocol = self.plan.suite.protocol
         normalizer = Normalizer.identity(data.observations.shape[1])
         observations = data.observations
@@ -137,16 +169,24 @@ class Job:
             torch.from_numpy(data.masks),
         ).to(self.plan.device)
         problem = Problem(observations.shape[1], data.actions.shape[1], domain.horizon)
-        DomainRecord.of(domain, problem, normalizer).keep(self.plan.directory, domain.name)
+        return _Prepared(domain.tasks, data, episodes, normalizer, problem)
+
+    def _announce(self, domain: Domain, prepared: _Prepared) -> None:
+        """Say and record what data a domain is trained on."""
+        data = prepared.data
+        folder = str(data.paths[0].parent.absolute())
+        origin = {"fingerprint": data.fingerprint, "source": data.source, "folder": folder}
+        record_data(self.plan.directory, data.dataset, origin)
+        record = DomainRecord.of(domain, prepared.problem, prepared.normalizer)
+        record.keep(self.plan.directory, domain.name)
         self.console.print(
             f"data: {data.dataset}, {data.transitions:,} transitions, {data.source}, "
             f"fingerprint {data.fingerprint[:12]}"
         )
         if domain.own is not None:
             self.console.print(_describe(domain.own), markup=False)
-        return _Prepared(data, episodes, normalizer, problem)
 
-    def _load(self, domain: Domain, stages: Stages) -> TaskData:
+    def _load(self, domain: Domain, stages: Display) -> TaskData:
         tasks = [domain.task_name(task) for task in domain.tasks]
         folder = self.plan.data_dir
         try:
@@ -168,7 +208,7 @@ class Job:
         pack: Pack,
         prepared: _Prepared,
         pool: SimulatorPool,
-        stages: Stages,
+        stages: Display,
     ) -> None:
         """Train a pack to its end, from where it was; problems are noted and the job goes on."""
         plan, config = self.plan, self.plan.configs[pack.name]
@@ -196,7 +236,7 @@ class Job:
         replicas_tasks = (
             [0] * streams.replicas
             if pack.agent == "bc"
-            else [pack.domain.tasks.index(cell.task) for cell in pack.cells]
+            else [prepared.tasks.index(cell.task) for cell in pack.cells]
         )
         data = ChunkSampler(
             prepared.episodes,
@@ -234,7 +274,12 @@ class Job:
             if pack.online:
                 acting = streams.spawn("acting")
                 experience = OnlineExperience.of(
-                    pack, prepared.problem, prepared.normalizer, acting, config.discount
+                    pack,
+                    prepared.problem,
+                    prepared.normalizer,
+                    acting,
+                    config.discount,
+                    workers=pool.workers,
                 )
                 stack.enter_context(experience.environments)
                 trainer.experience = experience
@@ -287,6 +332,16 @@ class Job:
                 markup=False,
             )
         return 0 if table.coverage.complete else 1
+
+
+@contextmanager
+def _training_in_a_process(plan: Plan, simulators: int) -> Iterator[PackTraining]:
+    job = Job(plan, console=Console(quiet=True))
+    with (
+        log_to(plan.directory / "log.jsonl"),
+        job.training(simulators, announce=False) as train,
+    ):
+        yield train
 
 
 def _describe(task: OwnTask) -> str:

@@ -31,7 +31,6 @@ class Plan:
         suite: narrowed, with the protocol that is used.
         pretraining: packs of agent `bc`, one per domain and group of seeds.
         packs: the packs of the offline phase.
-        online: the packs of the online phase, each after the offline one of its cells.
         configs: agent settings by pack name.
         device: where training runs.
         precision: of the matrix products.
@@ -73,6 +72,14 @@ class Plan:
             and set(clone.variant) <= set(pack.variant)
         )
 
+    def required(self, pack: Pack) -> set[str]:
+        """Names of the packs that must be finished before a pack can begin."""
+        if pack.online and not pack.from_scratch:
+            return {replace(pack, online=False).name}
+        if pack.agent != "bc" and AGENTS[pack.agent].pretrained:
+            return {self.pretraining_of(pack).name}
+        return set()
+
     def settings(self) -> dict[str, Any]:
         """Everything that decides the numbers, as plain data."""
         protocol = asdict(self.suite.protocol)
@@ -81,6 +88,7 @@ class Plan:
             "suite": self.suite.name,
             "protocol": protocol,
             "precision": self.precision,
+            "largest_pack": self.largest_pack,
             "packs": self._packs((*self.pretraining, *self.packs)),
         }
         if self.online:
@@ -132,6 +140,12 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
         )
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     agents = _agents(options.agent, online_only=online_only)
+    device = select_device(options.device)
+    runs = options.seeds * len(agents) * sum(len(domain.tasks) for domain in chosen.domains)
+    processes = _processes(options, device, runs)
+    largest_pack = options.largest_pack
+    if largest_pack is None and processes > 1:
+        largest_pack = -(-runs // processes)
 
     configs: dict[str, Any] = {}
 
@@ -146,7 +160,7 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
             agent,
             {name: asdict(value) for name, value in resolved.items()},
             seeds,
-            options.largest_pack,
+            largest_pack,
         )
         configs.update({pack.name: resolved[pack.domain.name] for pack in packs})
         return packs
@@ -163,7 +177,6 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
             elif len(agents) == 1:
                 raise ValueError(f"agent {agent!r} has no trust region, so --kl-budget has no use")
         packs += packs_of(agent, texts)
-    device = select_device(options.device)
     suffix = "" if options.preset == "full" else f"-{options.preset}"
     return Plan(
         suite=chosen,
@@ -200,6 +213,21 @@ def select_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device {name!r} is not supported; use cpu, cuda or cuda:N")
     return device
+
+
+def _processes(options: "Offline", device: torch.device, runs: int) -> int:
+    """One per GPU, or one per core, but no more than runs."""
+    if options.processes is not None:
+        if options.processes < 1:
+            raise ValueError(f"processes must be at least 1, got {options.processes}")
+        return options.processes
+    if options.preset == "smoke":
+        return 1
+    if device.type == "cuda":
+        places = 1 if device.index is not None else torch.cuda.device_count()
+    else:
+        places = available_cores()
+    return min(places, runs)
 
 
 def _precision(name: str, device: torch.device) -> str:

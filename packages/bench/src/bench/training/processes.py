@@ -1,0 +1,215 @@
+"""Packs trained in several processes at once: one core's thread or one GPU each."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from multiprocessing import connection, get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+import torch
+
+from bench.errors import BenchError, RunLockedError
+from bench.simulation import available_cores
+from bench.storage import RunLock
+from bench.training.cells import Pack
+from bench.training.console import Display
+from bench.training.options import Plan
+
+__all__ = ["PackTraining", "train_in_processes"]
+
+_TICK_SECONDS = 0.5
+_LEFTOVER_SECONDS = 10.0
+
+# Trains one pack: (pack, display) -> problems. Built once in every process, from the plan and the
+# number of processes that simulate for it (0: the process itself).
+PackTraining = Callable[[Pack, Display], list[str]]
+Builder = Callable[[Plan, int], contextlib.AbstractContextManager[PackTraining]]
+
+
+@dataclass(slots=True)
+class _Worker:
+    process: SpawnProcess
+    line: Connection
+    pack: Pack | None = None
+    domain: str = ""
+    stage: ExitStack = field(default_factory=ExitStack)
+    tell: Callable[[int], None] = lambda done: None
+
+
+def train_in_processes(plan: Plan, build: Builder, display: Display) -> list[str]:
+    """Train every pack of a plan, as many at a time as the plan has processes.
+
+    A pack begins when those that it starts from are finished. Numbers do not depend on the number
+    of processes, only on the packs.
+
+    Args:
+        plan: what to train.
+        build: importable by its name; called in every process.
+        display: shows the stages of all.
+
+    Returns:
+        What went wrong in runs that were stopped; the others are finished.
+
+    Raises:
+        BenchError: from a process, or because one died; the same command continues.
+        ValueError: from a process.
+    """
+    waiting, finished, problems = list(plan.in_order), set[str](), list[str]()
+    context = get_context("spawn")
+    with ExitStack() as stack:
+        workers: list[_Worker] = []
+        for index in range(min(plan.processes, len(waiting))):
+            mine, theirs = context.Pipe()
+            process = context.Process(
+                target=_work, args=(_on_device(plan, index), build, theirs, os.getpid())
+            )
+            process.start()
+            theirs.close()
+            workers.append(_Worker(process, mine))
+            stack.callback(_end, workers[-1])
+        while waiting or any(worker.pack for worker in workers):
+            for worker in workers:
+                if worker.pack is None and (pack := _next(plan, waiting, finished, worker.domain)):
+                    waiting.remove(pack)
+                    worker.pack, worker.domain = pack, pack.domain.name
+                    worker.line.send(pack.name)
+            busy = {worker.line: worker for worker in workers if worker.pack}
+            for line in connection.wait(list(busy)):
+                worker = busy[line]  # type: ignore[index]
+                problems += _hear(worker, finished, display)
+    return problems
+
+
+def _next(plan: Plan, waiting: Sequence[Pack], finished: set[str], domain: str) -> Pack | None:
+    """The first pack that can begin, one of the domain whose data are there if possible."""
+    ready = [pack for pack in waiting if plan.required(pack) <= finished]
+    return min(ready, key=lambda pack: pack.domain.name != domain, default=None)
+
+
+def _hear(worker: _Worker, finished: set[str], display: Display) -> list[str]:
+    """Take one message of a worker; returns problems that it reports."""
+    assert worker.pack is not None
+    try:
+        kind, content = worker.line.recv()
+    except EOFError:
+        worker.process.join()
+        raise BenchError(
+            f"the process that trained {worker.pack.name} died (exit code "
+            f"{worker.process.exitcode}; -9 is most often a lack of memory); the same command "
+            "continues, --processes 1 needs the least memory"
+        ) from None
+    match kind:
+        case "stage":
+            worker.tell = worker.stage.enter_context(display.stage(*content))
+        case "done":
+            worker.tell(content)
+        case "end":
+            worker.stage.close()
+        case "finished":
+            finished.add(worker.pack.name)
+            worker.pack = None
+            return list(content)
+        case "failed":
+            worker.pack = None
+            kind_of_error, text = content
+            raise kind_of_error(text)
+    return []
+
+
+def _end(worker: _Worker) -> None:
+    worker.stage.close()
+    worker.line.close()
+    if worker.pack is not None:
+        worker.process.kill()  # as safe as any other kill: the next run takes its checkpoint
+    worker.process.join()
+
+
+def _on_device(plan: Plan, index: int) -> Plan:
+    """The plan for one process: GPUs are dealt out in turn."""
+    if plan.device.type != "cuda" or plan.device.index is not None:
+        return plan
+    return replace(plan, device=torch.device("cuda", index % torch.cuda.device_count()))
+
+
+def _work(plan: Plan, build: Builder, line: Connection, parent: int) -> None:
+    """Main function of a process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent acts on Ctrl-C
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    cores = max(1, available_cores() // plan.processes)
+    torch.set_num_threads(cores)
+    packs = {pack.name: pack for pack in plan.in_order}
+    display = _Messages(line)
+    try:
+        with build(plan, 0 if cores == 1 else cores) as train:
+            while True:
+                try:
+                    name = line.recv()
+                except EOFError:
+                    return
+                with _held(plan, packs[name]):
+                    problems = train(packs[name], display)
+                line.send(("finished", problems))
+    except (BenchError, ValueError, OSError) as error:
+        # As text: not every exception survives the way through a pipe.
+        line.send(
+            ("failed", (ValueError if isinstance(error, ValueError) else BenchError, str(error)))
+        )
+
+
+def _die_with(parent: int) -> None:
+    """A process whose parent was killed must not write beside its successor."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _held(plan: Plan, pack: Pack) -> Iterator[None]:
+    """The lock of a pack's folder, once a process that outlived its parent has left it."""
+    deadline = time.monotonic() + _LEFTOVER_SECONDS
+    lock = RunLock(plan.directory / "packs" / pack.name)
+    while True:
+        try:
+            lock.acquire()
+            break
+        except RunLockedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class _Messages:
+    """Stages told to the parent, seldom enough not to slow the work."""
+
+    def __init__(self, line: Connection) -> None:
+        self._line = line
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        """A stage of ``total`` units; yields the function that is told how many are done."""
+        self._send("stage", (name, total, unit))
+        said = 0.0
+
+        def tell(done: int) -> None:
+            nonlocal said
+            now = time.monotonic()
+            if said == 0.0 or done >= total or now - said >= _TICK_SECONDS:
+                said = now
+                self._send("done", done)
+
+        yield tell
+        self._send("end", None)
+
+    def _send(self, kind: str, content: Any) -> None:
+        self._line.send((kind, content))

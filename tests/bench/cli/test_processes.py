@@ -1,0 +1,124 @@
+"""Packs in several processes: the same numbers, and nobody outlives a kill."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from bench.data import generate
+from bench.results import TIMING_COLUMNS
+
+COMMAND = ("offline", "--suite", "quick", "--preset", "smoke", "--largest-pack", "1")
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("data")
+    generate("pointmaze-medium-navigate-5k-v0", place, transitions=5_000, processes=1)
+    return place
+
+
+def start(out: Path, data_dir: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench", *COMMAND, "--out", str(out), "--data-dir", str(data_dir)]
+        + list(more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+
+
+def rows(out: Path) -> pl.DataFrame:
+    files = sorted(out.glob("packs/*/evaluations.parquet"))
+    return pl.concat(map(pl.read_parquet, files)).drop(TIMING_COLUMNS)
+
+
+def children(pid: int) -> list[int]:
+    """Living processes of the group that ``pid`` leads, without itself."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != pid:
+            try:
+                state, _, group = (entry / "stat").read_text().rpartition(") ")[2].split()[:3]
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(group) == pid and state != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def nobody_is_left(pid: int) -> bool:
+    deadline = time.monotonic() + 30
+    while children(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not children(pid)
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
+    out = tmp_path_factory.mktemp("one") / "run"
+    process = start(out, data_dir, "--processes", "1")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return out
+
+
+def test_numbers_do_not_depend_on_the_number_of_processes(
+    one_process: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "two"
+    process = start(out, data_dir, "--processes", "2")
+    text, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert errors == ""
+    assert "2/2 tasks, 4/4 runs finished" in text
+    names = sorted(folder.name for folder in out.glob("packs/*"))
+    assert [name.split("--")[2] for name in names if "trqam" in name] == ["tasks-1", "tasks-2"]
+    assert rows(out).equals(rows(one_process))
+
+
+@pytest.mark.slow
+def test_killing_the_parent_ends_all_and_the_next_run_continues(
+    one_process: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "killed"
+    process = start(out, data_dir, "--processes", "2")
+    deadline = time.monotonic() + 120
+    while not list(out.glob("packs/*trqam*/checkpoints/step-*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()  # its workers hold the other ends of the pipes until they have gone
+    assert nobody_is_left(process.pid)
+    process = start(out, data_dir, "--processes", "2")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert rows(out).equals(rows(one_process))
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_named(data_dir: Path, tmp_path: Path) -> None:
+    process = start(tmp_path / "out", data_dir, "--processes", "2", "--steps", "100000")
+    deadline = time.monotonic() + 120
+    while (
+        not list(tmp_path.glob("out/packs/*trqam*/checkpoints/step-*"))
+        and time.monotonic() < deadline
+    ):
+        time.sleep(0.01)
+    workers = [
+        pid
+        for pid in children(process.pid)
+        if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    os.kill(max(workers), signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert errors.startswith("error: the process that trained pointmaze-medium-navigate--trqam")
+    assert "the same command continues" in errors
+    assert nobody_is_left(process.pid)
