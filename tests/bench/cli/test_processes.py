@@ -23,10 +23,13 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+def places(out: Path, data_dir: Path) -> tuple[str, ...]:
+    return ("--out", str(out), "--data-dir", str(data_dir))
+
+
 def start(out: Path, data_dir: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "bench", *COMMAND, "--out", str(out), "--data-dir", str(data_dir)]
-        + list(more),
+        [sys.executable, "-m", "bench", *COMMAND, *places(out, data_dir), *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -146,6 +146,9 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
     largest_pack = options.largest_pack
     if largest_pack is None and processes > 1:
         largest_pack = -(-runs // processes)
+        if device.type == "cpu":
+            # One thread gains little from a third run in a pack; small packs keep all cores busy.
+            largest_pack = min(largest_pack, 2)
 
     configs: dict[str, Any] = {}
 
