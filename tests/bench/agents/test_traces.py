@@ -23,7 +23,9 @@ UPDATES = 5
 # Without vector units the same processor gives numbers that are up to 1.8e-6 apart from these.
 RELATIVE = 1e-5
 
-CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in AGENTS}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in AGENTS} | {
+    "trqam--dual-solve": ("trqam", {"dual": "solve", "kl_budget": 0.1}),
+}
 
 
 def trace(agent_name: str, settings: dict[str, Any]) -> dict[str, list[list[float]]]:

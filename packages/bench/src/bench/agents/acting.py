@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flowsde import VelocityField, ode_sample
 
-__all__ = ["best_of", "flow_action"]
+__all__ = ["best_of", "flow_action", "sampled"]
 
 
 @torch.no_grad()
@@ -19,6 +19,26 @@ def flow_action(
     return ode_sample(field, noise, steps).clamp(-1.0, 1.0)
 
 
+def sampled(
+    noise: Float[Tensor, "R n candidates D"],
+    observations: Float[Tensor, "R n O"],
+    policy: Callable[[Tensor, Tensor], Tensor],
+    value: Callable[[Tensor, Tensor], Tensor],
+) -> tuple[Float[Tensor, "R n candidates D"], Float[Tensor, "R n candidates"]]:
+    """Several actions of a policy per observation, and their values.
+
+    Args:
+        noise: what the policy consumes, per candidate.
+        observations: what to act on.
+        policy: ``(observations (R, m, O), noise (R, m, ...)) -> actions (R, m, D)``.
+        value: ``(observations (R, m, O), actions (R, m, D)) -> values (R, m)``.
+    """
+    shape = noise.shape[:3]
+    repeated = observations.repeat_interleave(shape[2], dim=1)
+    actions = policy(repeated, noise.flatten(1, 2))
+    return actions.view(*shape, -1), value(repeated, actions).view(shape)
+
+
 def best_of(
     noise: Float[Tensor, "R n candidates D"],
     observations: Float[Tensor, "R n O"],
@@ -27,18 +47,10 @@ def best_of(
 ) -> Float[Tensor, "R n D"]:
     """The most valuable of several actions per observation.
 
-    Args:
-        noise: what the policy consumes, per candidate. With one candidate the critic is unused.
-        observations: what to act on.
-        policy: ``(observations (R, m, O), noise (R, m, ...)) -> actions (R, m, D)``.
-        value: ``(observations (R, m, O), actions (R, m, D)) -> values (R, m)``.
+    Arguments as of :func:`sampled`; with one candidate the critic is unused.
     """
-    replicas, rows, candidates = noise.shape[:3]
-    if candidates == 1:
+    if noise.shape[2] == 1:
         return policy(observations, noise.squeeze(2))
-    repeated = observations.repeat_interleave(candidates, dim=1)
-    actions = policy(repeated, noise.flatten(1, 2))
-    values = value(repeated, actions).view(replicas, rows, candidates)
+    actions, values = sampled(noise, observations, policy, value)
     best = values.argmax(-1)[..., None, None]
-    choices = actions.view(replicas, rows, candidates, -1)
-    return torch.take_along_dim(choices, best, dim=2).squeeze(2)
+    return torch.take_along_dim(actions, best, dim=2).squeeze(2)

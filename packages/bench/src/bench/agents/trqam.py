@@ -1,8 +1,9 @@
 """Trust Region Q-Adjoint Matching (TRQAM), arXiv 2605.27079.
 
 A behaviour-cloned flow policy (`slow`) is the reference. A second one (`fast`) is fine-tuned
-towards ``p(a|s) ~ p_slow(a|s) exp(Q(s,a)/lambda)`` by adjoint matching, and projected dual descent
-moves lambda so that the path-space KL between the two stays at a budget.
+towards ``p(a|s) ~ p_slow(a|s) exp(Q(s,a)/lambda)`` by adjoint matching, and lambda moves so
+that the path-space KL between the two stays at a budget: by projected dual descent as published, or
+by solving the dual.
 """
 
 import copy
@@ -15,8 +16,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from adjoint import matching_loss
-from bench.agents.acting import best_of, flow_action
+from bench.agents.acting import best_of, flow_action, sampled
 from bench.agents.adjoint_matching import adjoint_path
+from bench.agents.dual import BudgetShape, SolvedLambda, budget_of
 from bench.agents.losses import cloning_loss, critic_loss, take_step
 from bench.agents.networks import critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
@@ -50,8 +52,14 @@ class TRQAMConfig:
             has a fixed `temperature` and ``lambda * KL`` is added to its loss as a penalty.
         temperature: lambda of the control problem when the trust region is external.
         kl_budget: path-space KL (nats, per action of a chunk) that the trust region allows.
+        budget_schedule: `constant`, or from `kl_budget` to `budget_end` by a line or half a cosine.
+        budget_end: KL allowed at the end of a schedule and behind it.
+        budget_steps: updates that a schedule takes.
+        dual: `descend` lambda with the measured KL, or `solve` for it from reference samples.
+        dual_samples: reference samples per observation that lambda is solved from.
+        dual_states: observations of a batch that lambda is solved from.
         dual_rate: step size of the dual descent on lambda; 0 keeps lambda where it starts.
-        dual_ema: averaging rate of the KL estimate.
+        dual_ema: averaging rate of the KL estimate, or of the logarithm of the solved lambda.
         dual_clip: KL estimates are capped at this multiple of the budget.
         lambda_min: lower bound of the dual variable.
         lambda_max: upper bound of the dual variable.
@@ -76,6 +84,12 @@ class TRQAMConfig:
     trust_region: Literal["internal", "external"] = "internal"
     temperature: float = 1.0
     kl_budget: float = 1.0
+    budget_schedule: BudgetShape = "constant"
+    budget_end: float = 1.0
+    budget_steps: int = 100_000
+    dual: Literal["descend", "solve"] = "descend"
+    dual_samples: int = 64
+    dual_states: int = 8
     dual_rate: float = 0.01
     dual_ema: float = 0.1
     dual_clip: float = 2.0
@@ -112,16 +126,7 @@ class TRQAM(nn.Module):
         self.fast = copy.deepcopy(self.slow)
         self.target_slow = copy.deepcopy(self.slow).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.dual = DualDescent(
-            streams.replicas,
-            budget=config.kl_budget,
-            rate=config.dual_rate,
-            ema=config.dual_ema,
-            clip=config.dual_clip,
-            bounds=(config.lambda_min, config.lambda_max),
-            scale=config.lambda_scale,
-            initial=config.lambda_initial,
-        )
+        self.dual = _dual(config, problem, streams.replicas)
         self.to(streams.device)
         self.learner = Learner(
             self.named_parameters(),
@@ -139,13 +144,17 @@ class TRQAM(nn.Module):
     def noise(self, batch: int) -> dict[str, Noise]:
         """The random numbers that one update on ``batch`` chunks consumes."""
         size, steps = self.problem.chunk_dim, self.config.flow_steps
-        return {
+        wanted = {
             "next_action": normal(batch, size),
             "bc_x0": normal(batch, size),
             "bc_t": uniform(batch),
             "sde_x0": normal(batch, size),
             "sde_steps": normal(steps, batch, size),
         }
+        if self.config.dual == "solve":
+            states = min(batch, self.config.dual_states)
+            wanted["reference"] = normal(states, self.config.dual_samples, size)
+        return wanted
 
     def losses(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Losses and diagnostics ``(R,)`` of one batch, all from the parameters as they are."""
@@ -194,12 +203,31 @@ class TRQAM(nn.Module):
 
     def update(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One step of critic, reference, fine-tuned policy and dual; metrics are ``(R,)``."""
+        dual, moved = self.dual, {}
+        if isinstance(dual, SolvedLambda):
+            moved = dual.update(self.reference_values(batch.observations, noise["reference"]))
         losses = self.losses(batch, noise)
         total = losses["critic_loss"] + losses["flow_loss"] + losses["adjoint_loss"]
         if "kl_penalty" in losses:
             total = total + losses["kl_penalty"]
         metrics = take_step(self.learner, losses, total)
-        return metrics | dict(self.dual.update(losses["path_kl"].detach()))
+        if isinstance(dual, DualDescent):
+            moved = dict(dual.update(losses["path_kl"].detach()))
+        return metrics | moved
+
+    @torch.no_grad()
+    def reference_values(self, observations: Tensor, noise: Tensor) -> Tensor:
+        """The target critic at samples of the reference, ``(R, S, n)``, for noise with an axis D.
+
+        They are taken at the first ``S`` of the observations.
+        """
+        _, values = sampled(
+            noise,
+            observations[:, : noise.shape[1]],
+            policy=lambda o, x0: flow_action(self.target_slow.field(o), x0, self.config.flow_steps),
+            value=lambda o, a: self.target_critic(o, a).mean(-2),
+        )
+        return values
 
     def sample(self, observations: Tensor, noise: Tensor) -> Tensor:
         """Action chunks ``(R, B, D)`` of the fine-tuned policy."""
@@ -218,3 +246,37 @@ class TRQAM(nn.Module):
             policy=self.sample,
             value=lambda o, a: self.critic(o, a).mean(-2),
         )
+
+
+def _dual(config: TRQAMConfig, problem: Problem, replicas: int) -> DualDescent | SolvedLambda:
+    """What moves lambda."""
+    budget = budget_of(
+        config.budget_schedule, config.kl_budget, config.budget_end, config.budget_steps
+    )
+    if config.dual == "descend":
+        return DualDescent(
+            replicas,
+            budget=budget,
+            rate=config.dual_rate,
+            ema=config.dual_ema,
+            clip=config.dual_clip,
+            bounds=(config.lambda_min, config.lambda_max),
+            scale=config.lambda_scale,
+            initial=config.lambda_initial,
+        )
+    if config.trust_region == "external":
+        raise ValueError(
+            "dual=solve gives the lambda of the control problem; with trust_region=external, whose "
+            "lambda is the weight of a penalty, use dual=descend"
+        )
+    scheduled = config.budget_schedule != "constant"
+    return SolvedLambda(
+        replicas,
+        budget=budget,
+        most=max(config.kl_budget, config.budget_end) if scheduled else config.kl_budget,
+        horizon=problem.horizon,
+        samples=config.dual_samples,
+        ema=config.dual_ema,
+        bounds=(config.lambda_scale * config.lambda_min, config.lambda_scale * config.lambda_max),
+        initial=config.lambda_scale * config.lambda_initial,
+    )

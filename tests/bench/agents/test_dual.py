@@ -1,0 +1,156 @@
+"""Lambda solved from reference samples, and budgets that change during training."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from bench.agents import Problem, draw
+from bench.agents.dual import SolvedLambda, budget_of
+from qlearn import RandomStreams
+from trustregion import ConstantBudget, tilted_kl
+
+from .small_agents import PROBLEM, ROWS, batch_of, build, train
+
+
+def solved(
+    replicas: int = 1, *, eps: float = 0.4, horizon: int = 2, ema: float = 0.1
+) -> SolvedLambda:
+    return SolvedLambda(
+        replicas,
+        budget=ConstantBudget(eps),
+        most=eps,
+        horizon=horizon,
+        samples=1_000,
+        ema=ema,
+        bounds=(1e-3, 1e4),
+        initial=1.0,
+    )
+
+
+@pytest.mark.usefixtures("double")
+def test_lambda_of_normal_values_has_its_closed_form() -> None:
+    # Values N(m, sd^2): KL* = sd^2/(2 lambda^2), averaged over states of different spread.
+    levels = (torch.arange(200_000) + 0.5) / 200_000
+    quantiles = math.sqrt(2.0) * torch.erfinv(2.0 * levels - 1.0)
+    spreads = torch.tensor([0.5, 3.0, 1.5])
+    values = (7.0 + spreads[:, None] * quantiles)[None]
+    dual = solved(eps=0.1, horizon=3)
+    metrics = dual.update(values)
+    expected = math.sqrt(float(spreads.square().mean()) / (2.0 * 0.3))
+    assert float(dual.lambda_) == pytest.approx(expected, rel=2e-3)
+    assert float(metrics["lambda_solved"]) == pytest.approx(expected, rel=2e-3)
+    assert float(metrics["tilted_kl"]) == pytest.approx(0.1, rel=1e-4)
+
+
+@pytest.mark.usefixtures("double")
+def test_lambda_follows_a_critic_of_another_scale_geometrically() -> None:
+    values = RandomStreams([0, 1]).normal(4, 1_000)
+    dual = solved(2, ema=0.2)
+    first = dual.update(values)["lambda"]
+    for updates in range(1, 30):
+        metrics = dual.update(10.0 * values - 3.0)
+        torch.testing.assert_close(metrics["lambda_solved"], 10.0 * first, rtol=1e-4, atol=0.0)
+        expected = first * 10.0 ** (1.0 - 0.8**updates)
+        torch.testing.assert_close(metrics["lambda"], expected, rtol=1e-4, atol=0.0)
+    # The KL that the lagging lambda gives is above the budget until it has caught up.
+    assert bool((metrics["tilted_kl"] > 0.4).all())
+    torch.testing.assert_close(metrics["tilted_kl"], torch.full((2,), 0.4), rtol=0.02, atol=0.0)
+
+
+def test_lambda_stays_inside_its_bounds_where_values_do_not_differ() -> None:
+    dual = solved()
+    assert float(dual.update(torch.ones(1, 3, 10))["lambda"]) == pytest.approx(1e-3, rel=1e-4)
+
+
+def test_nothing_is_read_from_the_device() -> None:
+    # A fake tensor has no numbers: reading one, or branching on one, raises.
+    budget = budget_of("cosine", 0.1, 0.4, 10)
+    with FakeTensorMode():
+        dual = solved(2)
+        dual.budget = budget
+        assert dual.update(torch.empty(2, 4, 1_000))["lambda"].shape == (2,)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_the_budget_moves_along_its_schedule(name: str) -> None:
+    agent = build(
+        "trqam", [0, 1], kl_budget=0.2, budget_schedule=name, budget_end=0.6, budget_steps=4
+    )
+    seen = [train(agent, [0, 1], 1)["kl_budget"][0].item() for _ in range(6)]
+    middle = {"linear": [0.3, 0.4, 0.5], "cosine": [0.258579, 0.4, 0.541421]}[name]
+    assert seen == pytest.approx([0.2, *middle, 0.6, 0.6], rel=1e-5)
+
+
+def test_a_constant_budget_ignores_the_settings_of_schedules() -> None:
+    agent = build("trqam", [0], kl_budget=0.2, budget_end=7.0, budget_steps=1)
+    assert train(agent, [0], 3)["kl_budget"].item() == pytest.approx(0.2)
+
+
+def test_solving_uses_the_reference_and_the_target_critic_of_the_batch() -> None:
+    agent = build("trqam", [0, 1], dual="solve", kl_budget=0.1, dual_states=5, dual_samples=40)
+    train(agent, [3, 4], 3)  # reference, its average, policy and critics are apart
+    streams = RandomStreams([0, 1])
+    batch, noise = batch_of(streams), draw(streams, agent.noise(ROWS))
+    values = agent.reference_values(batch.observations, noise["reference"])
+    assert values.shape == (2, 5, 40)
+    base = agent.target_slow.field(batch.observations[:, 3:4])
+    x = noise["reference"][:, 3, 7:8]
+    for k in range(agent.config.flow_steps):
+        t = torch.full((2, 1), k / agent.config.flow_steps)
+        x = x + base(x, t) / agent.config.flow_steps
+    alone = agent.target_critic(batch.observations[:, 3:4], x.clamp(-1, 1)).mean(-2)
+    torch.testing.assert_close(values[:, 3, 7:8], alone.detach(), rtol=1e-4, atol=1e-6)
+    dual = agent.dual
+    metrics = agent.update(batch, noise)
+    assert torch.equal(metrics["lambda"], dual.lambda_)
+    per_state = tilted_kl(values, metrics["lambda_solved"][:, None].expand(2, 5))
+    torch.testing.assert_close(
+        per_state.mean(-1) / PROBLEM.horizon, torch.full((2,), 0.1), rtol=1e-3, atol=0.0
+    )
+
+
+@pytest.mark.usefixtures("double")
+def test_the_solved_lambda_is_the_one_of_the_matching_loss() -> None:
+    # A descent that is held at the solved lambda has the same losses.
+    agent = build("trqam", [0], dual="solve", kl_budget=0.1)
+    train(agent, [2], 3)
+    streams = RandomStreams([0]).spawn("batches")
+    batch, noise = batch_of(streams), draw(streams, agent.noise(ROWS))
+    state = {key: value.clone() for key, value in agent.state_dict().items()}
+    metrics = agent.update(batch, noise)
+    held = build(
+        "trqam", [0], dual_rate=0.0, lambda_scale=1.0, lambda_initial=float(metrics["lambda"])
+    )
+    held.load_state_dict(
+        {k: v for k, v in state.items() if not k.startswith("dual.")}, strict=False
+    )
+    ours = held.losses(batch, noise)
+    torch.testing.assert_close(ours["adjoint_loss"].detach(), metrics["adjoint_loss"])
+
+
+def test_a_solving_replica_in_a_pack_equals_its_run_alone() -> None:
+    settings: dict[str, Any] = {"dual": "solve", "kl_budget": 0.1}
+    together = train(build("trqam", [3, 8], **settings), [3, 8], 3)
+    alone = train(build("trqam", [8], **settings), [8], 3)
+    for name, value in alone.items():
+        torch.testing.assert_close(together[name][1], value[0], rtol=1e-4, atol=1e-6)
+
+
+def test_too_few_samples_for_a_budget_are_refused() -> None:
+    # 0.5 nats x 3 actions and one to spare: e^2.5 = 12.2 samples.
+    build("trqam", [0], dual="solve", kl_budget=0.5, dual_samples=13)
+    with pytest.raises(ValueError, match="at least 13"):
+        build("trqam", [0], dual="solve", kl_budget=0.5, dual_samples=12)
+    with pytest.raises(ValueError, match="at least 13"):
+        build(
+            "trqam", [0], dual="solve", kl_budget=0.1, budget_schedule="linear", budget_end=0.5,
+            dual_samples=12,
+        )  # fmt: skip
+
+
+def test_the_weight_of_a_penalty_is_not_solved_for() -> None:
+    with pytest.raises(ValueError, match="external"):
+        build("trqam", [0], Problem(3, 1), dual="solve", trust_region="external")
