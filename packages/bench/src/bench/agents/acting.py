@@ -53,4 +53,5 @@ def best_of(
         return policy(observations, noise.squeeze(2))
     actions, values = sampled(noise, observations, policy, value)
     best = values.argmax(-1)[..., None, None]
-    return torch.take_along_dim(actions, best, dim=2).squeeze(2)
+    # Not take_along_dim, which torch.export compiles for one number of rows only.
+    return actions.gather(2, best.expand(-1, -1, -1, actions.shape[-1])).squeeze(2)
