@@ -46,18 +46,24 @@ class Recorded:
     def evaluate(self, step: int, metrics: Mapping[str, list[float]], seconds: float) -> None:
         self.evaluated.append(step)
 
+    def wait(self, before: int | None = None) -> None:
+        pass
+
+    def has_evaluated(self, step: int) -> bool:
+        return True
+
     def failed(self, failure: Failure) -> None:
         self.failures.append(failure)
 
 
-def episodes() -> EpisodeData:
+def episodes(observation_dim: int) -> EpisodeData:
     """Ten episodes of eleven rows with the rewards of two tasks."""
     source = torch.Generator().manual_seed(0)
     rows = 110
     terminals = torch.zeros(rows)
     terminals[10::11] = 1
     return EpisodeData.from_rows(
-        torch.randn(rows, 3, generator=source),
+        torch.randn(rows, observation_dim, generator=source),
         torch.rand(rows, 2, generator=source) * 2 - 1,
         terminals,
         -torch.ones(2, rows),
@@ -73,10 +79,11 @@ def build_pack(seeds: tuple[int, ...] = (0,), steps: int = 20) -> Pack:
     return Pack(suite.name, domain, protocol, "trqam", {}, seeds)
 
 
-def build_trainer(pack: Pack, directory: Path, agent_seed: int | None = None) -> Trainer:
+def build_trainer(pack: Pack, directory: Path, problem: Problem = PROBLEM) -> Trainer:
     """A trainer of the pack on made-up episodes."""
     streams = RandomStreams(pack.replica_seeds)
-    agent = AGENTS["trqam"].agent(CONFIG, PROBLEM, streams)
+    agent = AGENTS["trqam"].agent(CONFIG, problem, streams)
     tasks = [pack.domain.tasks.index(cell.task) for cell in pack.cells]
-    sampler = ChunkSampler(episodes(), PROBLEM.horizon, CONFIG.discount, tasks=tasks)
+    data = episodes(problem.observation_dim)
+    sampler = ChunkSampler(data, problem.horizon, CONFIG.discount, tasks=tasks)
     return Trainer(pack, agent, streams, sampler, directory, Recorded())

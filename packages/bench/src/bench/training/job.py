@@ -266,6 +266,7 @@ class Job:
                 "precision": plan.precision,
             },
             track=plan.track,
+            overlap=pool.workers > 0,
         )
         trainer = Trainer(pack, agent, streams, data, directory, recorder, plan.precision)
         title = f"{pack.agent} on {pack.domain.name}, {len(pack.cells)} runs"

@@ -1,10 +1,12 @@
 """Turns what a trainer reports into table rows: training metrics, evaluations, failures."""
 
+import copy
 import hashlib
 import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,9 @@ def protocol_fingerprint(pack: Pack, config: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+_Begun = tuple[int, Mapping[str, list[float]], float, Future[tuple[Evaluation, float]]]
+
+
 @dataclass(slots=True)
 class PackRecorder:
     """The tables of one pack.
@@ -54,6 +59,7 @@ class PackRecorder:
         directory: the pack's folder, where the two tables lie.
         shared: columns that are the same in every row (data, versions, protocol, precision).
         progress: called while evaluating.
+        overlap: whether training goes on while an evaluation is played.
         track: names of the trackers that show the curves, see `bench.tracking`.
     """
 
@@ -66,12 +72,16 @@ class PackRecorder:
     directory: Path
     shared: Mapping[str, Any]
     progress: Callable[[Progress], None] | None = None
+    overlap: bool = False
     track: Sequence[str] = ()
     _curves: Curves = field(init=False)
     _evaluations: ResultWriter = field(init=False)
     _training: ResultWriter = field(init=False)
+    _thread: ThreadPoolExecutor = field(init=False)
+    _begun: _Begun | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="evaluation")
         self._evaluations = ResultWriter(self.directory / "evaluations.parquet", EVALUATIONS)
         self._training = ResultWriter(self.directory / "training.parquet", TRAINING)
         self._curves = Curves(
@@ -82,7 +92,8 @@ class PackRecorder:
         )
 
     def close(self) -> None:
-        """Write the curves out."""
+        """Write the curves out; an evaluation that is still played is left to the next run."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
         self._curves.close()
 
     def restart(self, step: int) -> None:
@@ -101,13 +112,44 @@ class PackRecorder:
         self._training.append(rows)
 
     def evaluate(self, step: int, metrics: Mapping[str, list[float]], seconds: float) -> None:
-        """Evaluate every cell on its own episodes and write one row each."""
+        """Evaluate every cell on its own episodes and write one row each.
+
+        With ``overlap`` this begins the evaluation of a copy of the agent and returns; the rows are
+        written by the next :meth:`wait`. They hold the same numbers.
+        """
+        self.wait()
+        if not self.overlap:
+            self._record(step, metrics, seconds, self._play(self.agent, step))
+            return
+        # Acting needs no optimiser state.
+        copied = copy.deepcopy(self.agent, {id(self.agent.learner): None})
+        begun = self._thread.submit(self._play, copied, step, torch.get_num_threads())
+        self._begun = (step, metrics, seconds, begun)
+
+    def wait(self, before: int | None = None) -> None:
+        """Write the rows of an evaluation that was begun (before a step), once it has ended."""
+        if self._begun is None or (before is not None and self._begun[0] >= before):
+            return
+        step, metrics, seconds, begun = self._begun
+        self._begun = None
+        self._record(step, metrics, seconds, begun.result())
+
+    def has_evaluated(self, step: int) -> bool:
+        """Whether the table has this step's evaluation."""
+        return self._evaluations.frame.filter(phase=self.pack.phase, step=step).height > 0
+
+    def _play(
+        self, agent: Agent, step: int, threads: int | None = None
+    ) -> tuple[Evaluation, float]:
+        """The episodes of an evaluation and the seconds they took."""
+        if threads is not None:  # a new thread would round with its own number
+            torch.set_num_threads(threads)
         started = time.perf_counter()
         cells = self.pack.cells
         purpose = "online evaluation" if self.pack.online else "evaluation"
         seeds = [cell.stream(purpose, step) for cell in cells]
         policy = PackPolicy(
-            self.pack, self.agent, self.problem, self.normalizer, RandomStreams(seeds, self.device)
+            self.pack, agent, self.problem, self.normalizer, RandomStreams(seeds, self.device)
         )
         result = evaluate(
             policy,
@@ -117,8 +159,18 @@ class PackRecorder:
             pool=self.pool,
             progress=self.progress,
         )
+        return result, time.perf_counter() - started
+
+    def _record(
+        self,
+        step: int,
+        metrics: Mapping[str, list[float]],
+        seconds: float,
+        played: tuple[Evaluation, float],
+    ) -> None:
+        result, spent = played
+        cells = self.pack.cells
         updates = self.pack.updates_at(step)
-        spent = time.perf_counter() - started
         shared = dict(self.shared) | {
             "seconds_training": seconds,
             "seconds_evaluation": spent,

@@ -53,7 +53,16 @@ class Recorder(Protocol):
         """One value per replica and metric, averaged since the last call."""
 
     def evaluate(self, step: int, metrics: Mapping[str, list[float]], seconds: float) -> None:
-        """Evaluate every cell and record it; ``metrics`` are the latest training metrics."""
+        """Evaluate every cell and record it, at the latest in :meth:`wait`.
+
+        ``metrics`` are the latest training metrics.
+        """
+
+    def wait(self, before: int | None = None) -> None:
+        """Return when every evaluation that was begun (before a step) is recorded."""
+
+    def has_evaluated(self, step: int) -> bool:
+        """Whether the evaluation of a step is recorded."""
 
     def failed(self, failure: Failure) -> None:
         """A run was stopped."""
@@ -145,11 +154,19 @@ class Trainer:
             last = self.step == self.pack.steps
             if last or self.step % protocol.log_every == 0:
                 self.log()
-            if last or (self.pack.agent != "bc" and self.step % protocol.evaluate_every == 0):
+            if self._evaluates(self.step):
                 self.recorder.evaluate(self.step, self.latest, self.seconds)
             if last or self.step % protocol.checkpoint_every == 0:
                 self.save()
             self.tick(self.step)
+        self.recorder.wait()
+
+    def _evaluates(self, step: int) -> bool:
+        """Whether a step ends with an evaluation; cloned flows are evaluated once."""
+        if step == self.pack.steps:
+            return True
+        often = self.pack.agent != "bc" and step > 0
+        return often and step % self.pack.protocol.evaluate_every == 0
 
     def finish(self) -> None:
         """Take the agent as trained to the end: evaluate and save it."""
@@ -157,6 +174,7 @@ class Trainer:
         self.recorder.restart(0)
         self.recorder.evaluate(self.step, self.latest, self.seconds)
         self.save()
+        self.recorder.wait()
         self.tick(self.step)
 
     def advance(self) -> None:
@@ -231,8 +249,13 @@ class Trainer:
         }
 
     def save(self) -> None:
-        """Write a checkpoint; runs that are not finite are stopped first."""
+        """Write a checkpoint; runs that are not finite are stopped first.
+
+        Earlier evaluations are recorded before; this step's may still be played, and is played
+        again where the next run does not find it.
+        """
         self.check()
+        self.recorder.wait(before=self.step)
         parts = {
             "agent": self.agent.state_dict(),
             "learner": self.agent.learner.state_dict(),
@@ -294,6 +317,8 @@ class Trainer:
             for f in found["failures"]
         ]
         self.recorder.restart(self.step)
+        if self._evaluates(self.step) and not self.recorder.has_evaluated(self.step):
+            self.recorder.evaluate(self.step, self.latest, self.seconds)
 
     def _keep_last_good(self, cell: Cell, failed_at: int) -> str | None:
         # The pack goes on and will prune this checkpoint; the stopped run's user needs it.
