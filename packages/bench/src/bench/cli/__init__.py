@@ -10,6 +10,7 @@ import tyro
 from bench.cli.agents import Agents
 from bench.cli.compare import Compare
 from bench.cli.data import Data
+from bench.cli.export import Export
 from bench.cli.offline import Offline
 from bench.cli.online import Online
 from bench.cli.report import Report
@@ -17,6 +18,7 @@ from bench.cli.reproduce import Reproduce
 from bench.cli.speed import Speed
 from bench.cli.status import Status
 from bench.cli.sweep import Sweep
+from bench.cli.video import Video
 from bench.errors import BenchError
 
 __all__ = ["main"]
@@ -32,9 +34,11 @@ _COMMANDS: dict[str, Callable[..., _Command]] = {
     "sweep": Sweep,
     "data": Data,
     "report": Report,
+    "export": Export,
     "status": Status,
     "compare": Compare,
     "reproduce": Reproduce,
+    "video": Video,
     "speed": Speed,
     "agents": Agents,
 }

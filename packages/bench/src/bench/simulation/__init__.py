@@ -6,7 +6,9 @@ here imports torch, and importing this package imports no simulator.
 
 from __future__ import annotations
 
+from bench.simulation._episodes import succeeded
 from bench.simulation._pool import SimulatorPool, available_cores
+from bench.simulation._seeding import episode_seed
 from bench.simulation.environments import (
     SeededEnv,
     environment_id,
@@ -28,8 +30,10 @@ __all__ = [
     "SimulatorPool",
     "available_cores",
     "environment_id",
+    "episode_seed",
     "evaluate",
     "make",
     "physics_label",
     "simulator_versions",
+    "succeeded",
 ]

@@ -1,0 +1,87 @@
+"""`bench video`: what a trained policy does, as a GIF."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+__all__ = ["Video"]
+
+
+@dataclass(frozen=True)
+class Video:
+    """Show episodes of the newest checkpoints of a run, the same that its evaluation counted.
+
+    Needs neither a display nor a GPU: without OpenGL the scene is drawn as shaded polygons.
+
+    Attributes:
+        directory: run directory.
+        agent: only this agent; by default all but behaviour cloning.
+        task: only this task number.
+        seed: this seed; the smallest by default.
+        variant: only this variant, as the tables name it.
+        episodes: numbers of the evaluation's episodes to show.
+        format: gif, webp, png (animated) or mp4.
+        renderer: software needs no driver; osmesa, egl and glfw are MuJoCo's; auto is OSMesa where
+            it is installed and works, else software.
+        size: pixels of a side of a view.
+        most_frames: per episode; of longer ones every n-th step is shown.
+        rate: frames a second.
+        out: folder of the files; DIRECTORY/videos by default.
+    """
+
+    directory: tyro.conf.Positional[Path]
+    agent: str | None = None
+    task: int | None = None
+    seed: int | None = None
+    variant: str | None = None
+    episodes: tuple[int, ...] = (0, 1, 2)
+    format: Literal["gif", "webp", "png", "mp4"] = "gif"
+    renderer: Literal["auto", "software", "osmesa", "egl", "glfw"] = "auto"
+    size: int = 480
+    most_frames: int = 150
+    rate: float = 25.0
+    out: Path | None = None
+
+    def run(self) -> int:
+        """Play and draw one file per cell."""
+        from bench.drawing import require_encoder
+        from bench.simulation import SimulatorPool
+        from bench.video import play, record, select_cells
+
+        for name, value in (("size", self.size), ("most-frames", self.most_frames)):
+            if not 1 <= value <= 2000:
+                raise ValueError(f"--{name} must lie between 1 and 2000, got {value}")
+        if not 0.1 <= self.rate <= 100:
+            raise ValueError(f"--rate must lie between 0.1 and 100, got {self.rate}")
+        require_encoder(self.format)
+        selected = select_cells(
+            self.directory, agent=self.agent, task=self.task, seed=self.seed, variant=self.variant
+        )
+        fewest = min(cell.episodes for cell in selected)
+        if not self.episodes or not all(0 <= number < fewest for number in self.episodes):
+            raise ValueError(
+                f"--episodes takes numbers from 0 to {fewest - 1} of the run's evaluations, got "
+                f"{' '.join(map(str, self.episodes)) or 'none'}"
+            )
+        folder = self.out or self.directory / "videos"
+        with SimulatorPool() as pool:
+            for cell in selected:
+                rollout = play(cell, pool)
+                path = folder / f"{cell.file_name}.{self.format}"
+                used = record(
+                    rollout,
+                    self.episodes,
+                    path,
+                    title=f"{cell.label}, {cell.phase} step {rollout.step:,}",
+                    renderer=self.renderer,
+                    size=self.size,
+                    most_frames=self.most_frames,
+                    rate=self.rate,
+                )
+                print(
+                    f"{path}: {cell.label}; {rollout.solved}/{cell.episodes} solved at "
+                    f"{cell.phase} step {rollout.step:,}; drawn by {used}"
+                )
+        return 0

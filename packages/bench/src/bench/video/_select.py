@@ -1,0 +1,123 @@
+"""Which runs of a run directory to show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.storage import PlannedCell, RunRecord, read_run
+from bench.suites import unknown
+
+__all__ = ["SelectedCell", "select_cells"]
+
+
+@dataclass(frozen=True, slots=True)
+class SelectedCell:
+    """A cell of a run and what is needed to find and rebuild its policy.
+
+    Attributes:
+        directory: run directory.
+        cell: as planned.
+        phase: `pretrain`, `offline` or `online`.
+        replica: row of the cell's parameters in its pack.
+        replicas: rows of the pack.
+        settings: the pack's entry of the run's settings.
+        episodes: of an evaluation of the run.
+    """
+
+    directory: Path
+    cell: PlannedCell
+    phase: str
+    replica: int
+    replicas: int
+    settings: Mapping[str, Any]
+    episodes: int
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        method = (
+            f"{self.cell.agent} [{self.cell.variant}]" if self.cell.variant else self.cell.agent
+        )
+        task = self.cell.task.removesuffix("-v0").replace("-singletask", "")
+        return f"{method}, {task}, seed {self.cell.seed}"
+
+    @property
+    def file_name(self) -> str:
+        """Without suffix."""
+        variant = self.cell.variant.replace(", ", "--")
+        parts = [self.cell.task.removesuffix("-v0"), self.cell.agent, variant]
+        online = ["online"] if self.phase == "online" else []
+        return "--".join(filter(None, [*parts, f"seed-{self.cell.seed}", *online]))
+
+
+def select_cells(
+    directory: Path,
+    *,
+    agent: str | None = None,
+    task: int | None = None,
+    seed: int | None = None,
+    variant: str | None = None,
+) -> list[SelectedCell]:
+    """The cells that fit; of a cell with an online phase the policy at the end of that.
+
+    Args:
+        directory: run directory.
+        agent: its name; by default all but behaviour cloning, unless there is nothing else.
+        task: number within the domain; all by default.
+        seed: the smallest by default.
+        variant: as in the tables; all by default.
+
+    Raises:
+        ResultsError: it is no run directory.
+        ValueError: no cell fits; says what there is.
+    """
+    record = read_run(directory)
+    packs = _packs(record)
+    cells = [cell for cell in record.cells if cell.pack in packs]
+    wanted: dict[str, Any] = {"agent": agent, "variant": variant, "seed": seed}
+    for name, value in wanted.items():
+        known = sorted({getattr(cell, name) for cell in cells})
+        if value is not None and value not in known:
+            raise ValueError(unknown(name, str(value), map(str, known), str(directory)))
+        if value is not None:
+            cells = [cell for cell in cells if getattr(cell, name) == value]
+    if task is not None:
+        found = [cell for cell in cells if cell.task.endswith(f"-task{task}-v0")]
+        if not found:
+            tasks = ", ".join(sorted({cell.task for cell in cells}))
+            raise ValueError(f"{directory} has no task {task}; its tasks are {tasks}")
+        cells = found
+    if agent is None and any(cell.agent != "bc" for cell in cells):
+        cells = [cell for cell in cells if cell.agent != "bc"]
+    if seed is None:
+        first = min((cell.seed for cell in cells), default=0)
+        cells = [cell for cell in cells if cell.seed == first]
+    later = {(c.task, c.agent, c.variant) for c in cells if "online" in c.final_steps}
+    cells = [
+        c for c in cells if "online" in c.final_steps or (c.task, c.agent, c.variant) not in later
+    ]
+    if not cells:
+        raise ValueError(f"{directory} has no run with these of agent, task, seed and variant")
+    return [_selected(directory, record, cell, packs[cell.pack]) for cell in cells]
+
+
+def _packs(record: RunRecord) -> dict[str, dict[str, Any]]:
+    online = record.settings.get("online", {}).get("packs", {})
+    return {**record.settings.get("packs", {}), **online}
+
+
+def _selected(
+    directory: Path, record: RunRecord, cell: PlannedCell, settings: dict[str, Any]
+) -> SelectedCell:
+    pack = [other for other in record.cells if other.pack == cell.pack]
+    (phase,) = cell.final_steps
+    # Behaviour cloning reads no rewards: the tasks of a seed share one policy.
+    replicas = len(settings["seeds"]) if phase == "pretrain" else len(pack)
+    episodes = settings.get("protocol", {}).get("episodes", record.settings["protocol"]["episodes"])
+    shared = len(pack) // replicas
+    return SelectedCell(
+        directory, cell, phase, pack.index(cell) // shared, replicas, settings, episodes
+    )
