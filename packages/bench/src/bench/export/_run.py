@@ -1,0 +1,150 @@
+"""One trained policy out of a run directory."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.agents import AGENTS
+from bench.errors import CheckpointError, ResultsError
+from bench.storage import Checkpoint, PlannedCell, RunRecord, load_checkpoint, read_run
+from bench.training.cells import Cell
+from bench.training.domain_record import DomainRecord
+from bench.training.trainer import part
+from qlearn import RandomStreams
+
+__all__ = ["TrainedPolicy", "find_policy"]
+
+_PHASES = ("pretrain", "offline", "online")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedPolicy:
+    """The agent of one run as its newest checkpoint has it.
+
+    Attributes:
+        agent: with one replica, on the CPU.
+        record: what its policy reads and writes.
+        cell: what it was trained for.
+        phase: `pretrain`, `offline` or `online`.
+        step: of the checkpoint.
+        variant: swept settings.
+    """
+
+    agent: Any
+    record: DomainRecord
+    cell: Cell
+    phase: str
+    step: int
+    variant: str = ""
+
+
+def find_policy(
+    directory: Path,
+    *,
+    agent: str | None = None,
+    task: str | None = None,
+    seed: int | None = None,
+    variant: str | None = None,
+    phase: str | None = None,
+) -> TrainedPolicy:
+    """The policy of one run; what is not given must follow from the rest.
+
+    The cloned policy (agent `bc`) is taken only when asked for, and of several phases the last.
+
+    Args:
+        directory: run directory.
+        agent: name of the agent.
+        task: name of the task, or its end such as ``task2-v0``.
+        seed: of the run.
+        variant: swept settings, as the tables name them.
+        phase: `pretrain`, `offline` or `online`.
+
+    Raises:
+        ValueError: no run or several fit; those there are are listed.
+        ResultsError: the directory is no run, or its files cannot be read.
+        CheckpointError: there is no checkpoint yet, or it is of other settings.
+    """
+    run = read_run(directory)
+    wanted = {"agent": agent, "seed": seed, "variant": variant}
+    chosen = [
+        (cell, its_phase)
+        for cell in run.cells
+        for its_phase in cell.final_steps
+        if all(value in (None, getattr(cell, name)) for name, value in wanted.items())
+        and (agent is not None or cell.agent != "bc" or phase == "pretrain")
+        and (task is None or cell.task == task or cell.task.endswith(f"-{task}"))
+        and phase in (None, its_phase)
+    ]
+    if phase is None and chosen:
+        last = max((its for _, its in chosen), key=_PHASES.index)
+        if any(_checkpoints(directory, cell).is_dir() for cell, its in chosen if its == last):
+            chosen = [(cell, its) for cell, its in chosen if its == last]
+        else:  # That phase has not begun.
+            chosen = [(cell, its) for cell, its in chosen if its != last] or chosen
+    if len(chosen) != 1:
+        listed = chosen or [(cell, its) for cell in run.cells for its in cell.final_steps]
+        found = "several policies fit" if chosen else "no policy fits"
+        raise ValueError(
+            f"{found} in {directory}; say which with --agent, --task, --seed, --variant, --phase: "
+            + "; ".join(_named(cell, its) for cell, its in listed)
+        )
+    (planned, its_phase) = chosen[0]
+    return _load(directory, run, planned, its_phase)
+
+
+def _named(cell: PlannedCell, phase: str) -> str:
+    variant = f" ({cell.variant})" if cell.variant else ""
+    return f"{cell.agent}{variant} on {cell.task}, seed {cell.seed}, {phase}"
+
+
+def _checkpoints(directory: Path, cell: PlannedCell) -> Path:
+    return directory / "packs" / cell.pack / "checkpoints"
+
+
+def _load(directory: Path, run: RunRecord, planned: PlannedCell, phase: str) -> TrainedPolicy:
+    checkpoint = load_checkpoint(_checkpoints(directory, planned))
+    if checkpoint is None:
+        raise CheckpointError(f"{_named(planned, phase)} has no checkpoint in {directory} yet")
+    record = DomainRecord.read(directory, planned.domain)
+    entry = AGENTS[planned.agent]
+    config = entry.config(**_settings(directory, run, planned.pack))
+    agent = entry.agent(config, record.problem, RandomStreams([0]))
+    cell = Cell(planned.domain, 0, planned.task, planned.agent, planned.seed)
+    _fill(agent, checkpoint, str(cell))
+    return TrainedPolicy(agent, record, cell, phase, checkpoint.step, planned.variant)
+
+
+def _settings(directory: Path, run: RunRecord, pack: str) -> dict[str, Any]:
+    packs: Mapping[str, Any] = run.settings.get("packs", {})
+    packs = {**packs, **run.settings.get("online", {}).get("packs", {})}
+    if pack not in packs:
+        raise ResultsError(f"{directory}/run.json has no settings of {pack}")
+    values: dict[str, Any] = packs[pack]["settings"]
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+
+
+def _fill(agent: nn.Module, checkpoint: Checkpoint, cell: str) -> None:
+    """Give an agent of one replica the parameters of the one that trained for a cell."""
+    cells: Sequence[str] = checkpoint.metadata["cells"]
+    if cell not in cells:
+        raise CheckpointError(f"{checkpoint.path} has no run '{cell}', it has {', '.join(cells)}")
+    replicas = len(checkpoint.tensors["streams.generators"])
+    replica = cells.index(cell) // (len(cells) // replicas)
+    found = part(checkpoint.tensors, "agent.")
+    mine: dict[str, Tensor] = {}
+    for name, tensor in agent.state_dict().items():
+        if name not in found:
+            raise CheckpointError(f"{checkpoint.path} has no tensor {name}")
+        value = found[name]
+        mine[name] = value if value.shape == tensor.shape else value[replica : replica + 1]
+        if mine[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{checkpoint.path}: {name} has shape {tuple(value.shape)} for {replicas} runs, "
+                f"expected {tuple(tensor.shape)} for one"
+            )
+    with torch.no_grad():
+        agent.load_state_dict(mine)
