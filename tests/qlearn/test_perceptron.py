@@ -16,6 +16,11 @@ needs_onednn = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
 def network(replicas: int, layer_norm: bool, hidden: tuple[int, ...] = (7, 6)) -> MLP:
     mlp = MLP(replicas, 5, hidden, 3, layer_norm=layer_norm, streams=RandomStreams(range(replicas)))
     generator = torch.Generator().manual_seed(replicas)

@@ -8,7 +8,7 @@ from qlearn._chunks import ChunkBatch, ChunkSource
 from qlearn._ema import ema_update
 from qlearn._entropy import EntropyTemperature
 from qlearn._episodes import EpisodeData
-from qlearn._flow_actor import FlowActor
+from qlearn._flow_actor import FlowActor, FlowField, RecordedField
 from qlearn._frozen import frozen
 from qlearn._gaussian import GaussianActor, TanhGaussian
 from qlearn._gradients import GradientGuard, GradientReport, clip_gradients
@@ -32,12 +32,14 @@ __all__ = [
     "EntropyTemperature",
     "EpisodeData",
     "FlowActor",
+    "FlowField",
     "GaussianActor",
     "GradientGuard",
     "GradientReport",
     "Learner",
     "OneStepActor",
     "RandomStreams",
+    "RecordedField",
     "RingBuffer",
     "TanhGaussian",
     "UnionSampler",

@@ -5,8 +5,8 @@ In eager mode on an x86 CPU they are oneDNN's, for three reasons (docs/performan
 
 * oneDNN uses AVX-512 on every CPU that has it. MKL, behind torch's matrix products, keeps to AVX2
   on AMD: 97 against 220 GFLOP/s on one core of an EPYC.
-* It adds the bias and applies GELU, or multiplies by GELU's derivative, while a product's output
-  is in cache: 0.3 ns an element instead of 1.2.
+* It adds the bias and applies GELU while a product's output is in cache: 0.3 ns an element instead
+  of 1.2.
 * GELU and its derivative share one sigmoid, so the forward pass keeps the derivative and the
   backward pass needs only products.
 """
@@ -18,7 +18,15 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
-__all__ = ["LAYER_NORM_EPSILON", "Batched", "Kept", "OneDNN", "gelu_with_slope", "onednn_suits"]
+__all__ = [
+    "LAYER_NORM_EPSILON",
+    "Batched",
+    "Kept",
+    "OneDNN",
+    "gelu_with_slope",
+    "onednn_suits",
+    "rounds_products",
+]
 
 LAYER_NORM_EPSILON = 1e-6
 # GELU in its tanh form is x sigmoid(u) with u = SLOPE (x + CUBIC x^3).
@@ -51,7 +59,19 @@ def onednn_suits(x: Tensor) -> bool:
         and x.dtype == torch.float32
         and _HAS_ONEDNN
         and not torch.compiler.is_compiling()
-        and not torch.is_autocast_enabled("cpu")
+        and (not torch.is_autocast_enabled("cpu") or rounds_products())
+    )
+
+
+def rounds_products() -> bool:
+    """Whether oneDNN's products are to be those of bfloat16 numbers: under autocast to it.
+
+    Sums are in float32 in any case, and so is all between the products when a gradient is wanted.
+    """
+    return (
+        torch.is_autocast_enabled("cpu")
+        and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     )
 
 
@@ -86,26 +106,37 @@ class Batched:
 
 
 class OneDNN(Batched):
-    """As :class:`Batched` for one network, kernels ``(in, out)``, rows ``(B, in)``, on a CPU."""
+    """As :class:`Batched` for one network, kernels ``(in, out)``, rows ``(B, in)``, on a CPU.
+
+    A product is computed in the precision of its kernel, float32 or bfloat16.
+    """
 
     @staticmethod
     def affine(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-        product: Tensor = _product(x.contiguous(), kernel.t(), bias, "none", [], "")
-        return product
+        rows = x.to(kernel.dtype).contiguous()
+        product: Tensor = _product(rows, kernel.t(), bias, "none", [], "")
+        return product.float()
 
     @staticmethod
     def affine_gelu(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-        """GELU of ``x kernel + bias``."""
-        activation: Tensor = _product(x.contiguous(), kernel.t(), bias, "gelu", [], "tanh")
+        """GELU of ``x kernel + bias``, in the kernel's precision."""
+        rows = x.to(kernel.dtype).contiguous()
+        activation: Tensor = _product(rows, kernel.t(), bias, "gelu", [], "tanh")
         return activation
 
     @staticmethod
     def pull(gradient: Tensor, kernel: Tensor, factor: Tensor | None) -> Tensor:
-        product: Tensor = (
-            _product(gradient, kernel, None, "none", [], "")
-            if factor is None
-            else _product.binary(gradient, factor, kernel, None, "mul")
-        )
+        product: Tensor = _product(gradient.to(kernel.dtype), kernel, None, "none", [], "")
+        pulled = product.float()
+        # oneDNN could multiply as well, but with the factor not in cache that takes longer.
+        return pulled if factor is None else pulled.mul_(factor)
+
+    @staticmethod
+    def kernel_gradient(x: Tensor, gradient: Tensor) -> Tensor:
+        """``x^T gradient``, in the precision of ``x``."""
+        if x.dtype == torch.bfloat16:  # torch's product is oneDNN's, and needs no transposed copy
+            return torch.mm(x.t(), gradient.bfloat16()).float()
+        product: Tensor = _product(x.t().contiguous(), gradient.t(), None, "none", [], "")
         return product
 
     @staticmethod

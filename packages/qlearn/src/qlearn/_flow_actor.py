@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qlearn._networks import MLP
-from qlearn._perceptron import Pullback
+from qlearn._networks import MLP, unfold_leading
+from qlearn._perceptron import Pullback, Recorder
 from qlearn._random import RandomStreams
 
-__all__ = ["FlowActor", "FlowField"]
+__all__ = ["FlowActor", "FlowField", "RecordedField"]
 
 
 class FlowActor(nn.Module):
@@ -96,6 +96,46 @@ class FlowField:
         values, pullback = self.actor.network.linearize(inputs)
         start = self.observations.shape[-1]
         return values, lambda cotangent, k: pullback(cotangent, k)[..., start:-1]
+
+    def record(self) -> "RecordedField":
+        """The same field, to be evaluated along a path first and differentiated there after."""
+        return RecordedField(self)
+
+
+class RecordedField:
+    """A field whose evaluations along a path are remembered, for a gradient at the same points.
+
+    Args:
+        field: what it evaluates.
+    """
+
+    def __init__(self, field: FlowField) -> None:
+        self.field = field
+        self._recorder: Recorder | None = field.actor.network.recorder(field.observations)
+
+    @torch.no_grad()
+    def __call__(
+        self, x: Float[Tensor, "R B D"], t: Float[Tensor, "R B"]
+    ) -> Float[Tensor, "R B D"]:
+        """Velocity at the next point of the path, without gradient."""
+        if self._recorder is None:
+            return self.field(x, t)
+        return self._recorder(network_inputs(self.field.observations, x, t))
+
+    def along(
+        self, x: Float[Tensor, "K R B D"], t: Float[Tensor, "K R B"]
+    ) -> Float[Tensor, "K R B D"]:
+        """Velocities at all points of the path, with gradient to the field's parameters.
+
+        Args:
+            x: the path; its first points are those at which the field was called, in their order.
+            t: their times.
+        """
+        if self._recorder is None:
+            return self.field(x, t)
+        for k in range(len(self._recorder), len(x)):
+            self(x[k], t[k])
+        return unfold_leading(self._recorder.values(), (len(x),))
 
 
 def network_inputs(observations: Tensor, x: Tensor, t: Tensor) -> Tensor:

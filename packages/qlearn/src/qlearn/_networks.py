@@ -13,8 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qlearn._perceptron import Pullback, Weights, evaluate, linearize
+from qlearn._arithmetic import onednn_suits, rounds_products
+from qlearn._perceptron import Pullback, Recorder, evaluate, linearize
 from qlearn._random import RandomStreams
+from qlearn._weights import NetworkViews, Weights
 
 __all__ = ["MLP", "CriticEnsemble"]
 
@@ -45,18 +47,26 @@ class _Layers(nn.Module):
         hidden = norms[:-1] if layer_norm else []
         self.scales = nn.ParameterList([nn.Parameter(ones) for ones in hidden])
         self.shifts = nn.ParameterList([nn.Parameter(torch.zeros_like(ones)) for ones in hidden])
+        self._views = NetworkViews()
 
     def stack(self) -> Weights:
         """The parameters with their leading axes merged into ``G = R * members``."""
         members = self.kernels[0].dim() - 3
-        kinds = (self.kernels, self.biases, self.scales, self.shifts)
-        # Indexing or iterating a ParameterList takes 5 us an entry.
-        lists = [list(kind.parameters(recurse=False)) for kind in kinds]
-        return Weights(*([stacked(parameter, members) for parameter in kind] for kind in lists))
+        return Weights(*([stacked(p, members) for p in kind] for kind in self._lists()))
+
+    def networks(self) -> list[Weights]:
+        """The same network by network, without gradient, in the precision of the products."""
+        parameters = [p for kind in self._lists() for p in kind]
+        return self._views.of(parameters, self.stack, rounded=rounds_products())
 
     def run(self, x: Float[Tensor, "G B i"]) -> Float[Tensor, "G B o"]:
         """All layers for ``G`` stacked networks on ``B`` rows each."""
-        return evaluate(x, self.stack())
+        return evaluate(x, self)
+
+    def _lists(self) -> list[list[Tensor]]:
+        kinds = (self.kernels, self.biases, self.scales, self.shifts)
+        # Indexing or iterating a ParameterList takes 5 us an entry.
+        return [list(kind.parameters(recurse=False)) for kind in kinds]
 
 
 class MLP(_Layers):
@@ -102,8 +112,19 @@ class MLP(_Layers):
         Returns:
             The outputs, and ``pullback(cotangent (R, B, o), k) -> (R, B, i)`` at ``x[k]``.
         """
-        values, pullback = linearize(x.movedim(1, 0), self.stack())
+        values, pullback = linearize(x.movedim(1, 0), self)
         return values.movedim(1, 0), pullback
+
+    def recorder(self, like: Tensor) -> Recorder | None:
+        """What keeps evaluations for a gradient later, where that is faster than evaluating again.
+
+        Args:
+            like: has the dtype and device of the inputs to come.
+
+        Returns:
+            A function of ``x (R, B, in)``, or None where a batch of all inputs is as fast.
+        """
+        return Recorder(self) if onednn_suits(like) else None
 
 
 class CriticEnsemble(_Layers):

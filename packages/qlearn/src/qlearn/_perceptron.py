@@ -1,8 +1,6 @@
 """Evaluation, gradient and linearization of stacked perceptrons, the hot path of every update."""
 
-import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,69 +8,32 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from qlearn._arithmetic import LAYER_NORM_EPSILON, Batched, OneDNN, gelu_with_slope, onednn_suits
+from qlearn._arithmetic import LAYER_NORM_EPSILON, Batched, OneDNN, onednn_suits
+from qlearn._tape import Tape
+from qlearn._weights import Layers, Weights
 
-__all__ = ["Pullback", "Weights", "evaluate", "linearize"]
+__all__ = ["Pullback", "Recorder", "evaluate", "linearize"]
 
 Pullback = Callable[[Tensor, int], Tensor]
 """``(cotangent, k) -> (d output_k / d input_k)^T cotangent``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Parameters of stacked networks, one tensor per layer; those of LayerNorm may be absent.
-
-    Attributes:
-        kernels: ``(G, in, out)``.
-        biases: ``(G, out)``.
-        scales: LayerNorm's factors after each hidden activation, ``(G, width)``.
-        shifts: its offsets, ``(G, width)``.
-    """
-
-    kernels: Sequence[Tensor]
-    biases: Sequence[Tensor]
-    scales: Sequence[Tensor]
-    shifts: Sequence[Tensor]
-
-    @property
-    def kinds(self) -> tuple[Sequence[Tensor], ...]:
-        """The four lists."""
-        return self.kernels, self.biases, self.scales, self.shifts
-
-    def flat(self) -> list[Tensor]:
-        """All tensors in one list."""
-        return [*self.kernels, *self.biases, *self.scales, *self.shifts]
-
-    def like(self, flat: Sequence[Tensor]) -> "Weights":
-        """Inverse of :meth:`flat` for a list in its order."""
-        ends = list(itertools.accumulate(map(len, self.kinds)))
-        return Weights(*(flat[end - len(k) : end] for end, k in zip(ends, self.kinds, strict=True)))
-
-    def rows(self) -> "Weights":
-        """The same with vectors as ``(G, 1, width)``, for stacks of rows ``(G, B, width)``."""
-        return self.like([t if t.dim() == 3 else t.unsqueeze(1) for t in self.flat()])
-
-    def networks(self) -> list["Weights"]:
-        """The networks one by one, with kernels ``(in, out)``."""
-        each = zip(*(tensor.unbind() for tensor in self.flat()), strict=True)
-        return [self.like(tensors) for tensors in each]
-
-
-def evaluate(x: Float[Tensor, "G B i"], weights: Weights) -> Float[Tensor, "G B o"]:
+def evaluate(x: Float[Tensor, "G B i"], layers: Layers) -> Float[Tensor, "G B o"]:
     """Outputs of ``G`` stacked networks on ``B`` rows each."""
     if not onednn_suits(x):
-        return _layers(x, weights.rows())
-    if torch.is_grad_enabled() and (x.requires_grad or weights.kernels[0].requires_grad):
-        outputs: Tensor = _Perceptron.apply(x, weights, *weights.flat())
-        return outputs
-    return _stack(
-        [_onednn_layers(row, net) for row, net in zip(x, weights.networks(), strict=True)]
-    )
+        return _layers(x, layers.stack().rows())
+    if torch.is_grad_enabled():
+        weights = layers.stack()
+        if x.requires_grad or weights.kernels[0].requires_grad:
+            networks = layers.networks()
+            outputs: Tensor = _Perceptron.apply(x, weights, networks, None, *weights.flat())
+            return outputs
+    return _stack([_onednn_layers(row, net) for row, net in zip(x, layers.networks(), strict=True)])
 
 
 @torch.no_grad()
 def linearize(
-    x: Float[Tensor, "G K B i"], weights: Weights
+    x: Float[Tensor, "G K B i"], layers: Layers
 ) -> tuple[Float[Tensor, "G K B o"], Pullback]:
     """Outputs at ``K`` points and the vector-Jacobian product at each, from one evaluation.
 
@@ -85,7 +46,7 @@ def linearize(
     """
     stacked, points = x.flatten(1, 2), x.shape[1]
     if onednn_suits(x):
-        whole = [_Tape(net, OneDNN(), keep_inputs=False) for net in weights.networks()]
+        whole = [Tape(net, OneDNN(), keep_inputs=False) for net in layers.networks()]
         values = _stack([tape.forward(row) for tape, row in zip(whole, stacked, strict=True)])
         tapes = list(zip(*(tape.split(points) for tape in whole), strict=True))
 
@@ -93,7 +54,7 @@ def linearize(
             pairs = zip(tapes[k], cotangent.contiguous(), strict=True)
             return _stack([tape.backward(row)[0] for tape, row in pairs])
     else:
-        together = _Tape(weights.rows(), Batched(), keep_inputs=False)
+        together = Tape(layers.stack().rows(), Batched(), keep_inputs=False)
         values = together.forward(stacked)
         blocks = together.split(points)
 
@@ -101,6 +62,56 @@ def linearize(
             return blocks[k].backward(cotangent)[0]
 
     return values.reshape(len(x), points, *x.shape[2:-1], -1), pullback
+
+
+class Recorder:
+    """Evaluations one after another whose gradient is wanted later, all together.
+
+    A rollout evaluates a network step by step without gradient, and a regression along it needs
+    the same values with one. Keeping what the gradient needs saves the second evaluation. For
+    inputs that :func:`onednn_suits` holds of; elsewhere evaluating again in one batch is as fast.
+    """
+
+    def __init__(self, layers: Layers) -> None:
+        self._layers = layers
+        self._networks = layers.networks()
+        self._versions = self._current()
+        self._tapes: list[list[Tape]] = []
+        self._values: list[Tensor] = []
+
+    def __len__(self) -> int:
+        """Evaluations so far."""
+        return len(self._tapes)
+
+    @torch.no_grad()
+    def __call__(self, x: Float[Tensor, "G B i"]) -> Float[Tensor, "G B o"]:
+        """Outputs of the networks, without gradient."""
+        tapes = [Tape(net, OneDNN(), keep_inputs=True) for net in self._networks]
+        values = [tape.forward(row.contiguous()) for tape, row in zip(tapes, x, strict=True)]
+        self._tapes.append(tapes)
+        self._values.append(_stack(values))
+        return self._values[-1]
+
+    def values(self) -> Float[Tensor, "G rows o"]:
+        """All outputs, one evaluation's rows after another's, with gradient to the parameters.
+
+        Call it once.
+
+        Raises:
+            RuntimeError: the parameters are no longer those of the evaluations.
+        """
+        if self._current() != self._versions:
+            raise RuntimeError("the parameters were changed since the recorded evaluations")
+        weights = self._layers.stack()
+        tapes = [Tape.join(tapes) for tapes in zip(*self._tapes, strict=True)]
+        x = _stack([tape.inputs[0] for tape in tapes])
+        recorded = tapes, torch.cat(self._values, dim=1)
+        self._tapes, self._values = [], []
+        values: Tensor = _Perceptron.apply(x, weights, self._networks, recorded, *weights.flat())
+        return values
+
+    def _current(self) -> list[int]:
+        return [tensor._version for tensor in self._layers.stack().flat()]
 
 
 def _layers(x: Tensor, weights: Weights) -> Tensor:
@@ -129,97 +140,6 @@ def _onednn_layers(x: Tensor, net: Weights) -> Tensor:
     raise AssertionError("a network has at least one layer")
 
 
-class _Tape:
-    """One forward pass with what the backward pass needs of it.
-
-    Attributes:
-        inputs: of every layer, if gradients of parameters are wanted.
-        slopes: GELU's derivative in every hidden layer.
-        hiddens: inputs of LayerNorm in every hidden layer.
-        means: their means.
-        scatters: their inverse standard deviations.
-    """
-
-    def __init__(self, net: Weights, arithmetic: Batched, *, keep_inputs: bool) -> None:
-        self.net, self.arithmetic, self.keep_inputs = net, arithmetic, keep_inputs
-        self.inputs: list[Tensor] = []
-        self.slopes: list[Tensor] = []
-        self.hiddens: list[Tensor] = []
-        self.means: list[Tensor] = []
-        self.scatters: list[Tensor] = []
-
-    def kept(self) -> list[Tensor]:
-        """Everything on the tape in one list."""
-        return [*self.inputs, *self.slopes, *self.hiddens, *self.means, *self.scatters]
-
-    def restore(self, kept: Sequence[Tensor]) -> None:
-        """Inverse of :meth:`kept` for a tape of the same network."""
-        layers, rest = len(self.net.kernels), list(kept)
-        normed = len(self.net.scales)
-        counts = (layers if self.keep_inputs else 0, layers - 1, normed, normed, normed)
-        parts = []
-        for count in counts:
-            parts.append(rest[:count])
-            rest = rest[count:]
-        self.inputs, self.slopes, self.hiddens, self.means, self.scatters = parts
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Outputs for ``x``, with the tape filled."""
-        net, last = self.net, len(self.net.kernels) - 1
-        for i in range(last + 1):
-            if self.keep_inputs:
-                self.inputs.append(x)
-            x = self.arithmetic.affine(x, net.kernels[i], net.biases[i])
-            if i < last:
-                x, slope = gelu_with_slope(x)
-                self.slopes.append(slope)
-                if net.scales:
-                    self.hiddens.append(x)
-                    x, mean, scatter = self.arithmetic.norm(x, net.scales[i], net.shifts[i])
-                    self.means.append(mean)
-                    self.scatters.append(scatter)
-        return x
-
-    def split(self, points: int) -> list["_Tape"]:
-        """One tape for each of ``points`` equal blocks of rows, without the layers' inputs."""
-        # Contiguous, because LayerNorm's derivative takes the strides of its means for granted.
-        kept = [
-            [block.contiguous() for block in tensor.chunk(points, dim=-2)]
-            for tensor in self.kept()[len(self.inputs) :]
-        ]
-        tapes = [_Tape(self.net, self.arithmetic, keep_inputs=False) for _ in range(points)]
-        for tape, *parts in zip(tapes, *kept, strict=True):
-            tape.restore(parts)
-        return tapes
-
-    def backward(self, gradient: Tensor, wanted: bool = True) -> tuple[Tensor, list[Tensor]]:
-        """Gradients of the input, if ``wanted``, and of the parameters, if inputs were kept.
-
-        The latter in the order of :meth:`Weights.flat`.
-        """
-        net, pull = self.net, self.arithmetic.pull
-        kernels, biases, scales, shifts = [], [], [], []
-        for i in reversed(range(len(net.kernels))):
-            if self.keep_inputs:
-                kernels.append(OneDNN.affine(self.inputs[i].t(), gradient, None))
-                biases.append(gradient.sum(0))
-            if i == 0:
-                break
-            if not net.scales:
-                gradient = pull(gradient, net.kernels[i], self.slopes[i - 1])
-                continue
-            gradient = pull(gradient, net.kernels[i], None)
-            kept = self.hiddens[i - 1], self.means[i - 1], self.scatters[i - 1]
-            gradient, scale, shift = self.arithmetic.pull_norm(gradient, kept, net.scales[i - 1])
-            scales.append(scale)
-            shifts.append(shift)
-            gradient = gradient * self.slopes[i - 1]
-        gradients = [*kernels[::-1], *biases[::-1], *scales[::-1], *shifts[::-1]]
-        if not wanted:
-            return gradient, gradients
-        return pull(gradient, net.kernels[0], None), gradients
-
-
 def _stack(parts: list[Tensor]) -> Tensor:
     """``torch.stack`` without a copy for a single network."""
     return parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts)
@@ -229,14 +149,25 @@ class _Perceptron(torch.autograd.Function):
     """:func:`evaluate` with a gradient, network by network, on a CPU."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weights: Weights, *flat: Tensor) -> Tensor:
-        ctx.layout = weights
-        ctx.keep_inputs = ctx.needs_input_grad[2]
-        tapes = [_Tape(net, OneDNN(), keep_inputs=ctx.keep_inputs) for net in weights.networks()]
-        values = [tape.forward(row.contiguous()) for tape, row in zip(tapes, x, strict=True)]
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weights: Weights,
+        networks: list[Weights],
+        recorded: tuple[list[Tape], Tensor] | None,
+        *flat: Tensor,
+    ) -> Tensor:
+        ctx.layout, ctx.networks = weights, networks
+        ctx.keep_inputs = ctx.needs_input_grad[4]
+        if recorded is None:
+            tapes = [Tape(net, OneDNN(), keep_inputs=ctx.keep_inputs) for net in networks]
+            pairs = zip(tapes, x, strict=True)
+            values = _stack([tape.forward(row.contiguous()) for tape, row in pairs])
+        else:
+            tapes, values = recorded
         # Not as attributes: only so does torch notice a parameter that is changed before backward.
         ctx.save_for_backward(x, *flat, *(tensor for tape in tapes for tensor in tape.kept()))
-        return _stack(values)
+        return values
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -248,18 +179,17 @@ class _Perceptron(torch.autograd.Function):
             values = _layers(x, ctx.layout.like(flat).rows())
             found = iter(torch.autograd.grad(values, wanted, gradient, create_graph=True))
             first, *rest = [next(found) if t.requires_grad else None for t in (x, *flat)]
-            return first, None, *rest
+            return first, None, None, None, *rest
         each = len(kept) // len(gradient)
         inputs, parameters = [], []
-        for g, (net, row) in enumerate(
-            zip(ctx.layout.like(flat).networks(), gradient.contiguous(), strict=True)
-        ):
-            tape = _Tape(net, OneDNN(), keep_inputs=ctx.keep_inputs)
+        for g, (net, row) in enumerate(zip(ctx.networks, gradient.contiguous(), strict=True)):
+            tape = Tape(net, OneDNN(), keep_inputs=ctx.keep_inputs)
             tape.restore(kept[g * each : (g + 1) * each])
             pulled, gradients = tape.backward(row, ctx.needs_input_grad[0])
             inputs.append(pulled)
             parameters.append(gradients)
         first = _stack(inputs) if ctx.needs_input_grad[0] else None
         if not ctx.keep_inputs:
-            return first, None, *[None] * count
-        return first, None, *(_stack(list(of)) for of in zip(*parameters, strict=True))
+            return first, None, None, None, *[None] * count
+        of_each = zip(*parameters, strict=True)
+        return first, None, None, None, *(_stack(list(of)) for of in of_each)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from adjoint import lean_adjoint, terminal_gradient
 from flowsde import Path, TransitionKernel, VelocityField, sample_path, velocities_along
+from qlearn import FlowField
 
 __all__ = ["AdjointPath", "adjoint_path"]
 
@@ -35,7 +36,7 @@ class AdjointPath:
 
 def adjoint_path(
     kernel: TransitionKernel,
-    fine: VelocityField,
+    fine: FlowField,
     base: VelocityField,
     reward: Callable[[Tensor], Tensor],
     noise: Mapping[str, Tensor],
@@ -46,16 +47,19 @@ def adjoint_path(
 
     Args:
         kernel: the memoryless SDE.
-        fine: fine-tuned field; the only one that receives gradient.
+        fine: fine-tuned field; the only one that receives gradient. It is evaluated once at each
+            point of the path where that is enough.
         base: reference field.
         reward: of actions ``(R, B, D)``.
         noise: ``sde_x0 (R, B, D)`` and ``sde_steps (R, K, B, D)``, normal.
         clip: take the reward's gradient through ``clip(a, -1, 1)``.
     """
     steps = noise["sde_steps"].movedim(1, 0)
+    recorded = fine.record()
     with torch.no_grad():
-        path = sample_path(kernel, fine, noise["sde_x0"], steps, final_velocity=base)
+        path = sample_path(kernel, recorded, noise["sde_x0"], steps, final_velocity=base)
         base_velocities = velocities_along(kernel, base, path)
     terminal = -terminal_gradient(reward, path.sample, clip=(-1.0, 1.0) if clip else None)
     adjoints = lean_adjoint(kernel, base, path, terminal)
-    return AdjointPath(path, velocities_along(kernel, fine, path), base_velocities, adjoints)
+    fine_velocities = velocities_along(kernel, recorded.along, path)
+    return AdjointPath(path, fine_velocities, base_velocities, adjoints)
