@@ -8,8 +8,10 @@ from flowsde import (
     CosineInterpolant,
     DiffusionPrediction,
     LinearInterpolant,
+    ScheduleInterpolant,
     from_velocity,
     guided_field,
+    module_field,
     ode_sample,
     reversed_flow_field,
     variance_preserving_field,
@@ -119,3 +121,76 @@ def test_bad_arguments_are_refused() -> None:
             variance_preserving_field(lambda x, t: x, table)
     with pytest.raises(ValueError, match=r"inside \(0, 1\), got 0.5 to 1.0"):
         variance_preserving_field(lambda x, t: x, torch.tensor([1.0, 0.5]))
+
+
+@pytest.mark.parametrize("prediction", ["v_prediction", "sample"])
+def test_a_schedule_may_end_in_pure_noise(prediction: DiffusionPrediction) -> None:
+    table = torch.cat([DDPM[:-1], torch.zeros(1, dtype=torch.float64)])
+    seen: list[Tensor] = []
+
+    def model(x: Tensor, timestep: Tensor) -> Tensor:
+        seen.append(timestep)
+        return x
+
+    x, t = torch.ones(2, 1, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    v = variance_preserving_field(model, table, prediction)(x, t)
+    torch.testing.assert_close(seen[0], torch.full_like(t, 999.0))
+    # At t=0 the velocity is pi/2 times the data: minus v_prediction there, and the sample itself.
+    sign = -1.0 if prediction == "v_prediction" else 1.0
+    torch.testing.assert_close(v, sign * 0.5 * math.pi * x)
+    with pytest.raises(ValueError, match="only a model that predicts"):
+        variance_preserving_field(model, table, "epsilon")
+
+
+def test_models_with_a_table_of_timesteps_get_integers() -> None:
+    embedding = torch.nn.Embedding(1000, 1).double().requires_grad_(False)
+    field = variance_preserving_field(
+        lambda x, n: embedding(n).expand(x.shape), DDPM, integer_timesteps=True
+    )
+    t = 2.0 / math.pi * torch.asin(torch.sqrt(DDPM[[10, 700]])) + 1e-6
+    noise = from_velocity(
+        "noise",
+        v := field(torch.zeros(2, 3).double(), t),
+        torch.zeros(2, 3).double(),
+        t,
+        CosineInterpolant(),
+    )
+    assert v.shape == (2, 3)
+    torch.testing.assert_close(noise, embedding.weight[[10, 700]].expand(2, 3))
+
+
+def test_networks_with_one_batch_axis_are_asked_along_paths(generator) -> None:
+    network = torch.nn.Conv2d(2, 1, 3, padding=1).requires_grad_(False)
+    seen: list[tuple[torch.Size, ...]] = []
+
+    def module(x: Tensor, t: Tensor, label: Tensor, prompt: Tensor) -> Tensor:
+        seen.append((x.shape, t.shape, label.shape, prompt.shape))
+        plane = (t + label + prompt.sum(-1))[:, None, None, None].expand_as(x)
+        out: Tensor = network(torch.cat([x, plane], 1))
+        return out
+
+    label, prompt = torch.tensor([1.0, -1.0, 2.0]), torch.randn(3, 4, generator=generator)
+    field = module_field(module, label, prompt, event_ndim=3)
+    x, t = torch.randn(5, 3, 1, 4, 4, generator=generator), torch.rand(5, 3, generator=generator)
+    v = field(x, t)
+    assert seen == [((15, 1, 4, 4), (15,), (15,), (15, 4))]
+    for k in range(5):
+        torch.testing.assert_close(v[k], module(x[k], t[k], label, prompt))
+    with pytest.raises(ValueError, match="does not fit samples of batch shape"):
+        field(x[:, :2], t[:, :2])
+    with pytest.raises(ValueError, match="must return the shape of its input"):
+        module_field(lambda x, t: x[:, :0], event_ndim=3)(x, t)
+
+
+def test_schedules_of_the_users_own_follow_their_derivatives() -> None:
+    class Quadratic:
+        def __init__(self, t: Tensor) -> None:
+            self.alpha_t, self.sigma_t = t**2, 1.0 - t**2
+            self.d_alpha_t, self.d_sigma_t = 2.0 * t, -2.0 * t
+
+    path = ScheduleInterpolant(Quadratic)
+    t = torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
+    x0, x1 = torch.zeros(5, 1).double() - 1.0, torch.zeros(5, 1).double() + 1.0
+    torch.testing.assert_close(path.velocity(x0, x1, t), 4.0 * t[:, None])
+    torch.testing.assert_close(path.interpolate(x0, x1, t), 2.0 * t[:, None] ** 2 - 1.0)
+    torch.testing.assert_close(path.wronskian(t), 2.0 * t)

@@ -17,9 +17,11 @@ from flowsde._interpolant import CosineInterpolant, Interpolant, LinearInterpola
 from flowsde._kernel import Coefficients, StepCoefficients, TransitionKernel
 from flowsde._likelihood import Divergence, OdeDensity, ode_log_prob, ode_sample_log_prob
 from flowsde._memoryless_euler import MemorylessEuler
+from flowsde._modules import module_field
 from flowsde._ode import OdeMethod, ode_sample
 from flowsde._path import Path, path_times, sample_path, step_log_prob, velocities_along
 from flowsde._prediction import Prediction, from_velocity, to_velocity, velocity_field
+from flowsde._schedule import ScheduleInterpolant, ScheduleValues
 
 __all__ = [
     "Coefficients",
@@ -34,6 +36,8 @@ __all__ = [
     "OdeMethod",
     "Path",
     "Prediction",
+    "ScheduleInterpolant",
+    "ScheduleValues",
     "StepCoefficients",
     "TransitionKernel",
     "VelocityField",
@@ -41,6 +45,7 @@ __all__ = [
     "flow_matching_loss",
     "from_velocity",
     "guided_field",
+    "module_field",
     "ode_log_prob",
     "ode_sample",
     "ode_sample_log_prob",

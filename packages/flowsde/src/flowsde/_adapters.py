@@ -21,6 +21,7 @@ def reversed_flow_field(model: TimestepModel, timesteps: float = 1000.0) -> Velo
 
     There `x = (1 - sigma) data + sigma noise`, the model is called with `sigma * timesteps` and
     predicts `noise - data`. So `v(x, t) = -model(x, timesteps (1 - t))` for `LinearInterpolant`.
+    A scheduler's `shift` is a matter of its grid alone: its times are `1 - scheduler.sigmas`.
 
     Args:
         model: Callable `(x, timestep) -> noise - data`.
@@ -40,6 +41,8 @@ def variance_preserving_field(
     model: TimestepModel,
     alphas_cumprod: Float[Tensor, "timesteps"],
     prediction: DiffusionPrediction = "epsilon",
+    *,
+    integer_timesteps: bool = False,
 ) -> VelocityField:
     """Field of a discrete-time diffusion model, for use with `CosineInterpolant`.
 
@@ -51,10 +54,14 @@ def variance_preserving_field(
 
     Args:
         model: Callable `(x, timestep) -> prediction`; `timestep` has the batch shape.
-        alphas_cumprod: Squared signal weight of each timestep, decreasing, on the device of the
-            samples (`scheduler.alphas_cumprod` in `diffusers`).
+        alphas_cumprod: Squared signal weight of each timestep, decreasing
+            (`scheduler.alphas_cumprod` in `diffusers`). The last one may be 0 (zero terminal
+            SNR), except for "epsilon", which says nothing about the data there. It is moved to
+            the device of the samples at the first call.
         prediction: "epsilon" (noise), "v_prediction" (`signal weight * noise - noise weight *
             data`, Salimans & Ho, arXiv 2202.00512) or "sample" (data).
+        integer_timesteps: Call the model with the nearest integer timestep (int64), for networks
+            that look timesteps up in a table.
 
     Returns:
         A velocity field in flow time.
@@ -69,21 +76,25 @@ def variance_preserving_field(
     table = alphas_cumprod
     if table.ndim != 1 or len(table) < 2 or not bool(torch.all(table[1:] < table[:-1])):
         raise ValueError("alphas_cumprod must be a vector of at least two decreasing numbers")
-    if not 0.0 < float(table[-1]) < float(table[0]) < 1.0:
+    last, first = float(table[-1]), float(table[0])
+    if not 0.0 <= last < first < 1.0 or (last == 0.0 and prediction == "epsilon"):
         raise ValueError(
-            f"alphas_cumprod must lie inside (0, 1), got {float(table[-1])} to {float(table[0])}"
+            f"alphas_cumprod must lie inside (0, 1), got {last} to {first}; only a model that "
+            "predicts 'v_prediction' or 'sample' may start from pure noise, 0"
         )
     interpolant = CosineInterpolant()
     # Flow time of each timestep, ascending: the noisiest timestep comes first.
     times = (2.0 / math.pi * torch.asin(torch.sqrt(table.double()))).flip(0)
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
+        nonlocal times
+        times = times.to(t.device)
         knots = times.to(t.dtype)
         t = t.clamp(knots[0], knots[-1])
         right = torch.searchsorted(knots, t.contiguous()).clamp(1, len(times) - 1)
         fraction = (t - knots[right - 1]) / (knots[right] - knots[right - 1])
         timestep = (len(times) - 1) - (right - 1 + fraction)
-        output = model(x, timestep)
+        output = model(x, timestep.round().long() if integer_timesteps else timestep)
         if prediction == "v_prediction":
             # d x_t/dt = pi/2 (noise weight * data - signal weight * noise)
             return -0.5 * math.pi * output
