@@ -13,9 +13,11 @@ from qlearn._frozen import frozen
 from qlearn._gaussian import GaussianActor, TanhGaussian
 from qlearn._gradients import GradientGuard, GradientReport, clip_gradients
 from qlearn._learner import Learner
+from qlearn._mapped import MappedRows
 from qlearn._mixtures import BalancedSampler, UnionSampler
 from qlearn._networks import MLP, CriticEnsemble
 from qlearn._one_step_actor import OneStepActor
+from qlearn._prefetch import PrefetchingSampler
 from qlearn._random import RandomStreams
 from qlearn._ring import RingBuffer
 from qlearn._sampler import ChunkMode, ChunkSampler
@@ -37,7 +39,9 @@ __all__ = [
     "GradientGuard",
     "GradientReport",
     "Learner",
+    "MappedRows",
     "OneStepActor",
+    "PrefetchingSampler",
     "RandomStreams",
     "RecordedField",
     "RingBuffer",

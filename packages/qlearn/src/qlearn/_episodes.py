@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from qlearn._mapped import MappedRows
+
 __all__ = ["EpisodeData"]
 
 
@@ -23,15 +25,15 @@ class EpisodeData:
     The tasks of a domain share everything but rewards and masks, whose first axis is the task.
 
     Attributes:
-        observations: ``(N, O)``.
-        actions: ``(N, A)``.
+        observations: ``(N, O)``, in memory or on the disk.
+        actions: ``(N, A)``, likewise.
         ends: ``(E,)`` int64, number of transitions up to the end of each episode; ``ends[-1] = S``.
         rewards: ``(T, N)``, any number type; int8 is exact for OGBench's counted rewards.
         masks: ``(T, N)``, any number type or bool, 0 where the task ended at that row.
     """
 
-    observations: Float[Tensor, "N O"]
-    actions: Float[Tensor, "N A"]
+    observations: Float[Tensor, "N O"] | MappedRows
+    actions: Float[Tensor, "N A"] | MappedRows
     ends: Int[Tensor, "E"]
     rewards: Shaped[Tensor, "T N"]
     masks: Shaped[Tensor, "T N"]
@@ -56,8 +58,8 @@ class EpisodeData:
     @classmethod
     def from_rows(
         cls,
-        observations: Float[Tensor, "N O"],
-        actions: Float[Tensor, "N A"],
+        observations: Float[Tensor, "N O"] | MappedRows,
+        actions: Float[Tensor, "N A"] | MappedRows,
         terminals: Shaped[Tensor, "N"],
         rewards: Shaped[Tensor, "T N"] | None = None,
         masks: Shaped[Tensor, "T N"] | None = None,
@@ -178,9 +180,9 @@ class EpisodeData:
 
     @property
     def nbytes(self) -> int:
-        """Memory of all arrays in bytes; expanded axes count once."""
-        tensors = [getattr(self, f.name) for f in fields(self)]
-        return sum(t.untyped_storage().nbytes() for t in tensors)
+        """Memory of all arrays in bytes; expanded axes count once, rows on the disk not at all."""
+        arrays = [getattr(self, f.name) for f in fields(self)]
+        return sum(a.untyped_storage().nbytes() for a in arrays if isinstance(a, Tensor))
 
     def with_tasks(
         self, rewards: Shaped[Tensor, "T N"], masks: Shaped[Tensor, "T N"]
@@ -189,7 +191,9 @@ class EpisodeData:
         return replace(self, rewards=rewards, masks=masks)
 
     def to(self, device: torch.device | str) -> "EpisodeData":
-        """The same data on ``device``."""
+        """The same data on ``device``; rows on the disk stay there."""
+        if isinstance(self.observations, MappedRows):
+            return self
         return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def rows(

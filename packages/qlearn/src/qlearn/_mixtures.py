@@ -70,7 +70,9 @@ class BalancedSampler:
 
 def check_same_chunks(offline: ChunkSampler, online: RingBuffer) -> None:
     """Refuse sources whose chunks could not stand in one batch."""
-    if offline.horizon != online.horizon or not torch.equal(offline.discounts, online.discounts):
+    if offline.horizon != online.horizon or not torch.equal(
+        offline.discounts.cpu(), online.discounts.cpu()
+    ):
         raise ValueError(
             f"offline chunks of {offline.horizon} steps (discounts {offline.discounts.tolist()}) "
             f"cannot be mixed with online chunks of {online.horizon} steps "

@@ -1,0 +1,104 @@
+"""Rows of a table that is larger than memory, read where they lie when they are asked for."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int
+from torch import Tensor
+
+__all__ = ["MappedRows"]
+
+_ROWS_PER_THREAD = 256  # Below that a thread costs more than the pages it waits for.
+
+
+class MappedRows:
+    """A float32 table ``(N, D)`` in several pieces, usually memory maps of files.
+
+    Indexing reads the rows asked for and nothing else, sorted by place and in parallel, since what
+    is not in the page cache is waited for. Stands in for a tensor in :class:`EpisodeData`.
+
+    Args:
+        pieces: tables ``(n_i, D)`` that follow one another; never copied.
+        shift: subtracted from every row ``(D,)``.
+        scale: every row is divided by it after that ``(D,)``.
+        threads: rows are read by so many threads at a time.
+
+    Raises:
+        ValueError: no pieces, or pieces of another type or width.
+    """
+
+    device = torch.device("cpu")
+    dtype = torch.float32
+
+    def __init__(
+        self,
+        pieces: Sequence[Float32[np.ndarray, "rows columns"]],
+        *,
+        shift: Float32[np.ndarray, " columns"] | None = None,
+        scale: Float32[np.ndarray, " columns"] | None = None,
+        threads: int = 8,
+    ) -> None:
+        if not pieces:
+            raise ValueError("no pieces")
+        for number, piece in enumerate(pieces):
+            if piece.ndim != 2 or piece.dtype != np.float32:
+                raise ValueError(
+                    f"piece {number} has type {piece.dtype} and shape {piece.shape}; expected a "
+                    "table of float32"
+                )
+            if piece.shape[1] != pieces[0].shape[1]:
+                raise ValueError(
+                    f"piece {number} has {piece.shape[1]} columns, the first {pieces[0].shape[1]}"
+                )
+        self.pieces = tuple(np.asarray(piece) for piece in pieces)
+        self.starts = np.cumsum([0, *(len(piece) for piece in pieces)])
+        self.shape = torch.Size((int(self.starts[-1]), pieces[0].shape[1]))
+        self.shift, self.scale = shift, scale
+        self._threads = threads
+        self._readers = ThreadPoolExecutor(threads, thread_name_prefix="rows")
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all pieces together, on the disk."""
+        return sum(piece.nbytes for piece in self.pieces)
+
+    def __getitem__(self, rows: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape columns"]:
+        """The rows of these numbers, in their order."""
+        flat = rows.reshape(-1).cpu().numpy()
+        order = np.argsort(flat, kind="stable")
+        wanted = flat[order]
+        found = np.empty((len(flat), self.shape[1]), np.float32)
+        parts = min(self._threads, math.ceil(len(flat) / _ROWS_PER_THREAD))
+        cuts = np.linspace(0, len(flat), parts + 1).astype(np.int64)
+        slices = [slice(*pair) for pair in itertools.pairwise(cuts)]
+        if len(slices) == 1:
+            self._read(wanted, order, found)
+        else:
+            jobs = [
+                self._readers.submit(self._read, wanted[part], order[part], found)
+                for part in slices
+            ]
+            for job in jobs:
+                job.result()
+        return torch.from_numpy(found).view(*rows.shape, self.shape[1])
+
+    def _read(self, wanted: np.ndarray, places: np.ndarray, found: np.ndarray) -> None:
+        """Put the sorted rows ``wanted`` into the rows ``places`` of ``found``."""
+        cuts = np.searchsorted(wanted, self.starts)
+        for piece, start, low, high in zip(
+            self.pieces, self.starts[:-1], cuts[:-1], cuts[1:], strict=True
+        ):
+            if low < high:
+                rows = np.take(piece, wanted[low:high] - start, axis=0)
+                if self.shift is not None:
+                    rows -= self.shift
+                if self.scale is not None:
+                    rows /= self.scale
+                found[places[low:high]] = rows
