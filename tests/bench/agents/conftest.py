@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.agents import Problem, adjoint_matching, losses
-from flowsde import MemorylessEuler
+from flowsde import TransitionKernel
 from qlearn import ChunkBatch, RandomStreams
 
 REFERENCE = Path(__file__).parents[2] / "reference"
@@ -227,7 +227,7 @@ def cloning_values(spy: Spy) -> dict[str, Tensor]:
     return {"bc_x_t": spy.argument("forward", 1)[0], "bc_pred": spy.result("forward")[0]}
 
 
-def adjoint_values(spy: Spy, kernel: MemorylessEuler, scale: float = 1.0) -> dict[str, Tensor]:
+def adjoint_values(spy: Spy, kernel: TransitionKernel, scale: float = 1.0) -> dict[str, Tensor]:
     """What adjoint matching computes; ``scale`` is the factor of Q in the reward."""
     path, adjoints = spy.result("sample_path"), spy.result("lean_adjoint")
     return {

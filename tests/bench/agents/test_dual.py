@@ -8,26 +8,15 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.agents import Problem, draw
-from bench.agents.dual import SolvedLambda, budget_of
+from bench.agents.dual import budget_of, solve_dual
 from qlearn import RandomStreams
-from trustregion import ConstantBudget, tilted_kl
+from trustregion import DualDescent, tilted_kl
 
 from .small_agents import PROBLEM, ROWS, batch_of, build, train
 
 
-def solved(
-    replicas: int = 1, *, eps: float = 0.4, horizon: int = 2, ema: float = 0.1
-) -> SolvedLambda:
-    return SolvedLambda(
-        replicas,
-        budget=ConstantBudget(eps),
-        most=eps,
-        horizon=horizon,
-        samples=1_000,
-        ema=ema,
-        bounds=(1e-3, 1e4),
-        initial=1.0,
-    )
+def dual_of(replicas: int = 1, *, eps: float = 0.4, ema: float = 0.1) -> DualDescent:
+    return DualDescent(replicas, budget=eps, ema=ema, bounds=(1e-3, 1e4), scale=2.0)
 
 
 @pytest.mark.usefixtures("double")
@@ -37,8 +26,8 @@ def test_lambda_of_normal_values_has_its_closed_form() -> None:
     quantiles = math.sqrt(2.0) * torch.erfinv(2.0 * levels - 1.0)
     spreads = torch.tensor([0.5, 3.0, 1.5])
     values = (7.0 + spreads[:, None] * quantiles)[None]
-    dual = solved(eps=0.1, horizon=3)
-    metrics = dual.update(values)
+    dual = dual_of(eps=0.1)
+    metrics = solve_dual(dual, values, 3)
     expected = math.sqrt(float(spreads.square().mean()) / (2.0 * 0.3))
     assert float(dual.lambda_) == pytest.approx(expected, rel=2e-3)
     assert float(metrics["lambda_solved"]) == pytest.approx(expected, rel=2e-3)
@@ -48,10 +37,10 @@ def test_lambda_of_normal_values_has_its_closed_form() -> None:
 @pytest.mark.usefixtures("double")
 def test_lambda_follows_a_critic_of_another_scale_geometrically() -> None:
     values = RandomStreams([0, 1]).normal(4, 1_000)
-    dual = solved(2, ema=0.2)
-    first = dual.update(values)["lambda"]
+    dual = dual_of(2, ema=0.2)
+    first = solve_dual(dual, values, 2)["lambda"]
     for updates in range(1, 30):
-        metrics = dual.update(10.0 * values - 3.0)
+        metrics = solve_dual(dual, 10.0 * values - 3.0, 2)
         torch.testing.assert_close(metrics["lambda_solved"], 10.0 * first, rtol=1e-4, atol=0.0)
         expected = first * 10.0 ** (1.0 - 0.8**updates)
         torch.testing.assert_close(metrics["lambda"], expected, rtol=1e-4, atol=0.0)
@@ -61,17 +50,18 @@ def test_lambda_follows_a_critic_of_another_scale_geometrically() -> None:
 
 
 def test_lambda_stays_inside_its_bounds_where_values_do_not_differ() -> None:
-    dual = solved()
-    assert float(dual.update(torch.ones(1, 3, 10))["lambda"]) == pytest.approx(1e-3, rel=1e-4)
+    dual = dual_of()
+    found = solve_dual(dual, torch.ones(1, 3, 10), 2)["lambda"]
+    assert float(found) == pytest.approx(2e-3, rel=1e-4)
+    assert float(dual.lam) == pytest.approx(1e-3, rel=1e-4)
 
 
 def test_nothing_is_read_from_the_device() -> None:
     # A fake tensor has no numbers: reading one, or branching on one, raises.
     budget = budget_of("cosine", 0.1, 0.4, 10)
     with FakeTensorMode():
-        dual = solved(2)
-        dual.budget = budget
-        assert dual.update(torch.empty(2, 4, 1_000))["lambda"].shape == (2,)
+        dual = DualDescent(2, budget=budget)
+        assert solve_dual(dual, torch.empty(2, 4, 50), 3)["lambda"].shape == (2,)
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine"])

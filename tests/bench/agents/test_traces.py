@@ -24,6 +24,7 @@ UPDATES = 5
 RELATIVE = 1e-5
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in AGENTS} | {
+    "trqam--kernel-follmer": ("trqam", {"kernel": "follmer"}),
     "trqam--dual-solve": ("trqam", {"dual": "solve", "kl_budget": 0.1}),
 }
 

@@ -6,7 +6,7 @@ agent trains on a bare machine from a source checkout.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -23,7 +23,7 @@ from bench.agents.qam_fql import QAMFQL, QAMFQLConfig
 from bench.agents.rebrac import ReBRAC, ReBRACConfig
 from bench.agents.rlpd import RLPD, RLPDConfig
 from bench.agents.trqam import TRQAM, TRQAMConfig
-from qlearn import ChunkBatch, FlowActor, Learner
+from qlearn import ChunkBatch, FlowActor, Learner, RandomStreams
 
 __all__ = [
     "AGENTS",
@@ -43,6 +43,7 @@ __all__ = [
     "DSRLConfig",
     "FQLConfig",
     "IFQLConfig",
+    "Measuring",
     "Noise",
     "Problem",
     "QAMConfig",
@@ -82,6 +83,18 @@ class Agent(Protocol):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
         """Inverse of :meth:`state_dict`."""
+
+
+@runtime_checkable
+class Measuring(Protocol):
+    """An agent with metrics that are too dear for every update."""
+
+    @property
+    def measured_rows(self) -> int:
+        """Rows that it wants for them; 0 for no measuring."""
+
+    def measure(self, batch: ChunkBatch, streams: RandomStreams) -> dict[str, Tensor]:
+        """Metrics ``(R,)`` on rows and random numbers that no update sees."""
 
 
 @dataclass(frozen=True, slots=True)

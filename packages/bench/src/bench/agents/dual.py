@@ -5,18 +5,19 @@ from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from trustregion import (
     BudgetSchedule,
     ConstantBudget,
     CosineBudget,
+    DualDescent,
     LinearBudget,
     solve_lambda,
     tilted_kl,
 )
 
-__all__ = ["BudgetShape", "SolvedLambda", "budget_of"]
+__all__ = ["BudgetShape", "budget_of", "check_samples", "solve_dual"]
 
 BudgetShape: TypeAlias = Literal["constant", "linear", "cosine"]
 
@@ -42,91 +43,61 @@ def budget_of(shape: BudgetShape, start: float, end: float, updates: int) -> Bud
             return CosineBudget(start, end, updates)
 
 
-class SolvedLambda(nn.Module):
-    """Lambda at which the tilted reference has the budget's KL, solved anew at every update.
-
-    With values ``Q(s, a_i)`` of samples ``a_i`` of the reference at S observations, it is the
-    minimiser of the dual function, ``mean_s KL*(lambda; s) = H eps``; its logarithm is averaged
-    over updates. The process being memoryless, ``KL*`` is the path KL of the policy that adjoint
-    matching aims at. So lambda is where it belongs as soon as the critic changes, but nothing
-    measures the policy: what the regression and the discretisation miss, the KL misses.
-
-    Everything is in buffers and waits for nothing. Replicas never mix.
+def check_samples(samples: int, budget: float, horizon: int) -> None:
+    """Refuse to solve for lambda from too few samples.
 
     Args:
-        replicas: number ``R`` of independent lambdas.
-        budget: eps, nats per action of a chunk, as a function of the updates done.
-        most: the largest value of the budget, to check the number of samples against.
-        horizon: actions ``H`` of a chunk.
-        samples: reference samples per observation.
-        ema: weight of the newest solution, in (0, 1].
-        bounds: interval of lambda.
-        initial: lambda before the first update.
-
-    Attributes:
-        log_lambda: ``(R,)``.
-        step: updates done, ``()``.
+        samples: per observation.
+        budget: the largest that is asked for, nats per action.
+        horizon: actions of a chunk.
 
     Raises:
-        ValueError: a setting is out of range, or too few samples to tell the budget's KL.
+        ValueError: they cannot tell the budget's KL.
     """
+    # n weights cannot be further than log n from even, and read low within a nat of that.
+    if samples < (enough := math.exp(budget * horizon + 1.0)):
+        raise ValueError(
+            f"dual_samples={samples} samples tell at most log {samples} nats, too few for a "
+            f"budget of {budget:g} nats x {horizon} actions; give at least {math.ceil(enough)}, "
+            "a smaller budget, or dual=descend"
+        )
 
-    log_lambda: Tensor
-    step: Tensor
 
-    def __init__(
-        self,
-        replicas: int,
-        *,
-        budget: BudgetSchedule,
-        most: float,
-        horizon: int,
-        samples: int,
-        ema: float,
-        bounds: tuple[float, float],
-        initial: float,
-    ) -> None:
-        super().__init__()
-        if not 0.0 < ema <= 1.0:
-            raise ValueError(f"dual_ema must be in (0, 1], got {ema}")
-        # n weights cannot be further than log n from even, and read low within a nat of that.
-        if samples < (enough := math.exp(most * horizon + 1.0)):
-            raise ValueError(
-                f"dual_samples={samples} samples tell at most log {samples} nats, too few for a "
-                f"budget of {most:g} nats x {horizon} actions; give at least {math.ceil(enough)}, "
-                "a smaller budget, or dual=descend"
-            )
-        self.budget, self.horizon, self.ema, self.bounds = budget, horizon, ema, bounds
-        self.register_buffer("log_lambda", torch.full((replicas,), math.log(initial)))
-        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+@torch.no_grad()
+def solve_dual(
+    dual: DualDescent, values: Float[Tensor, "R S n"], horizon: int
+) -> dict[str, Float[Tensor, "R"]]:
+    """Move lambda to where the tilted reference has the budget's KL, instead of descending.
 
-    @property
-    def lambda_(self) -> Float[Tensor, "R"]:
-        """Lambda of the control problem."""
-        return self.log_lambda.exp()
+    With values ``Q(s, a_i)`` of samples ``a_i`` of the reference at S observations, that is the
+    minimiser of the dual function, ``mean_s KL*(lambda; s) = H eps``; its logarithm is averaged
+    over updates with the dual's rate, the first one taken as it is. The process being memoryless,
+    ``KL*`` is the path KL of the policy that adjoint matching aims at. So lambda follows a critic
+    that changes, but nothing measures the policy: what the regression and the discretisation miss,
+    the KL misses. Nothing waits for the device, and replicas never mix.
 
-    @torch.no_grad()
-    def update(self, values: Float[Tensor, "R S n"]) -> dict[str, Float[Tensor, "R"]]:
-        """Solve for lambda and move its average there; the first solution is taken as it is.
+    Args:
+        dual: keeps lambda, its bounds and the budget.
+        values: the critic's, of n reference samples at each of S observations.
+        horizon: actions ``H`` of a chunk; the budget is per action.
 
-        Args:
-            values: the critic's values of n reference samples at each of S observations.
-
-        Returns:
-            Metrics ``(R,)``: `lambda` of the average, `lambda_solved` of these values alone,
-            `tilted_kl` that these values have at `lambda`, and `kl_budget`; nats per action.
-        """
-        values = values.to(self.log_lambda.dtype)
-        budget = self.budget(self.step).to(values.dtype)
-        solved = solve_lambda(values, self.horizon * budget, shared=1, bounds=self.bounds)
-        weight = torch.where(self.step == 0, 1.0, self.ema).to(values.dtype)
-        self.log_lambda.lerp_(solved.log(), weight)
-        self.step.add_(1)
-        # One lambda per replica: the axis of the observations is added for it.
-        per_state = tilted_kl(values, self.lambda_.unsqueeze(-1).expand(values.shape[:-1]))
-        return {
-            "lambda": self.lambda_,
-            "lambda_solved": solved,
-            "tilted_kl": per_state.mean(-1) / self.horizon,
-            "kl_budget": budget.expand(solved.shape).clone(),
-        }
+    Returns:
+        Metrics ``(R,)``: `lambda` and `lam` of the average, `lambda_solved` of these values alone,
+        `tilted_kl` that these values have at `lambda`, and `kl_budget`; nats per action.
+    """
+    values = values.to(dual.lam.dtype)
+    budget = dual.budget(dual.step).to(values.dtype)
+    low, high = (dual.scale * bound for bound in dual.bounds)
+    solved = solve_lambda(values, horizon * budget, shared=1, bounds=(low, high))
+    weight = torch.where(dual.step == 0, 1.0, dual.ema).to(values.dtype)
+    dual.lam.copy_(torch.lerp(dual.lam.log(), (solved / dual.scale).log(), weight).exp())
+    dual.step.add_(1)
+    # One lambda per replica, the same at all of its observations.
+    per_state = tilted_kl(values, dual.lambda_.unsqueeze(-1).expand(values.shape[:-1]))
+    return {
+        "lambda": dual.lambda_,
+        "lam": dual.lam.clone(),
+        "lambda_solved": solved,
+        "tilted_kl": per_state.mean(-1) / horizon,
+        "kl_budget": budget.expand(solved.shape).clone(),
+    }

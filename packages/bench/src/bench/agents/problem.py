@@ -13,11 +13,14 @@ class Problem:
         observation_dim: size ``O`` of an observation.
         action_dim: size ``A`` of one action.
         horizon: chunk length ``H``; the agent acts on chunks of ``H`` actions, played open loop.
+        action_spread: standard deviation of each component of the data's actions ``(A,)``; empty
+            where it is not known. Only kernels that are built for a scale of the data read it.
     """
 
     observation_dim: int
     action_dim: int
     horizon: int = 1
+    action_spread: tuple[float, ...] = ()
 
     @property
     def chunk_dim(self) -> int:

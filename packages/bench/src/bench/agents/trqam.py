@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from adjoint import matching_loss
 from bench.agents.acting import best_of, flow_action, sampled
 from bench.agents.adjoint_matching import adjoint_path
-from bench.agents.dual import BudgetShape, SolvedLambda, budget_of
+from bench.agents.dual import BudgetShape, budget_of, check_samples, solve_dual
+from bench.agents.endpoint_kl import endpoint_kl
+from bench.agents.kernels import KernelName, memoryless_kernel
 from bench.agents.losses import cloning_loss, critic_loss, take_step
 from bench.agents.networks import critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
-from flowsde import MemorylessEuler
+from flowsde import LinearInterpolant
 from qlearn import ChunkBatch, FlowActor, Learner, RandomStreams
 from trustregion import DualDescent, path_kl
 
@@ -48,6 +50,8 @@ class TRQAMConfig:
         max_gradient_norm: global-norm clip over all parameters of a run together.
         clip_terminal: take the critic's gradient through ``clip(a, -1, 1)``.
         adjoint_time: time of the base velocity in the adjoint, ``t + h`` as published or ``t``.
+        kernel: discretisation of the memoryless SDE; `memoryless_euler` as published.
+        kernel_scale: standard deviation of the data that a kernel is built for; 0 for the data's.
         trust_region: `internal`: lambda is in the control problem. `external`: the control problem
             has a fixed `temperature` and ``lambda * KL`` is added to its loss as a penalty.
         temperature: lambda of the control problem when the trust region is external.
@@ -66,6 +70,9 @@ class TRQAMConfig:
         lambda_scale: lambda in the control problem is this multiple of the dual variable.
         lambda_initial: the dual variable at the start.
         best_of: actions sampled when acting; the one with the best mean critic value is played.
+        endpoint_kl_samples: actions by which the KL between the policies' own actions is measured
+            whenever metrics are logged; 0 for never.
+        endpoint_kl_probes: random probes of the divergence in it; 0 computes it.
     """
 
     actor_hidden: tuple[int, ...] = (512, 512, 512, 512)
@@ -81,6 +88,8 @@ class TRQAMConfig:
     max_gradient_norm: float = 1.0
     clip_terminal: bool = True
     adjoint_time: Literal["shifted", "consistent"] = "shifted"
+    kernel: KernelName = "memoryless_euler"
+    kernel_scale: float = 0.0
     trust_region: Literal["internal", "external"] = "internal"
     temperature: float = 1.0
     kl_budget: float = 1.0
@@ -98,6 +107,8 @@ class TRQAMConfig:
     lambda_scale: float = 3.0
     lambda_initial: float = 1.0
     best_of: int = 1
+    endpoint_kl_samples: int = 0
+    endpoint_kl_probes: int = 0
 
 
 class TRQAM(nn.Module):
@@ -112,7 +123,15 @@ class TRQAM(nn.Module):
     def __init__(self, config: TRQAMConfig, problem: Problem, streams: RandomStreams) -> None:
         super().__init__()
         self.config, self.problem = config, problem
-        self.kernel = MemorylessEuler(config.flow_steps, adjoint_time=config.adjoint_time)
+        self.kernel = memoryless_kernel(
+            config.kernel,
+            config.flow_steps,
+            problem,
+            streams.device,
+            scale=config.kernel_scale,
+            adjoint_time=config.adjoint_time,
+            interpolant=LinearInterpolant(),
+        )
         self.slow = flow_actor(
             problem, config.actor_hidden, streams, layer_norm=config.actor_layer_norm
         )
@@ -203,16 +222,18 @@ class TRQAM(nn.Module):
 
     def update(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One step of critic, reference, fine-tuned policy and dual; metrics are ``(R,)``."""
-        dual, moved = self.dual, {}
-        if isinstance(dual, SolvedLambda):
-            moved = dual.update(self.reference_values(batch.observations, noise["reference"]))
+        moved: dict[str, Tensor] = {}
+        solve = self.config.dual == "solve"
+        if solve:
+            values = self.reference_values(batch.observations, noise["reference"])
+            moved = solve_dual(self.dual, values, self.problem.horizon)
         losses = self.losses(batch, noise)
         total = losses["critic_loss"] + losses["flow_loss"] + losses["adjoint_loss"]
         if "kl_penalty" in losses:
             total = total + losses["kl_penalty"]
         metrics = take_step(self.learner, losses, total)
-        if isinstance(dual, DualDescent):
-            moved = dict(dual.update(losses["path_kl"].detach()))
+        if not solve:
+            moved = dict(self.dual.update(losses["path_kl"].detach()))
         return metrics | moved
 
     @torch.no_grad()
@@ -228,6 +249,26 @@ class TRQAM(nn.Module):
             value=lambda o, a: self.target_critic(o, a).mean(-2),
         )
         return values
+
+    @property
+    def measured_rows(self) -> int:
+        """Rows that :meth:`measure` wants."""
+        return self.config.endpoint_kl_samples
+
+    def measure(self, batch: ChunkBatch, streams: RandomStreams) -> dict[str, Tensor]:
+        """Metrics ``(R,)`` that are too dear for every update: the KL between the two policies."""
+        rows, size = batch.observations.shape[1], self.problem.chunk_dim
+        noise, probes = streams.normal(rows, size), None
+        if self.config.endpoint_kl_probes:
+            probes = streams.normal(self.config.endpoint_kl_probes, rows, size).movedim(1, 0).sign()
+        kl = endpoint_kl(
+            self.fast.field(batch.observations),
+            self.target_slow.field(batch.observations),
+            noise,
+            2 * self.config.flow_steps,
+            probes,
+        )
+        return {"endpoint_kl": kl / self.problem.horizon}
 
     def sample(self, observations: Tensor, noise: Tensor) -> Tensor:
         """Action chunks ``(R, B, D)`` of the fine-tuned policy."""
@@ -248,35 +289,25 @@ class TRQAM(nn.Module):
         )
 
 
-def _dual(config: TRQAMConfig, problem: Problem, replicas: int) -> DualDescent | SolvedLambda:
-    """What moves lambda."""
-    budget = budget_of(
-        config.budget_schedule, config.kl_budget, config.budget_end, config.budget_steps
-    )
-    if config.dual == "descend":
-        return DualDescent(
-            replicas,
-            budget=budget,
-            rate=config.dual_rate,
-            ema=config.dual_ema,
-            clip=config.dual_clip,
-            bounds=(config.lambda_min, config.lambda_max),
-            scale=config.lambda_scale,
-            initial=config.lambda_initial,
-        )
-    if config.trust_region == "external":
-        raise ValueError(
-            "dual=solve gives the lambda of the control problem; with trust_region=external, whose "
-            "lambda is the weight of a penalty, use dual=descend"
-        )
-    scheduled = config.budget_schedule != "constant"
-    return SolvedLambda(
+def _dual(config: TRQAMConfig, problem: Problem, replicas: int) -> DualDescent:
+    """Lambda, and the budget that it is moved by."""
+    if config.dual == "solve":
+        if config.trust_region == "external":
+            raise ValueError(
+                "dual=solve gives the lambda of the control problem; with trust_region=external, "
+                "whose lambda is the weight of a penalty, use dual=descend"
+            )
+        later = config.kl_budget if config.budget_schedule == "constant" else config.budget_end
+        check_samples(config.dual_samples, max(config.kl_budget, later), problem.horizon)
+    return DualDescent(
         replicas,
-        budget=budget,
-        most=max(config.kl_budget, config.budget_end) if scheduled else config.kl_budget,
-        horizon=problem.horizon,
-        samples=config.dual_samples,
+        budget=budget_of(
+            config.budget_schedule, config.kl_budget, config.budget_end, config.budget_steps
+        ),
+        rate=config.dual_rate,
         ema=config.dual_ema,
-        bounds=(config.lambda_scale * config.lambda_min, config.lambda_scale * config.lambda_max),
-        initial=config.lambda_scale * config.lambda_initial,
+        clip=config.dual_clip,
+        bounds=(config.lambda_min, config.lambda_max),
+        scale=config.lambda_scale,
+        initial=config.lambda_initial,
     )

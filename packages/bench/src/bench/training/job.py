@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -168,7 +169,12 @@ class Job:
             torch.from_numpy(data.rewards),
             torch.from_numpy(data.masks),
         ).to(self.plan.device)
-        problem = Problem(observations.shape[1], data.actions.shape[1], domain.horizon)
+        problem = Problem(
+            observations.shape[1],
+            data.actions.shape[1],
+            domain.horizon,
+            tuple(data.actions.std(0, dtype=np.float64).tolist()),
+        )
         return _Prepared(domain.tasks, data, episodes, normalizer, problem)
 
     def _announce(self, domain: Domain, prepared: _Prepared) -> None:

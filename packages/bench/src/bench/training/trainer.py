@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from bench.agents import Agent, draw
+from bench.agents import Agent, Measuring, draw
 from bench.errors import CheckpointError
 from bench.storage import checkpoint_steps, load_checkpoint, save_checkpoint
 from bench.training.cells import Cell, Pack
@@ -209,9 +209,20 @@ class Trainer:
             }
         if self.experience is not None:
             self.latest |= self.experience.metrics()
+        self.latest |= self._measured()
         self._window, self._windowed = {}, 0
         self.check()
         self.recorder.training(self.step, self.latest)
+
+    def _measured(self) -> dict[str, list[float]]:
+        """What the agent measures of itself, on rows and noise of streams of their own."""
+        agent = self.agent
+        if not isinstance(agent, Measuring) or agent.measured_rows == 0:
+            return {}
+        streams = self.streams.spawn(f"measured at {self.step}")
+        with self._timed():
+            batch = self.sampler.sample(streams, agent.measured_rows)
+            return {name: value.tolist() for name, value in agent.measure(batch, streams).items()}
 
     def check(self) -> None:
         """Stop the runs whose gradients were not finite or whose environments failed.
