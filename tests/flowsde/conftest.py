@@ -7,7 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowsde import Interpolant, LinearInterpolant, TransitionKernel, VelocityField
+from flowsde import (
+    Interpolant,
+    LinearInterpolant,
+    Path,
+    TransitionKernel,
+    VelocityField,
+    sample_path,
+    velocities_along,
+)
 
 torch.set_num_threads(1)
 
@@ -71,3 +79,55 @@ def chain_law() -> Callable[[TransitionKernel, VelocityField], ChainLaw]:
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(20260)
+
+
+@dataclass(frozen=True)
+class AffineChain:
+    """A one-dimensional chain under an affine velocity, as a function of all its noise.
+
+    Works for kernels of any memory: the path is affine in (x_0, eps_0 .. eps_{K-1}), so it is
+    known from K+2 paths.
+    """
+
+    kernel: TransitionKernel
+    path: Path
+
+    @classmethod
+    def under(cls, kernel: TransitionKernel, velocity: VelocityField) -> "AffineChain":
+        size = kernel.steps + 2
+        noise = torch.eye(size, dtype=torch.float64)[1:].unsqueeze(-1)
+        return cls(kernel, sample_path(kernel, velocity, noise[0], noise[1:]))
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean of anything affine along the path, (..., K+2, 1) -> (...)."""
+        return values[..., 0, 0]
+
+    def variance(self, values: Tensor) -> Tensor:
+        """Variance likewise."""
+        return (values[..., 1:, 0] - values[..., :1, 0]).square().sum(-1)
+
+    @property
+    def end(self) -> tuple[float, float]:
+        """Mean and standard deviation of the sample."""
+        sample = self.path.sample
+        return float(self.mean(sample)), float(self.variance(sample)) ** 0.5
+
+    @property
+    def memory(self) -> float:
+        """Derivative of the sample in the start noise."""
+        return float(self.path.sample[1, 0] - self.path.sample[0, 0])
+
+    def path_kl(self, fine: VelocityField, base: VelocityField) -> float:
+        """Expectation of `sum gain^2/(2 std^2) dv^2`; `fine` is the field that made the chain."""
+        change = velocities_along(self.kernel, fine, self.path) - velocities_along(
+            self.kernel, base, self.path
+        )
+        squares = self.mean(change).square() + self.variance(change)
+        ratios = zip(self.kernel.gains, self.kernel.stds, strict=True)
+        weights = torch.tensor([0.5 * (float(g) / float(s)) ** 2 for g, s in ratios])
+        return float((weights.double() * squares).sum())
+
+
+@pytest.fixture(scope="session")
+def affine_chain() -> Callable[[TransitionKernel, VelocityField], AffineChain]:
+    return AffineChain.under

@@ -70,11 +70,13 @@ def test_annotated_shapes_hold_at_run_time(checked: ModuleType, generator) -> No
             for kernel in (
                 f.MemorylessEuler(3, event_ndim, interpolant=path),
                 f.FollmerKernel(3, event_ndim, interpolant=path, grid="clock"),
+                f.AdamsBashforthKernel(3, event_ndim, interpolant=path),
                 f.FollmerKernel(3, event_ndim, scale=torch.ones(shape[len(batch) :])),
             ):
                 sampled = f.sample_path(kernel, field, noise, generator=generator)
                 velocities = f.velocities_along(kernel, field, sampled)
                 f.step_log_prob(kernel, sampled, velocities)
+                kernel.control_adjoints(sampled.states)
         f.ode_sample_log_prob(field, noise, 2, event_ndim=event_ndim)
         f.ode_log_prob(field, noise, 2, event_ndim=event_ndim, divergence="hutchinson")
     with pytest.raises(Exception, match="Type-check error"):

@@ -42,6 +42,9 @@ def lean_adjoint(
     the control; they vanish at the optimum, and leaving them out is what makes it lean
     (Domingo-Enrich et al., "Adjoint Matching", arXiv 2409.08861).
 
+    For a two-step kernel, whose mean also reads the step before, `a_k` is likewise the derivative
+    of the end in state k with all else of the history fixed; still one product per step.
+
     The generic drift is used on every step, also on a last one that was sampled without noise, as
     the published implementations of QAM and TRQAM do. Nothing of the graph is kept and the field's
     parameters receive no gradient. Only one step's activations are alive at a time, unless the
@@ -84,7 +87,13 @@ def lean_adjoint(
             _like(values[k], a)
             for values in (coefficients.decays, coefficients.gains, coefficients.input_scales)
         )
-        a = decay * a + scale * pull(gain * a, k)
+        carried, cotangent = decay * a, gain * a
+        if coefficients.lag_gains and k + 1 < kernel.steps:
+            # State k and its velocity enter the mean of step k+1 as well, which ends in a_{k+2}.
+            later = adjoints[-2]
+            carried = carried + _like(coefficients.lag_decays[k + 1], a) * later
+            cotangent = cotangent + _like(coefficients.lag_gains[k + 1], a) * later
+        a = carried + scale * pull(cotangent, k)
         adjoints.append(a)
     return torch.stack(adjoints[::-1])
 

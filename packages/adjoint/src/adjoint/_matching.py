@@ -59,8 +59,7 @@ def matching_loss(
             f"{tuple(adjoints.shape)} do not fit together: expected ({count}, *batch, *event) "
             f"twice and ({kernel.steps + 1}, *batch, *event)"
         )
-    first = kernel.control_offset
-    a = adjoints.detach()[first : first + kernel.steps]
+    a = kernel.control_adjoints(adjoints.detach())
     gains, stds = along_path(kernel.gains, a), along_path(kernel.stds, a)
     if chosen is not None:
         index = torch.as_tensor(chosen, device=a.device)

@@ -4,6 +4,7 @@ Samples have shape (*batch, *event), times the batch shape; t=0 is noise and t=1
 field is any callable `(x, t) -> v`.
 """
 
+from flowsde._adams_bashforth import AdamsBashforthKernel
 from flowsde._adapters import (
     DiffusionPrediction,
     guided_field,
@@ -24,6 +25,7 @@ from flowsde._prediction import Prediction, from_velocity, to_velocity, velocity
 from flowsde._schedule import ScheduleInterpolant, ScheduleValues
 
 __all__ = [
+    "AdamsBashforthKernel",
     "Coefficients",
     "CosineInterpolant",
     "DiffusionPrediction",

@@ -54,7 +54,7 @@ class FollmerKernel(TransitionKernel):
 
     def __post_init__(self) -> None:
         self._check_sizes()
-        scale = _checked_scale(self.scale, self.event_ndim)
+        scale = checked_scale(self.scale, self.event_ndim)
         times = self._grid_times(scale)
         t = torch.tensor(times, dtype=torch.float64, device=scale.device)
         path = self.interpolant
@@ -102,7 +102,12 @@ class FollmerKernel(TransitionKernel):
         return times
 
 
-def _checked_scale(scale: float | Tensor, event_ndim: int) -> Tensor:
+def checked_scale(scale: float | Tensor, event_ndim: int) -> Tensor:
+    """The scale of the data as a float64 tensor.
+
+    Raises:
+        ValueError: If it is not positive and finite, or has more axes than the event.
+    """
     if isinstance(scale, Tensor):
         values = scale.detach().to(torch.float64)
     else:

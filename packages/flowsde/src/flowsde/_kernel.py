@@ -10,10 +10,15 @@ from flowsde._field import batch_shape
 Coefficients = tuple[float | Tensor, ...]
 """One number per step; tensors of the event shape where the scale differs per dimension."""
 
+Previous = tuple[Tensor, Tensor]
+"""State and velocity of the step before, for two-step kernels."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class StepCoefficients:
     """K numbers each, defining `z_{k+1} ~ N(decay_k z_k + gain_k v_k, noise_std_k^2 I)`.
+
+    A two-step method adds `lag_decay_k z_{k-1} + lag_gain_k v_{k-1}` to the mean of step k.
 
     Attributes:
         times: Network time t_k of step k.
@@ -23,6 +28,8 @@ class StepCoefficients:
         gains: Derivative of the mean in the velocity.
         stds: Diffusion of the step as it enters the path KL and the matching loss.
         noise_stds: Standard deviation that is sampled; 0 where a step is taken without noise.
+        lag_decays: Weight of the state before, 0 on the first step; empty for one-step methods.
+        lag_gains: Weight of the velocity before, 0 on the first step; empty likewise.
     """
 
     times: tuple[float, ...]
@@ -32,16 +39,18 @@ class StepCoefficients:
     gains: Coefficients
     stds: Coefficients
     noise_stds: Coefficients
+    lag_decays: Coefficients = ()
+    lag_gains: Coefficients = ()
 
 
 @dataclass(frozen=True, eq=False)
 class TransitionKernel:
-    """A discretised memoryless SDE as K Gaussian transitions, affine in state and velocity.
+    """A discretised memoryless SDE as K Gaussian transitions, affine in states and velocities.
 
     Sampling, step log-probability, path KL, lean adjoint and matching loss all follow from the
     coefficients kept here, so a discretisation is defined by its constructor alone
-    (`MemorylessEuler`, `FollmerKernel`). Coefficients are Python numbers: nothing synchronises
-    with the host, and a compiled update sees constants.
+    (`MemorylessEuler`, `FollmerKernel`, `AdamsBashforthKernel`). Coefficients are Python numbers:
+    nothing synchronises with the host, and a compiled update sees constants.
 
     States may live in other coordinates than the samples: `inputs` maps a state to the argument
     of the network, the first state is the start noise itself and the last one is the sample.
@@ -77,7 +86,10 @@ class TransitionKernel:
 
     @property
     def gains(self) -> Coefficients:
-        """Derivative of `mean` in the velocity, per step."""
+        """Effect of the velocity, in the units of `stds`, as used by path KL and matching loss.
+
+        For one-step methods the derivative of `mean` in the velocity.
+        """
         return self.coefficients.gains
 
     @property
@@ -116,17 +128,55 @@ class TransitionKernel:
         return state if isinstance(scale, float) and scale == 1.0 else like(scale, state) * state
 
     def mean(
-        self, state: Float[Tensor, "*shape"], velocity: Float[Tensor, "*shape"], k: int
+        self,
+        state: Float[Tensor, "*shape"],
+        velocity: Float[Tensor, "*shape"],
+        k: int,
+        previous: Previous | None = None,
     ) -> Float[Tensor, "*shape"]:
-        """Mean of the transition k -> k+1, affine in the velocity at `inputs(state, k)`, t_k."""
+        """Mean of the transition k -> k+1, affine in the velocity at `inputs(state, k)`, t_k.
+
+        Args:
+            state: State k.
+            velocity: Velocity there.
+            k: Index of the step.
+            previous: State and velocity of step k-1; only two-step kernels read it.
+
+        Raises:
+            ValueError: If a two-step kernel is asked for a later step without `previous`.
+        """
         decay, gain = self.coefficients.decays[k], self.coefficients.gains[k]
-        return like(decay, state) * state + like(gain, state) * velocity
+        mean = like(decay, state) * state + like(gain, state) * velocity
+        if not self.coefficients.lag_gains or k == 0:
+            return mean
+        if previous is None:
+            raise ValueError(
+                f"step {k} of a two-step kernel needs the state and velocity of step {k - 1}: "
+                "pass previous=(state, velocity)"
+            )
+        lag_decay, lag_gain = self.coefficients.lag_decays[k], self.coefficients.lag_gains[k]
+        return mean + like(lag_decay, state) * previous[0] + like(lag_gain, state) * previous[1]
 
     def sampled_mean(
-        self, state: Float[Tensor, "*shape"], velocity: Float[Tensor, "*shape"], k: int
+        self,
+        state: Float[Tensor, "*shape"],
+        velocity: Float[Tensor, "*shape"],
+        k: int,
+        previous: Previous | None = None,
     ) -> Float[Tensor, "*shape"]:
         """Mean of the transition as it is sampled: `mean`, save on a noise-free last step."""
-        return self.mean(state, velocity, k)
+        return self.mean(state, velocity, k, previous)
+
+    def control_adjoints(self, adjoints: Float[Tensor, "points *shape"]) -> Tensor:
+        """The adjoint that the control of each step is regressed on.
+
+        Args:
+            adjoints: `a_0 .. a_K` of the chain, (K+1, *batch, *event).
+
+        Returns:
+            (K, *batch, *event), in the coordinates of `stds`.
+        """
+        return adjoints[self.control_offset : self.control_offset + self.steps]
 
 
 def like(coefficient: float | Tensor, x: Tensor) -> float | Tensor:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowsde._interpolant import LINEAR, Interpolant
-from flowsde._kernel import StepCoefficients, TransitionKernel
+from flowsde._kernel import Previous, StepCoefficients, TransitionKernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +67,13 @@ class MemorylessEuler(TransitionKernel):
         object.__setattr__(self, "coefficients", coefficients)
 
     def sampled_mean(
-        self, state: Float[Tensor, "*shape"], velocity: Float[Tensor, "*shape"], k: int
+        self,
+        state: Float[Tensor, "*shape"],
+        velocity: Float[Tensor, "*shape"],
+        k: int,
+        previous: Previous | None = None,
     ) -> Float[Tensor, "*shape"]:
         """Mean of the transition as it is sampled: the last step follows the flow ODE."""
         if k == self.steps - 1:
             return state + velocity / self.steps
-        return self.mean(state, velocity, k)
+        return self.mean(state, velocity, k, previous)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowsde._field import VelocityField, along_path, batch_shape, checked, evaluate
-from flowsde._kernel import TransitionKernel, like
+from flowsde._kernel import Previous, TransitionKernel, like
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +75,13 @@ def sample_path(
         )
     state = kernel.start(start_noise)
     states, inputs = [state], []
+    previous: Previous | None = None
     for k in range(kernel.steps):
         x = kernel.inputs(state, k)
         noisy = k < kernel.noisy_steps
         field = velocity if noisy or final_velocity is None else final_velocity
-        state = kernel.sampled_mean(
-            state, evaluate(field, x, kernel.times[k], kernel.event_ndim), k
-        )
+        v = evaluate(field, x, kernel.times[k], kernel.event_ndim)
+        state, previous = kernel.sampled_mean(state, v, k, previous), (state, v)
         if noisy:
             state = state + like(kernel.noise_stds[k], state) * step_noise[k]
         inputs.append(x)
@@ -145,7 +145,9 @@ def step_log_prob(
     steps = []
     for k in range(kernel.noisy_steps):
         std = like(kernel.noise_stds[k], path.states)
-        residual = (path.states[k + 1] - kernel.mean(path.states[k], velocities[k], k)) / std
+        previous = (path.states[k - 1], velocities[k - 1]) if k > 0 else None
+        mean = kernel.mean(path.states[k], velocities[k], k, previous)
+        residual = (path.states[k + 1] - mean) / std
         log_std = torch.log(std) if isinstance(std, Tensor) else math.log(std)
         density = -0.5 * residual.square() - log_std - 0.5 * math.log(2.0 * math.pi)
         steps.append(density.sum(event_axes) if event_axes else density)
