@@ -1,0 +1,74 @@
+"""Whole updates give the same numbers operation by operation, compiled and as one CUDA graph."""
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.utils import counters
+
+from bench.agents import Problem
+from bench.agents.trqam import TRQAMConfig
+from bench.speed.execution import CapturedUpdates, compile_agent, has_compiler
+from bench.speed.workload import Workload
+
+HIDDEN = (16, 16)
+CONFIG = TRQAMConfig(actor_hidden=HIDDEN, critic_hidden=HIDDEN, critics=2, flow_steps=2)
+BATCH = 8
+
+
+def workload(device: str) -> Workload:
+    return Workload.build("trqam", CONFIG, Problem(4, 2, 2), 2, BATCH, torch.device(device))
+
+
+def updated(
+    built: Workload, updates: int
+) -> tuple[Mapping[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    """Metrics of the last update, and everything that later updates depend on."""
+    for _ in range(updates):
+        metrics = built.update()
+    return metrics, built.agent.state_dict(), built.agent.learner.state_dict()
+
+
+def assert_same_up_to_rounding(mine: Workload, theirs: Workload, updates: tuple[int, int]) -> None:
+    for a, b in zip(updated(mine, updates[0]), updated(theirs, updates[1]), strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not has_compiler(torch.device("cpu")), reason="torch.compile needs a C++ compiler on a CPU"
+)
+def test_compiled_updates_are_eager_ones_and_the_next_cell_needs_no_compilation() -> None:
+    first, second = workload("cpu"), workload("cpu")
+    compile_agent(first.agent)
+    assert_same_up_to_rounding(first, workload("cpu"), (3, 3))
+    graphs = counters["stats"]["unique_graphs"]
+    assert graphs >= 2
+    compile_agent(second.agent)
+    updated(second, 1)
+    assert counters["stats"]["unique_graphs"] == graphs
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a CUDA device")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_captured_updates_are_eager_ones(compiled: bool) -> None:
+    captured = workload("cuda")
+    if compiled:
+        compile_agent(captured.agent)
+    launch = CapturedUpdates(captured, updates=2)  # after three updates of its own
+    launch()
+    metrics = dict(launch())
+    expected, *_ = updated(eager := workload("cuda"), 7)
+    for name, value in expected.items():
+        torch.testing.assert_close(metrics[name], value, rtol=1e-3, atol=1e-4, msg=name)
+    for mine, theirs in zip(captured.agent.parameters(), eager.agent.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_a_capture_on_the_cpu_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs a CUDA device"):
+        CapturedUpdates(workload("cpu"))
