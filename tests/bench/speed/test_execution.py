@@ -65,7 +65,9 @@ def test_captured_updates_are_eager_ones(compiled: bool) -> None:
     expected, *_ = updated(eager := workload("cuda"), 7)
     for name, value in expected.items():
         torch.testing.assert_close(metrics[name], value, rtol=1e-3, atol=1e-4, msg=name)
-    for mine, theirs in zip(captured.agent.parameters(), eager.agent.parameters(), strict=True):
+    for mine, theirs in zip(
+        captured.agent.learner.parameters, eager.agent.learner.parameters, strict=True
+    ):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
 
 

@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench.speed.__main__ import main
+from bench.training.cost import calls_per_second, matmul_rate
 
 TINY = (
     "--agents", "bc", "trqam", "--widths", "8", "--replicas", "1", "2", "--batch", "4",
@@ -37,3 +40,39 @@ def test_it_imports_neither_simulator_nor_tables() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_processor_time_needs_one_thread(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*TINY, "--clock", "cpu", "--agents", "bc", "--replicas", "1"]) == 0
+    assert main([*TINY, "--clock", "cpu", "--threads", "2"]) == 2
+    assert "--threads 1" in capsys.readouterr().err
+
+
+def test_a_peer_is_a_row_of_the_same_table(capsys: pytest.CaptureFixture[str]) -> None:
+    peer = f"{sys.executable} -c 'print(\"updates per second\", 12.5)'"
+    assert main([*TINY, "--agents", "bc", "--replicas", "1", "--against", peer]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(f"| {peer} |")
+    assert " 12.5 " in last
+
+
+@pytest.mark.parametrize("program", ["print('fast')", "print(0)", "print(3); raise SystemExit(1)"])
+def test_a_peer_that_prints_no_rate_is_an_error(
+    program: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    peer = f'{sys.executable} -c "{program}"'
+    assert main([*TINY, "--agents", "bc", "--replicas", "1", "--against", peer]) == 1
+    assert "must print its updates per second last" in capsys.readouterr().err
+
+
+def test_the_ceiling_is_no_lower_than_torchs_own_product() -> None:
+    device = torch.device("cpu")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        rows, kernel = torch.randn(2560, 256), torch.randn(256, 256)
+        own = calls_per_second(lambda: rows @ kernel, 0.1, device, time.process_time)
+        ceiling = matmul_rate(device, 256, 0.1, clock=time.process_time)
+    finally:
+        torch.set_num_threads(threads)
+    assert ceiling > 0.7 * own * 2 * 2560 * 256 * 256

@@ -16,11 +16,11 @@ from bench.errors import BenchError
 from bench.speed.execution import CapturedUpdates, compile_agent, precision_context
 from bench.speed.request import Mode, Precision, SpeedRequest
 from bench.speed.workload import Workload, agent_config
-from bench.training.cost import update_flops
+from bench.training.cost import calls_per_second, finish, matmul_rate, update_flops
 
-__all__ = ["SpeedRow", "matmul_ceiling", "measure"]
+__all__ = ["SpeedRow", "measure", "peak_memory"]
 
-_CEILING_ROWS = 2560
+_CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,9 @@ def measure(
         BenchError: a peer's command failed, or there is no compiler.
     """
     request.check()
-    device = _device(request.device)
+    device, clock = _device(request.device), _CLOCKS[request.clock]
+    if device.type == "cuda" and request.clock == "cpu":
+        raise ValueError("--clock cpu is for CPUs: on a GPU it would measure the launches alone")
     if request.threads is not None:
         torch.set_num_threads(request.threads)
     combinations = list(
@@ -122,10 +124,12 @@ def measure(
         tell(f"turn {turn + 1} of {request.turns}")
         for entrant in entrants:
             with precision_context(entrant.precision, device):
-                rate = calls_per_second(entrant.updates, request.seconds, device)
+                rate = calls_per_second(entrant.updates, request.seconds, device, clock)
             entrant.rates.append(rate * entrant.per_call)
         for (precision, width), found in ceilings.items():
-            found.append(matmul_ceiling(device, precision, width, min(0.3, request.seconds)))
+            dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+            with precision_context(precision, device):
+                found.append(matmul_rate(device, width, min(0.3, request.seconds), dtype, clock))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     rows = [
         _row(e, request.batch, name, statistics.median(ceilings[e.precision, e.width]))
@@ -150,36 +154,6 @@ def measure(
             )
         )
     return rows
-
-
-def matmul_ceiling(device: torch.device, precision: str, width: int, seconds: float) -> float:
-    """FLOP/s of one large matrix product of a width, by the faster of torch's libraries."""
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    rows = torch.randn(_CEILING_ROWS, width, device=device, dtype=dtype)
-    kernel = torch.randn(width, width, device=device, dtype=dtype)
-    out = torch.empty_like(rows)
-    products: list[Callable[[], object]] = [lambda: torch.mm(rows, kernel, out=out)]
-    onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    if device.type == "cpu" and onednn is not None:
-        products.append(lambda: onednn(rows, kernel, None, "none", [], ""))
-    with precision_context(precision, device):
-        rates = [calls_per_second(product, seconds, device) for product in products]
-    return max(rates) * 2.0 * _CEILING_ROWS * width * width
-
-
-def calls_per_second(call: Callable[[], object], seconds: float, device: torch.device) -> float:
-    """Rate of a function over about ``seconds``, the queue of a GPU waited for at both ends."""
-    call()
-    _finish(device)
-    calls, started = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - started) < seconds or calls == 0:
-        call()
-        calls += 1
-        if calls % 16 == 0:  # a queue without end would make the clock meaningless
-            _finish(device)
-    _finish(device)
-    elapsed = time.perf_counter() - started
-    return calls / elapsed
 
 
 def peer_rate(command: str) -> float:
@@ -230,7 +204,7 @@ def _enter(
             compile_agent(workload.agent)
             updates, per_call = CapturedUpdates(workload, request.per_launch), request.per_launch
         updates()
-        _finish(device)
+        finish(device)
         first = time.perf_counter() - started
     return _Entrant(
         agent,
@@ -241,7 +215,7 @@ def _enter(
         updates,
         per_call,
         first,
-        _peak_memory(device) / 2**20,
+        peak_memory(device) / 2**20,
         flops,
     )
 
@@ -279,12 +253,7 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _peak_memory(device: torch.device) -> float:
+def peak_memory(device: torch.device) -> float:
     """Bytes; of the process on a CPU, where the system counts in KiB (bytes on macOS)."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))

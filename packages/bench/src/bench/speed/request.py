@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Mode", "Precision", "SpeedRequest"]
+__all__ = ["Clock", "Mode", "Precision", "SpeedRequest"]
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 Mode = Literal["eager", "compiled", "captured"]
+Clock = Literal["wall", "cpu"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class SpeedRequest:
         horizon: actions in a chunk.
         per_launch: updates in one captured graph.
         threads: of the CPU; as torch has it by default.
+        clock: wall, or cpu: processor time of this process, for one thread of a machine that
+            others use as well.
         seconds: length of a turn.
         turns: how many turns each combination gets.
         against: shell commands whose last line of output is their updates per second.
@@ -53,6 +56,7 @@ class SpeedRequest:
     horizon: int = 5
     per_launch: int = 10
     threads: int | None = None
+    clock: Clock = "wall"
     seconds: float = 2.0
     turns: int = 3
     against: tuple[str, ...] = ()
@@ -77,6 +81,8 @@ class SpeedRequest:
         for name, value in counts.items():
             if value < 1:
                 raise ValueError(f"--{name} must be at least 1, got {value}")
+        if self.clock == "cpu" and self.threads != 1:
+            raise ValueError("--clock cpu adds up the time of all threads: give --threads 1")
         if not self.seconds > 0.0:
             raise ValueError(f"--seconds must be positive, got {self.seconds}")
         if self.out is not None and self.out.suffix not in (".csv", ".json", ".parquet"):

@@ -1,0 +1,159 @@
+"""How many runs to train as one: by measuring, within memory."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from bench.agents import Problem
+from bench.simulation import available_cores
+
+__all__ = ["PackChoice", "PackRate", "best_pack", "choose", "measured_pack"]
+
+_WORTH = 1.03
+"""A larger pack must be faster by this factor: it also ends later and fails together."""
+_FILL = 0.8
+"""Part of the free memory that a pack may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackRate:
+    """One number of replicas, measured.
+
+    Attributes:
+        replicas: trained as one.
+        replica_updates_per_s: updates per second times replicas, of one process.
+        memory: bytes that the pack takes.
+    """
+
+    replicas: int
+    replica_updates_per_s: float
+    memory: float
+
+
+@dataclass(frozen=True, slots=True)
+class PackChoice:
+    """How to train many runs.
+
+    Attributes:
+        replicas: in each pack.
+        processes: packs trained at a time; on a CPU each with one thread.
+        replica_updates_per_s: of all processes together, if they do not slow one another.
+        measured: what the choice rests on.
+    """
+
+    replicas: int
+    processes: int
+    replica_updates_per_s: float
+    measured: tuple[PackRate, ...]
+
+
+def best_pack(
+    agent: str,
+    config: Any,
+    problem: Problem,
+    batch: int,
+    *,
+    runs: int,
+    device: torch.device,
+    precision: str = "float32",
+    processes: int | None = None,
+    seconds: float = 1.0,
+) -> PackChoice:
+    """The fastest number of replicas in a pack, by measuring 1, 2, 4, ... on made-up data.
+
+    It takes a few seconds for a small network and minutes at paper size on a CPU. On a CPU it sets
+    torch to one thread, since packs then run side by side in one-thread processes.
+
+    Args:
+        agent: name in the registry.
+        config: its settings.
+        problem: its sizes.
+        batch: chunks per update and replica.
+        runs: how many there are to train; a pack never leaves a process without work.
+        device: where.
+        precision: of the matrix products.
+        processes: packs at a time; by default one on a GPU and one per usable core of a CPU.
+        seconds: length of each measurement.
+
+    Raises:
+        ValueError: no runs.
+    """
+    if runs < 1:
+        raise ValueError(f"there must be at least one run to pack, got {runs}")
+    if device.type == "cuda":
+        processes = processes or 1
+        free = float(torch.cuda.mem_get_info(device)[0])
+    else:
+        processes = min(processes or available_cores(), runs)
+        free = float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        torch.set_num_threads(1)
+    most = -(-runs // processes)
+
+    def measure(replicas: int) -> PackRate:
+        return measured_pack(
+            agent, config, problem, batch, replicas, device, precision=precision, seconds=seconds
+        )
+
+    return choose(measure, most, processes, _FILL * free)
+
+
+def choose(
+    measure: Callable[[int], PackRate], most: int, processes: int, memory: float
+) -> PackChoice:
+    """The smallest pack that larger ones hardly beat, among 1, 2, 4, ... and ``most``.
+
+    Stops at the first size that is no faster than the one before, or whose successor would not fit
+    into ``memory`` (bytes, shared by all processes).
+    """
+    measured: list[PackRate] = []
+    best: PackRate | None = None
+    for replicas in _sizes(most):
+        if measured and measured[-1].memory * replicas / measured[-1].replicas * processes > memory:
+            break
+        measured.append(found := measure(replicas))
+        if best is not None and found.replica_updates_per_s < _WORTH * best.replica_updates_per_s:
+            break
+        best = found
+    assert best is not None
+    rate = best.replica_updates_per_s * processes
+    return PackChoice(best.replicas, processes, rate, tuple(measured))
+
+
+def measured_pack(
+    agent: str,
+    config: Any,
+    problem: Problem,
+    batch: int,
+    replicas: int,
+    device: torch.device,
+    *,
+    precision: str = "float32",
+    seconds: float = 1.0,
+) -> PackRate:
+    """Rate and memory of packs of one size, eager; threads as torch is set."""
+    from bench.speed.execution import precision_context
+    from bench.speed.measure import peak_memory
+    from bench.speed.workload import Workload
+    from bench.training.cost import calls_per_second
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    before = peak_memory(device) if device.type == "cpu" else 0.0
+    workload = Workload.build(agent, config, problem, replicas, batch, device)
+    with precision_context(precision, device):
+        rate = calls_per_second(workload.update, seconds, device)
+    # A CPU process knows its largest size only, so what an earlier pack took counts for less.
+    state = sum(p.numel() * p.element_size() for p in workload.agent.learner.parameters)
+    memory = max(peak_memory(device) - before, 4.0 * state)
+    return PackRate(replicas, rate * replicas, memory)
+
+
+def _sizes(most: int) -> Iterator[int]:
+    size = 1
+    while size < most:
+        yield size
+        size *= 2
+    yield most
