@@ -14,13 +14,23 @@ import polars as pl
 import pytest
 
 from bench.errors import ResultsError
-from bench.results import ResultWriter, cell_results, domain_view, labelled_evaluations, task_view
+from bench.results import (
+    ResultWriter,
+    cell_results,
+    domain_view,
+    final_table,
+    labelled_evaluations,
+    phase_view,
+    task_view,
+)
 from bench.results.report import (
     Report,
     aggregate_view,
-    budget_sensitivity,
     improvement_view,
+    looks_of,
+    sensitivity,
     success_curves,
+    sweeps_of,
     training_curves,
     write_report,
 )
@@ -277,19 +287,108 @@ def test_a_sweep_over_budgets_gets_its_figure(tmp_path: Path) -> None:
         make_run(tmp_path / str(budget), [(of, {100: successes})], kl_budget=budget)
     report = write_report([tmp_path], tmp_path / "report")
     assert (tmp_path / "report" / "success-against-kl-budget.svg").exists()
-    figure = budget_sensitivity(report.table.domains)
-    assert figure is not None
-    line = figure.axes[0].lines[0]
+    (sweep,) = sweeps_of(report.table.domains)
+    assert sweep.label == "KL budget"
+    line = sensitivity(sweep).axes[0].lines[0]
     assert line.get_xydata() == pytest.approx(np.array([[0.1, 20], [0.3, 60], [1.0, 40]]))
     methods = domain_view(report.table, "offline").columns
     assert methods[1:] == [f"trqam [kl-budget={budget}]" for budget in (0.1, 0.3, 1.0)]
 
 
+def test_a_grid_has_a_line_for_every_value_of_the_other_setting(tmp_path: Path) -> None:
+    grid = {(budget, rate): int(20 * budget + rate) for budget in (0.5, 1.0) for rate in (1, 2, 3)}
+    for (budget, rate), successes in grid.items():
+        of = cell() | {"variant": f"kl-budget={budget}, learning-rate={rate}"}
+        make_run(tmp_path / f"{budget}-{rate}", [(of, {100: successes})], kl_budget=budget)
+    swept = cell(agent="fql") | {"variant": "actor-hidden=8x8"}
+    make_run(tmp_path / "fql", [(swept, {100: 10})])
+    sweeps = {s.setting: s for s in sweeps_of(final_table([tmp_path]).domains)}
+    assert set(sweeps) == {"kl-budget", "learning-rate"}
+    domain = "pointmaze-medium-navigate"
+    lines = sweeps["learning-rate"].lines
+    assert set(lines) == {f"{domain}, trqam [kl-budget={budget}]" for budget in (0.5, 1.0)}
+    for budget in (0.5, 1.0):
+        line = lines[f"{domain}, trqam [kl-budget={budget}]"]
+        assert line["value"].to_list() == [1, 2, 3]
+        assert line["success"].to_list() == [grid[budget, rate] / 50 for rate in (1, 2, 3)]
+    assert len(sweeps["kl-budget"].lines) == 3
+
+
+def test_a_method_has_one_colour_in_all_figures(report: Report) -> None:
+    methods = sorted([*METHODS, "bc"])
+    looks = looks_of(methods)
+    assert len(set(looks_of(list(map(str, range(32)))).values())) == 32
+    folder = report.page.parent
+    for name in ("learning-curves", "path-kl", "lambda"):
+        text = (folder / f"{name}.svg").read_text(encoding="utf-8").lower()
+        for method in METHODS:
+            assert looks[method][0].lower() in text
+        # Only behaviour cloning has no trust region.
+        assert (looks["bc"][0].lower() in text) == (name == "learning-curves")
+
+
+def test_every_figure_says_what_it_rests_on(report: Report) -> None:
+    for file in report.page.parent.glob("*.svg"):
+        assert "seeds per task: 3; episodes per evaluation and seed: 50" in file.read_text("utf-8")
+
+
+def test_both_phases_stand_side_by_side(tmp_path: Path) -> None:
+    ends = {"offline": 100, "online": 30}
+    cells = [cell(seed=seed) for seed in (0, 1)]
+    run = make_run(tmp_path, [(of, {50: 45, 100: 20 + 10 * of["seed"]}) for of in cells])
+    plan = [PlannedCell(**of, final_steps=ends, pack="pack") for of in cells]
+    write_run(run, RunRecord(["bench"], {}, collect_provenance([]), plan))
+    ResultWriter(run / "packs" / "pack" / "evaluations.parquet").append(
+        [evaluation(of, step, 40 + step // 3, phase="online") for of in cells for step in (3, 30)]
+    )
+    report = write_report([run], tmp_path / "report")
+    both = phase_view(report.table)
+    assert both.row(0, named=True) == {
+        "domain": "pointmaze-medium-navigate",
+        "method": "trqam",
+        "offline %": "50.0 ± 14.1",
+        "offline, best %": "90.0 ± 0.0",
+        "online %": "100.0 ± 0.0",
+        "online, best %": "100.0 ± 0.0",
+        "seeds": "2",
+    }
+    assert as_lists(both) in read_page(report).tables
+    assert "Offline and online" in (tmp_path / "report" / "results.md").read_text()
+    svg = (tmp_path / "report" / "learning-curves.svg").read_text(encoding="utf-8")
+    assert "environment steps online" in svg
+
+
 def test_one_seed_makes_no_claim(tmp_path: Path) -> None:
     make_run(tmp_path, [(cell(1, 0, agent), {100: n}) for agent, n in METHODS.items()])
     table = write_report([tmp_path], tmp_path / "report").table
-    assert set(improvement_view(table, "quick", "offline")["says"]) == {"one seed: no claim"}
+    pairs = improvement_view(table, "quick", "offline")
+    assert set(pairs["says"]) == {"one seed: no claim"}
+    assert set(pairs["p, corrected"]) == {"–"}
     assert set(aggregate_view(table, "quick", "offline")["mean, 95 %"]) == {"–"}
+
+
+def test_a_pair_is_decided_only_if_the_permutation_test_agrees(tmp_path: Path) -> None:
+    # Two seeds a side on one task: of the six relabellings two are as extreme, so p is 1/3, while
+    # every resample has the same winner.
+    make_run(tmp_path / "few", [(cell(1, s, a), {100: n}) for s in (0, 1)
+                                for a, n in (("trqam", 40), ("qam", 10))])  # fmt: skip
+    pairs = improvement_view(final_table([tmp_path / "few"]), "quick", "offline")
+    assert pairs["probability %"].to_list() == ["0.0"]
+    assert pairs["95 %"].to_list() == ["[0.0, 0.0]"]
+    assert float(pairs["p, corrected"].item()) == pytest.approx(1 / 3, abs=0.02)
+    assert pairs["says"].to_list() == ["open"]
+    make_run(tmp_path / "many", [(cell(1, s, a), {100: n + s}) for s in range(6)
+                                 for a, n in (("trqam", 40), ("qam", 10))])  # fmt: skip
+    pairs = improvement_view(final_table([tmp_path / "many"]), "quick", "offline")
+    assert pairs["says"].to_list() == ["trqam is better"]
+    # Of 20 relabellings of three against three, two are as extreme: 0.1, twice for two tasks 0.005.
+    runs = [(cell(t, s, a), {100: n + s}) for t in (1, 2) for s in range(3)
+            for a, n in (("a", 0), ("b", 10), ("c", 20), ("d", 30), ("e", 40), ("f", 46))]  # fmt: skip
+    make_run(tmp_path / "pairs", runs)
+    pairs = improvement_view(final_table([tmp_path / "pairs"]), "quick", "offline")
+    assert len(pairs) == 15
+    assert [float(p) for p in pairs["p"]] == pytest.approx([0.005] * 15, abs=0.002)
+    assert all(says.endswith("is probably better") for says in pairs["says"])
 
 
 def test_a_report_of_nothing_says_so(tmp_path: Path) -> None:

@@ -344,6 +344,30 @@ def test_the_same_cell_twice_is_refused(tmp_path: Path) -> None:
         final_table([tmp_path])
 
 
+def test_the_same_measurement_in_two_runs_counts_once(tmp_path: Path) -> None:
+    # Every run of an agent evaluates the cloned policy that it starts from.
+    for agent, seconds in (("trqam", 1.0), ("qam", 2.0)):
+        make_run(
+            tmp_path / agent,
+            [(cell(agent="bc"), {50: 5, 100: 10}), (cell(agent=agent), {100: 20})],
+            seconds_training=seconds,
+        )
+    # A third has only begun with it.
+    make_run(tmp_path / "ifql", [(cell(agent="bc"), {50: 5}), (cell(agent="ifql"), {100: 30})])
+    table = final_table([tmp_path])
+    assert str(table.coverage) == "1/1 tasks, 4/4 runs"
+    cells = table.cells.select("agent", "success_rate", "evaluations")
+    assert cells.sort("agent").rows() == [
+        ("bc", 0.2, 2), ("ifql", 0.6, 1), ("qam", 0.4, 1), ("trqam", 0.4, 1)
+    ]  # fmt: skip
+    assert table.tasks.filter(agent="bc")["episodes"].to_list() == [50]
+    assert final_table([tmp_path / "qam"]).coverage.runs == 2
+    # With another outcome it is no repetition.
+    make_run(tmp_path / "dsrl", [(cell(agent="bc"), {100: 11})])
+    with pytest.raises(ResultsError, match="is there 2 times"):
+        final_table([tmp_path])
+
+
 def test_nothing_to_report(tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match="no evaluations"):
         final_table([tmp_path])

@@ -9,7 +9,7 @@ import polars as pl
 
 from bench.errors import MixedOriginError, ResultsError
 from bench.results._scan import planned_cells, scan_evaluations
-from bench.results._schema import CELL_COLUMNS
+from bench.results._schema import CELL_COLUMNS, TIMING_COLUMNS
 from bench.storage import simulator_label
 
 __all__ = ["ORIGIN_COLUMNS", "cell_results", "labelled_evaluations", "require_one_origin"]
@@ -22,10 +22,14 @@ _KEY = (*CELL_COLUMNS, "phase")
 def labelled_evaluations(runs: Sequence[Path]) -> pl.DataFrame:
     """All evaluation rows, with the columns `run` and `simulator` (its label) added.
 
+    Rows of several runs that agree in everything but their cost are one measurement (every run of
+    an agent evaluates the cloned policy that it starts from) and stand once, under one of the runs.
+
     Raises:
-        ResultsError: no table can be found or read, or the same evaluation is there twice.
+        ResultsError: no table can be found or read, or the same evaluation is there twice with
+            different outcomes.
     """
-    rows = scan_evaluations(runs).collect()
+    rows = _each_once(scan_evaluations(runs).collect())
     # A failure may well be noted at the step of the last good evaluation, or again on a retry.
     measured = rows.filter(pl.col("success_rate").is_not_null())
     twice = measured.filter(pl.struct(*_KEY, "step").is_duplicated())
@@ -42,6 +46,18 @@ def labelled_evaluations(runs: Sequence[Path]) -> pl.DataFrame:
     labels = [simulator_label(mujoco, ogbench) for mujoco, ogbench in pairs.iter_rows()]
     labelled = pairs.with_columns(simulator=pl.Series(labels, dtype=pl.String))
     return rows.join(labelled, on=versions, how="left", nulls_equal=True)
+
+
+def _each_once(rows: pl.DataFrame) -> pl.DataFrame:
+    """Without repeated measurements; a cell that two runs agree on belongs to the later one."""
+    shared = pl.col("run").n_unique().over(_KEY) > 1
+    several = rows.filter(shared)
+    if several.is_empty():
+        return rows
+    content = [name for name in rows.columns if name not in (*TIMING_COLUMNS, "run")]
+    owner = pl.col("run").sort_by("step", "run").last().over(_KEY)
+    once = several.sort("run").unique(content, keep="first", maintain_order=True)
+    return pl.concat([rows.filter(~shared), once.with_columns(run=owner)])
 
 
 def cell_results(runs: Sequence[Path], evaluations: pl.DataFrame | None = None) -> pl.DataFrame:
@@ -91,6 +107,10 @@ def cell_results(runs: Sequence[Path], evaluations: pl.DataFrame | None = None) 
                 "planned_step", pl.col("step").max().over("suite", "domain", "phase")
             )
         )
+    )
+    # Planned by several runs and measured by one of them, see `labelled_evaluations`.
+    joined = joined.sort("step", "run", descending=[True, False], nulls_last=True).unique(
+        list(_KEY), keep="first", maintain_order=True
     )
     finished = (pl.col("step") >= pl.col("planned_step")).fill_null(value=False)
     return joined.with_columns(

@@ -3,7 +3,8 @@
 Scores are given as one array per task holding one number per run (seed), so tasks may have
 different numbers of runs. References: Agarwal et al., Deep Reinforcement Learning at the Edge of
 the Statistical Precipice (arXiv 2108.13264) for the interquartile mean, the stratified bootstrap,
-probability of improvement and performance profiles; Wilson (1927) for the binomial interval.
+probability of improvement and performance profiles; Wilson (1927) for the binomial interval; Holm
+(1979) for several tests.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = [
     "Interval",
     "bootstrap_interval",
+    "holm_p_values",
     "interquartile_mean",
     "mean_over_tasks",
     "performance_profile",
@@ -201,6 +203,23 @@ def permutation_p_value(
         observed += float(x.mean() - y.mean())
     extreme = np.abs(difference) >= abs(observed) - 1e-9
     return float((1 + extreme.sum()) / (1 + permutations))
+
+
+def holm_p_values(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction of several tests; the chance of any false claim stays bounded.
+
+    Args:
+        p_values: of the single tests, in any order.
+
+    Returns:
+        The corrected ones, in the same order; none is smaller than before.
+    """
+    corrected = [1.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected
 
 
 def wilson_interval(successes: int, episodes: int, *, level: float = 0.95) -> Interval:

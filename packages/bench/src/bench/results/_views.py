@@ -22,6 +22,7 @@ __all__ = [
     "markdown_table",
     "method_label",
     "percent",
+    "phase_view",
     "phases",
     "print_table",
     "task_view",
@@ -105,6 +106,32 @@ def domain_view(table: FinalTable, phase: str, *, published: bool = False) -> pl
     )
 
 
+def phase_view(table: FinalTable) -> pl.DataFrame:
+    """Final and best success of both phases side by side, a line per domain and method, as text.
+
+    Empty unless there is an online phase. A method without one of the phases has a dash there.
+    """
+    trained = table.domains.filter(pl.col("phase") != "pretrain")
+    if "online" not in trained["phase"]:
+        return pl.DataFrame()
+    several = trained["suite"].n_unique() > 1
+    view: dict[tuple[str, str], dict[str, str]] = {}
+    for row in trained.iter_rows(named=True):
+        name = f"{row['suite']}: {row['domain']}" if several else row["domain"]
+        entry = view.setdefault((name, method_label(row["agent"], row["variant"])), {})
+        entry[f"{row['phase']} %"] = percent(row["success"], row["success_std"])
+        entry[f"{row['phase']}, best %"] = percent(row["best"], row["best_std"])
+        entry["seeds"] = str(row["seeds"] or 0)
+    columns = [f"{phase}{best} %" for phase in PHASES[1:] for best in ("", ", best")]
+    return pl.DataFrame(
+        [
+            {"domain": domain, "method": method}
+            | {column: entry.get(column, MISSING) for column in (*columns, "seeds")}
+            for (domain, method), entry in view.items()
+        ]
+    )
+
+
 def markdown_table(view: pl.DataFrame) -> str:
     """A table of text as GitHub Markdown."""
     lines = [view.columns, ["---"] * view.width, *view.iter_rows()]
@@ -137,6 +164,8 @@ def print_table(table: FinalTable, console: Console | None = None) -> None:
     if table.tasks["task"].n_unique() > 1:
         for phase in phases(table):
             _print(console, domain_view(table, phase), f"By domain, {phase}, success %")
+    if (both := phase_view(table)).height:
+        _print(console, both, "Offline and online, success %")
     console.print(f"{table.coverage} finished", markup=False)
     for note in table.notes:
         console.print(f"note: {note}", style="yellow", markup=False)
@@ -158,6 +187,9 @@ def write_table(table: FinalTable, directory: Path) -> list[Path]:
         view = domain_view(table, phase, published=True)
         text.append(f"\n## By domain, {phase}, success % (mean ± std over seeds)\n\n")
         text.append(markdown_table(view))
+    if (both := phase_view(table)).height:
+        text.append("\n## Offline and online, success % (mean ± std over seeds)\n\n")
+        text.append(markdown_table(both))
     for title, lines in (
         ("Notes", table.notes),
         ("Failed", table.coverage.failed),
@@ -232,7 +264,7 @@ def _kl(row: dict[str, Any]) -> str:
 def _print(console: Console, view: pl.DataFrame, title: str) -> None:
     shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, column in enumerate(view.columns):
-        left = index == 0 or column in ("phase", "method")
+        left = index == 0 or column in ("domain", "phase", "method")
         shown.add_column(column, justify="left" if left else "right", overflow="fold")
     for line in view.iter_rows():
         shown.add_row(*line)

@@ -11,12 +11,16 @@ from bench.results._final import FinalTable
 from bench.results._scores import final_rates
 from bench.results._statistics import (
     bootstrap_interval,
+    holm_p_values,
     interquartile_mean,
+    permutation_p_value,
     probability_of_improvement_interval,
 )
 from bench.results._views import MISSING, percent
 
 __all__ = ["aggregate_view", "improvement_view", "method_scores"]
+
+_LEVEL = 0.05
 
 
 def method_scores(table: FinalTable, suite: str, phase: str) -> dict[str, dict[str, list[float]]]:
@@ -54,30 +58,41 @@ def aggregate_view(table: FinalTable, suite: str, phase: str) -> pl.DataFrame:
 def improvement_view(table: FinalTable, suite: str, phase: str) -> pl.DataFrame:
     """Probability that a run of one method beats a run of another on their shared tasks, as text.
 
-    A pair is called decided only if every shared task has at least two runs on both sides and the
-    95 % interval leaves out one half.
+    A method is called better only if every shared task has at least two runs on both sides, the
+    95 % interval leaves out one half, and the permutation test of the mean difference stays below
+    5 % after Holm's correction for the number of pairs; probably better, if it does so before.
     """
     scores = method_scores(table, suite, phase)
-    rows = []
+    compared = []
     for first, second in combinations(sorted(scores), 2):
         shared = [task for task in scores[first] if task in scores[second]]
-        if not shared:
-            continue
-        ours = [scores[first][task] for task in shared]
-        theirs = [scores[second][task] for task in shared]
+        if shared:
+            ours = [scores[first][task] for task in shared]
+            compared.append((first, second, ours, [scores[second][task] for task in shared]))
+    p_values = [permutation_p_value(ours, theirs) for *_, ours, theirs in compared]
+    corrected = holm_p_values(p_values)
+    rows = []
+    for (first, second, ours, theirs), p_value, holm in zip(
+        compared, p_values, corrected, strict=True
+    ):
         interval = probability_of_improvement_interval(ours, theirs)
         fewest = min(len(runs) for runs in ours + theirs)
-        decided = fewest > 1 and (interval.low > 0.5 or interval.high < 0.5)
-        verdict = f"{first if interval.value > 0.5 else second} is better" if decided else "open"
+        beyond = interval.low > 0.5 or interval.high < 0.5
+        verdict = "open"
         if fewest == 1:
             verdict = "one seed: no claim"
+        elif beyond and p_value < _LEVEL:
+            better = first if interval.value > 0.5 else second
+            verdict = f"{better} is better" if holm < _LEVEL else f"{better} is probably better"
         rows.append(
             {
                 "pair": f"{first} > {second}",
-                "tasks": str(len(shared)),
+                "tasks": str(len(ours)),
                 "probability %": percent(interval.value),
                 "95 %": _ends(interval.low, interval.high) if fewest > 1 else MISSING,
                 "mean difference": f"{100 * _difference(ours, theirs):+.1f}",
+                "p": f"{p_value:.2g}" if fewest > 1 else MISSING,
+                "p, corrected": f"{holm:.2g}" if fewest > 1 else MISSING,
                 "says": verdict,
             }
         )

@@ -12,17 +12,20 @@ from matplotlib.figure import Figure
 
 from bench.results._cells import labelled_evaluations
 from bench.results._final import FinalTable, final_table
-from bench.results._views import domain_view, phases, task_view, write_table
+from bench.results._views import (
+    domain_view,
+    method_label,
+    phase_view,
+    phases,
+    task_view,
+    write_table,
+)
 from bench.results.report._aggregate import aggregate_view, improvement_view, method_scores
 from bench.results.report._curves import success_curves, training_curves
-from bench.results.report._figures import (
-    bars,
-    budget_sensitivity,
-    curve_grid,
-    profiles,
-    rendered,
-)
+from bench.results.report._figures import bars, curve_grid, profiles
 from bench.results.report._page import Picture, Section, html_page
+from bench.results.report._sensitivity import sensitivity, sweeps_of
+from bench.results.report._style import Looks, looks_of, rendered
 from bench.storage import write_bytes
 
 __all__ = ["Report", "write_report"]
@@ -93,6 +96,15 @@ def _tables(table: FinalTable) -> list[Section]:
         )
         for phase in phases(table)
     ]
+    if (both := phase_view(table)).height:
+        sections.append(
+            Section(
+                "Offline and online",
+                "Success in percent after the last step of each phase, and at the best evaluation "
+                "(chosen afterwards, so it flatters), mean ± sample standard deviation over seeds.",
+                both,
+            )
+        )
     sections.append(
         Section(
             "By task",
@@ -118,7 +130,10 @@ def _tables(table: FinalTable) -> list[Section]:
                     Section(
                         f"Which method is better on {suite}, {phase}",
                         "Probability that a run of the first beats a run of the second on a task "
-                        "of theirs drawn at random; ties count one half.",
+                        "of theirs drawn at random; ties count one half. p: permutation test of "
+                        "the mean difference over seeds within tasks; corrected: by Holm for the "
+                        "number of pairs. Better: corrected p below 0.05; probably better: only "
+                        "the uncorrected one. Few seeds decide little, however large the gap.",
                         pairs,
                     )
                 )
@@ -127,19 +142,21 @@ def _tables(table: FinalTable) -> list[Section]:
 
 def _drawings(runs: Sequence[Path], table: FinalTable) -> list[_Drawing]:
     """All figures that the runs have data for."""
+    looks = looks_of(_methods(table))
+    note = _basis(table)
     drawings: list[_Drawing] = []
     curves = success_curves(labelled_evaluations(runs), table.cells)
     if curves:
-        episodes = sorted(set(table.cells["episodes"].drop_nulls()))
         caption = (
             f"Success over training. Runs per line: {_listed({curve.runs for curve in curves})}; "
-            f"episodes per evaluation and run: {_listed(episodes)}; band: "
-            f"{'; '.join(sorted({curve.band for curve in curves}))}. A level marks a method that "
-            "ends with pretraining."
+            f"band: {'; '.join(sorted({curve.band for curve in curves}))}. A level marks a method "
+            f"that ends with pretraining.{_online_note(table)}"
         )
-        figure = curve_grid(curves, "success, %", percent=True)
+        figure = curve_grid(
+            curves, "success, %", looks, note=note, percent=True, online_from=_online_from(table)
+        )
         drawings.append(_Drawing("Learning curves", caption, figure))
-    drawings += _trust_region(runs, table)
+    drawings += _trust_region(runs, table, looks, note)
     for phase in phases(table):
         rows = table.domains.filter(pl.col("phase").is_in([phase, "pretrain"]))
         if rows["success"].null_count() < rows.height:
@@ -148,11 +165,12 @@ def _drawings(runs: Sequence[Path], table: FinalTable) -> list[_Drawing]:
                 f"{_listed(rows['seeds'].drop_nulls())}. Hatched: published, with their standard "
                 "deviation over seeds."
             )
-            drawings.append(_Drawing(f"Domains, {phase}", caption, bars(rows, phase)))
-    sensitivity = budget_sensitivity(table.domains)
-    if sensitivity is not None:
-        caption = "Final success against the KL budget, with 95 % intervals."
-        drawings.append(_Drawing("Success against KL budget", caption, sensitivity))
+            figure = bars(rows, phase, looks, note=note)
+            drawings.append(_Drawing(f"Domains, {phase}", caption, figure))
+    for sweep in sweeps_of(table.domains):
+        caption = f"Final success against {sweep.label}, with 95 % intervals; {note}."
+        figure = sensitivity(sweep, note=note)
+        drawings.append(_Drawing(f"Success against {sweep.label}", caption, figure))
     for suite in table.tasks["suite"].unique().sort():
         for phase in phases(table):
             scores = method_scores(table, suite, phase)
@@ -160,32 +178,75 @@ def _drawings(runs: Sequence[Path], table: FinalTable) -> list[_Drawing]:
             if any(len(task) > 1 for tasks in values.values() for task in tasks):
                 caption = (
                     "Share of runs above a success rate, tasks weighing the same; band: 95 %, "
-                    "bootstrap over seeds."
+                    f"bootstrap over seeds; {note}."
                 )
                 title = f"Performance profile, {suite}, {phase}"
-                drawings.append(_Drawing(title, caption, profiles(values)))
+                drawings.append(_Drawing(title, caption, profiles(values, looks, note=note)))
     return drawings
 
 
-def _trust_region(runs: Sequence[Path], table: FinalTable) -> list[_Drawing]:
+def _trust_region(
+    runs: Sequence[Path], table: FinalTable, looks: Looks, note: str
+) -> list[_Drawing]:
     drawings = []
-    budgets = table.cells["kl_budget"].drop_nulls().unique().to_list()
+    online = _online_from(table)
     kl = training_curves(runs, table.cells, "path_kl")
     if kl:
         caption = (
-            "Path KL of the updates against its budget (dotted, where all runs share one). Line: "
-            "mean over runs; band: smallest to largest run."
+            "Path KL of the updates, in nats per action, against its budget (dotted). Line: mean "
+            f"over runs; band: smallest to largest run; {note}.{_online_note(table)}"
         )
-        level = budgets[0] if len(budgets) == 1 else None
-        grid = curve_grid(kl, "path KL", level=level, level_label="KL budget")
+        grid = curve_grid(
+            kl, "path KL", looks,
+            note=note, levels=_budgets(table), level_label="KL budget", online_from=online,
+        )  # fmt: skip
         drawings.append(_Drawing("Path KL", caption, grid))
     multiplier = training_curves(runs, table.cells, "lambda")
     if multiplier:
-        caption = "Line: mean over runs; band: smallest to largest run."
+        caption = (
+            "The trust region's multiplier. Line: mean over runs; band: smallest to largest run; "
+            f"{note}.{_online_note(table)}"
+        )
         positive = all(float(curve.low.min()) > 0 for curve in multiplier)
-        grid = curve_grid(multiplier, "lambda", logarithmic=positive)
+        grid = curve_grid(
+            multiplier, "lambda", looks, note=note, logarithmic=positive, online_from=online
+        )
         drawings.append(_Drawing("Lambda", caption, grid))
     return drawings
+
+
+def _methods(table: FinalTable) -> list[str]:
+    pairs = table.cells.select("agent", "variant").unique().iter_rows()
+    return sorted({method_label(agent, variant) for agent, variant in pairs})
+
+
+def _basis(table: FinalTable) -> str:
+    """What every figure rests on, for the figure itself and its caption."""
+    seeds = _listed(table.tasks.filter(pl.col("runs") > 0)["seeds"])
+    episodes = _listed(table.cells["episodes"].drop_nulls())
+    return f"seeds per task: {seeds}; episodes per evaluation and seed: {episodes}"
+
+
+def _budgets(table: FinalTable) -> dict[str, float]:
+    """KL budget per method, for those that have one and the same everywhere."""
+    found: dict[str, set[float]] = {}
+    for agent, variant, budget in table.cells.select("agent", "variant", "kl_budget").iter_rows():
+        if budget is not None:
+            found.setdefault(method_label(agent, variant), set()).add(budget)
+    return {method: min(values) for method, values in sorted(found.items()) if len(values) == 1}
+
+
+def _online_from(table: FinalTable) -> float | None:
+    """Where the online phase begins on the axis of steps, see `success_curves`."""
+    cells = table.cells
+    if "online" not in cells["phase"]:
+        return None
+    offline = cells.filter(pl.col("phase") == "offline")["planned_step"].max()
+    return float(offline) if isinstance(offline, int) else None
+
+
+def _online_note(table: FinalTable) -> str:
+    return "" if _online_from(table) is None else " Right of the line: the online phase."
 
 
 def _listed(numbers: Iterable[int]) -> str:
