@@ -7,6 +7,7 @@ from typing import Protocol
 
 import tyro
 
+from bench.cli.ablate import Ablate
 from bench.cli.agents import Agents
 from bench.cli.compare import Compare
 from bench.cli.data import Data
@@ -32,6 +33,7 @@ _COMMANDS: dict[str, Callable[..., _Command]] = {
     "offline": Offline,
     "online": Online,
     "sweep": Sweep,
+    "ablate": Ablate,
     "data": Data,
     "report": Report,
     "export": Export,

@@ -1,0 +1,1 @@
+"""Comparisons of parts of TRQAM with what they replace: `bench ablate`."""

@@ -1,0 +1,142 @@
+"""What `bench ablate` runs, prints and writes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+from matplotlib.figure import Figure
+
+from bench.ablation.bandit import Bandit, WarmStart
+from bench.ablation.figures import Line, drawn, lines_against, tracking_figure
+from bench.ablation.points import outcomes, plan_points
+from bench.ablation.settings import families, kernel_grid
+from bench.ablation.tracking import Tracking, followed, summary
+from bench.results import markdown_table
+from bench.storage import write_bytes
+from bench.training.job import Job
+
+if TYPE_CHECKING:
+    from bench.cli.ablate import Dual, InternalVsExternal, Kernels
+
+__all__ = ["ablate_dual", "ablate_kernels", "ablate_trust_region"]
+
+
+def ablate_dual(options: "Dual") -> int:
+    """Rules for lambda on a made-up bandit: table, curves and figure.
+
+    Raises:
+        ValueError: an impossible value.
+    """
+    if min(options.updates, options.seeds, options.warm_up) < 1 or not options.factor > 0.0:
+        raise ValueError("updates, seeds and warm-up must be at least 1, and factor positive")
+    tracking = Tracking(options.budget, options.updates, options.factor)
+    start = WarmStart.of(Bandit(), tuple(range(options.seeds)), options.warm_up)
+    curves = followed(start, tracking)
+    directory = options.out or Path("runs/ablate-dual")
+    _write(directory, "dual", summary(curves, tracking), tracking_figure(curves, tracking))
+    curves.write_parquet(directory / "curves.parquet")
+    return 0
+
+
+def ablate_trust_region(options: "InternalVsExternal") -> int:
+    """Success against the path KL that each kind of trust region realises.
+
+    Raises:
+        ValueError: an impossible value.
+    """
+    points = families(options.budgets, options.coefficients, options.lambdas, options.temperature)
+    plan = plan_points(options.offline, "internal-vs-external", points)
+    if options.offline.dry_run:
+        Job(plan).describe()
+        return 0
+    status = Job(plan).run()
+    kind = (
+        pl.when(pl.col("variant").str.contains("internal"))
+        .then(pl.lit("internal: budget"))
+        .when(pl.col("variant").str.contains("external"))
+        .then(pl.lit("external: KL penalty"))
+        .otherwise(pl.lit("fixed lambda"))
+    )
+    rows = outcomes(plan.directory).with_columns(kind=kind).sort("domain", "kind", "path_kl")
+    lines = [
+        Line(f"{domain}, {kind}", part["path_kl"].to_list(), *_success(part))
+        for (domain, kind), part in _groups(rows, "domain", "kind")
+    ]
+    figure = lines_against(
+        {"success, %": lines}, "realised path KL, nats per action", logarithmic=True
+    )
+    _write(plan.directory, "internal-vs-external", rows.drop("endpoint_kl"), figure)
+    return status
+
+
+def ablate_kernels(options: "Kernels") -> int:
+    """Success, path KL and endpoint KL of every kernel at several numbers of steps.
+
+    Raises:
+        ValueError: an impossible value.
+    """
+    points = kernel_grid(options.kernels, options.flow_steps, options.endpoint_samples)
+    plan = plan_points(options.offline, "kernels", points)
+    if options.offline.dry_run:
+        Job(plan).describe()
+        return 0
+    status = Job(plan).run()
+    rows = outcomes(plan.directory).with_columns(
+        kernel=pl.col("variant").str.extract(r"kernel=([^,]+)"),
+        steps=pl.col("variant").str.extract(r"flow-steps=(\d+)").cast(pl.Int64),
+    )
+    rows = rows.sort("domain", "kernel", "steps")
+    success: list[Line] = []
+    kls: list[Line] = []
+    for (domain, kernel), part in _groups(rows, "domain", "kernel"):
+        label, steps = f"{domain}, {kernel}", part["steps"].to_list()
+        success.append(Line(label, steps, *_success(part)))
+        for name, text in (("path_kl", "path KL"), ("endpoint_kl", "endpoint KL")):
+            values = part[name].to_list()
+            kls.append(
+                Line(f"{label}: {text}", steps, values, values, values, name == "endpoint_kl")
+            )
+    figure = lines_against(
+        {"success, %": success, "nats per action": kls}, "flow steps", logarithmic=False
+    )
+    order = ["domain", "kernel", "steps", "success", "success_low", "success_high", "seeds"]
+    table = rows.select(*order, "path_kl", "endpoint_kl", "lambda")
+    _write(plan.directory, "kernels", table, figure)
+    return status
+
+
+def _success(part: pl.DataFrame) -> tuple[list[float], list[float], list[float]]:
+    """Success with the ends of its interval, in percent."""
+    value, low, high = (
+        (100.0 * part[name].fill_null(part["success"])).to_list()
+        for name in ("success", "success_low", "success_high")
+    )
+    return value, low, high
+
+
+def _groups(rows: pl.DataFrame, *keys: str) -> Sequence[tuple[tuple[str, ...], pl.DataFrame]]:
+    parts = rows.partition_by(list(keys), as_dict=True, maintain_order=True)
+    return [(tuple(map(str, key)), part) for key, part in parts.items()]
+
+
+def _write(directory: Path, name: str, table: pl.DataFrame, figure: Figure) -> None:
+    """Print a table, and keep it as .md and .csv beside its figure as .svg and .png."""
+    directory.mkdir(parents=True, exist_ok=True)
+    text = markdown_table(
+        table.with_columns(
+            pl.col(column).map_elements(_three_digits, return_dtype=pl.String)
+            for column, kind in table.schema.items()
+            if kind == pl.Float64
+        ).with_columns(pl.all().cast(pl.String).fill_null("-"))
+    )
+    print(text)
+    write_bytes(directory / f"{name}.md", text.encode())
+    write_bytes(directory / f"{name}.csv", table.write_csv().encode())
+    for kind in ("svg", "png"):
+        write_bytes(directory / f"{name}.{kind}", drawn(figure, kind))
+    print(f"table and figure: {directory / name}.md, .csv, .svg, .png")
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.3g}"

@@ -1,0 +1,78 @@
+"""TRQAM at several settings in one run directory, through the normal training job."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from bench.results import final_table, scan_training
+from bench.training.cells import Pack
+from bench.training.options import Plan, plan_offline
+
+if TYPE_CHECKING:
+    from bench.cli.offline import Offline
+
+__all__ = ["outcomes", "plan_points"]
+
+Point = Mapping[str, object]
+"""Settings of one point; their texts are its variant in the tables."""
+
+
+def plan_points(offline: "Offline", name: str, points: Sequence[Point]) -> Plan:
+    """The packs of every point; all of them start from the same cloned policies.
+
+    Args:
+        offline: the run at every point.
+        name: of the ablation, for the run directory.
+        points: settings of fine-tuning by name.
+
+    Raises:
+        ValueError: another agent than TRQAM, a setting that is also given by itself, no points, or
+            whatever the offline phase refuses.
+    """
+    if offline.agent != ("trqam",):
+        raise ValueError(f"this compares settings of trqam, so --agent {offline.agent} has no use")
+    if not points:
+        raise ValueError("nothing to compare: give at least one value")
+    given = {text.partition("=")[0].strip().replace("-", "_") for text in offline.set}
+    given |= {"kl_budget"} if offline.kl_budget is not None else set()
+    if both := sorted(given & {setting for point in points for setting in point}):
+        raise ValueError(f"{both[0]} is what is compared; do not give it by itself as well")
+    base = plan_offline(offline)
+    packs: list[Pack] = []
+    configs: dict[str, Any] = {pack.name: base.configs[pack.name] for pack in base.pretraining}
+    for point in points:
+        texts = tuple(f"{setting}={value}" for setting, value in point.items())
+        plan = plan_offline(replace(offline, set=(*offline.set, *texts)))
+        variant = tuple(f"{key.replace('_', '-')}={_short(value)}" for key, value in point.items())
+        for pack in plan.packs:
+            packs.append(replace(pack, variant=variant))
+            configs[packs[-1].name] = plan.configs[pack.name]
+    directory = offline.out or Path(f"{base.directory}-ablate-{name}")
+    return replace(base, packs=tuple(packs), configs=configs, directory=directory)
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def outcomes(directory: Path) -> pl.DataFrame:
+    """Success and measured KL of every point, means over tasks and seeds.
+
+    Returns:
+        A row per domain and variant: `success` with `success_low` and `success_high` at the last
+        evaluation, `seeds`, and the means of `path_kl`, `endpoint_kl` (null where it was not
+        measured) and `lambda` over the last quarter of the logged steps.
+    """
+    success = final_table([directory]).domains.filter(agent="trqam")
+    of_agent = scan_training([directory]).filter(agent="trqam", phase="offline")
+    late = of_agent.filter(pl.col("step") > 0.75 * pl.col("step").max().over("domain", "variant"))
+    wanted = late.filter(pl.col("metric").is_in(["path_kl", "endpoint_kl", "lambda"]))
+    means = wanted.group_by("domain", "variant", "metric").agg(pl.col("value").mean()).collect()
+    rows = success.select("domain", "variant", "success", "success_low", "success_high", "seeds")
+    for metric in ("path_kl", "endpoint_kl", "lambda"):
+        column = means.filter(metric=metric).select("domain", "variant", value=pl.col("value"))
+        rows = rows.join(column.rename({"value": metric}), on=["domain", "variant"], how="left")
+    return rows

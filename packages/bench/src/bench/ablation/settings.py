@@ -1,0 +1,53 @@
+"""Which settings the ablations on a suite compare."""
+
+from collections.abc import Sequence
+
+__all__ = ["families", "kernel_grid"]
+
+
+def families(
+    budgets: Sequence[float],
+    coefficients: Sequence[float],
+    lambdas: Sequence[float],
+    temperature: float,
+) -> list[dict[str, object]]:
+    """Trust region inside the control problem, as a penalty outside of it, and none that moves.
+
+    Args:
+        budgets: KL budgets of the internal trust region, nats per action.
+        coefficients: fixed weights of the external KL penalty.
+        lambdas: of the control problem, fixed.
+        temperature: lambda of the control problem under the penalty.
+
+    Raises:
+        ValueError: a value that is not positive.
+    """
+    for value in (*budgets, *coefficients, *lambdas, temperature):
+        if not value > 0.0:
+            raise ValueError(f"budgets, coefficients and lambdas must be positive, got {value}")
+    # dual_rate=0 holds lambda at lambda_scale * lambda_initial.
+    held: dict[str, object] = {"dual_rate": 0.0, "lambda_scale": 1.0}
+    return [
+        *({"trust_region": "internal", "kl_budget": budget} for budget in budgets),
+        *(
+            {
+                "trust_region": "external",
+                "temperature": temperature,
+                **held,
+                "lambda_initial": weight,
+            }
+            for weight in coefficients
+        ),
+        *({**held, "lambda_initial": lam} for lam in lambdas),
+    ]
+
+
+def kernel_grid(
+    kernels: Sequence[str], steps: Sequence[int], samples: int
+) -> list[dict[str, object]]:
+    """Every kernel at every number of flow steps, with the endpoint KL measured."""
+    return [
+        {"kernel": kernel, "flow_steps": count, "endpoint_kl_samples": samples}
+        for kernel in kernels
+        for count in steps
+    ]

@@ -1,0 +1,100 @@
+"""`bench ablate internal-vs-external` and `kernels`: what is run, and what the tables say."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from bench.ablation.points import outcomes, plan_points
+from bench.ablation.settings import families, kernel_grid
+from bench.cli import main
+from bench.cli.offline import Offline
+from bench.data import generate
+from bench.results import scan_training
+
+DOMAIN = "pointmaze-medium-navigate"
+SMOKE = Offline(suite="quick", preset="smoke", tasks=(1,))
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("data")
+    generate(f"{DOMAIN}-5k-v0", place, transitions=5_000, processes=1)
+    return place
+
+
+def command(name: str, *values: str, data_dir: Path, out: Path) -> list[str]:
+    suite = ["--suite", "quick", "--preset", "smoke", "--tasks", "1"]
+    places = ["--data-dir", str(data_dir), "--out", str(out)]
+    return ["ablate", name, *values, *suite, *places]
+
+
+def test_every_point_has_its_settings_and_one_clone_serves_all() -> None:
+    plan = plan_points(SMOKE, "internal-vs-external", families((0.3,), (2.0,), (0.5,), 0.1))
+    assert len(plan.pretraining) == 1
+    assert all(plan.pretraining_of(pack) is plan.pretraining[0] for pack in plan.packs)
+    assert str(plan.directory) == "runs/quick-smoke-ablate-internal-vs-external"
+    internal, external, fixed = (plan.configs[pack.name] for pack in plan.packs)
+    assert (internal.trust_region, internal.kl_budget, internal.dual_rate) == (
+        "internal",
+        0.3,
+        0.01,
+    )
+    assert (external.trust_region, external.temperature, external.dual_rate) == ("external", 0.1, 0)
+    assert external.lambda_scale * external.lambda_initial == 2.0
+    assert (fixed.trust_region, fixed.dual_rate) == ("internal", 0)
+    assert fixed.lambda_scale * fixed.lambda_initial == 0.5
+    assert len({pack.name for pack in plan.packs}) == 3
+
+
+def test_impossible_comparisons_are_refused() -> None:
+    with pytest.raises(ValueError, match="positive"):
+        families((0.0,), (), (), 0.1)
+    with pytest.raises(ValueError, match="trqam"):
+        plan_points(Offline(agent=("fql",)), "kernels", kernel_grid(("follmer",), (5,), 8))
+    with pytest.raises(ValueError, match="kl_budget"):
+        plan_points(Offline(kl_budget=1.0), "x", families((0.3,), (), (), 0.1))
+    with pytest.raises(ValueError, match="flow_steps"):
+        plan_points(Offline(set=("flow-steps=3",)), "x", kernel_grid(("follmer",), (5,), 8))
+    with pytest.raises(ValueError, match="at least one"):
+        plan_points(SMOKE, "kernels", [])
+    with pytest.raises(ValueError, match="kernel must be one of"):
+        plan_points(SMOKE, "kernels", kernel_grid(("euler",), (5,), 8))
+
+
+@pytest.mark.slow
+def test_internal_against_external(tmp_path: Path, data_dir: Path) -> None:
+    out = tmp_path / "run"
+    values = ["--budgets", "0.3", "--coefficients", "3", "--lambdas", "0.5", "1"]
+    assert main(command("internal-vs-external", *values, data_dir=data_dir, out=out)) == 0
+    table = pl.read_csv(out / "internal-vs-external.csv")
+    assert sorted(table["kind"]) == [
+        "external: KL penalty",
+        "fixed lambda",
+        "fixed lambda",
+        "internal: budget",
+    ]
+    assert table["path_kl"].min() > 0.0  # type: ignore[operator]
+    assert table["success"].null_count() == 0
+    fixed = table.filter(pl.col("variant").str.contains("lambda-initial=0.5"))
+    assert fixed["lambda"].item() == pytest.approx(0.5)
+    assert (out / "internal-vs-external.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list((tmp_path / "pretrained").iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_kernels(tmp_path: Path, data_dir: Path) -> None:
+    out = tmp_path / "run"
+    values = ["--flow-steps", "3", "5", "--endpoint-samples", "8"]
+    assert main(command("kernels", *values, data_dir=data_dir, out=out)) == 0
+    table = pl.read_csv(out / "kernels.csv")
+    points = [("follmer", 3), ("follmer", 5), ("memoryless_euler", 3), ("memoryless_euler", 5)]
+    assert list(zip(table["kernel"], table["steps"], strict=True)) == points
+    for column in ("success", "path_kl", "endpoint_kl", "lambda"):
+        assert table[column].is_finite().all(), column
+    assert (out / "kernels.svg").exists()
+    logged = scan_training([out]).filter(metric="endpoint_kl").collect()
+    assert logged.height == 4 * 4  # every log line of every point
+    rows = outcomes(out)
+    late = logged.filter(pl.col("step") > 15).sort("variant")
+    assert rows.sort("variant")["endpoint_kl"].to_list() == pytest.approx(late["value"].to_list())
