@@ -39,6 +39,8 @@ class Offline:
         precision: of the matrix products; auto is tf32 on a GPU and float32 elsewhere.
         out: run directory; runs/SUITE by default.
         data_dir: where data sets are looked for; OGBench's folder by default.
+        data_memory: memory that a data set may take, such as 8GB; larger ones are read from the
+            disk ahead of the updates. auto is half of what is free, 0 reads all from the disk.
         generate: make missing data with OGBench's own recipe where that is possible.
         largest_pack: most runs trained as one; by default all of a domain and agent, or as many as
             keep every process busy.
@@ -68,6 +70,7 @@ class Offline:
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
     out: Path | None = None
     data_dir: Path | None = None
+    data_memory: str = "auto"
     generate: bool = False
     largest_pack: int | None = None
     processes: int | None = None

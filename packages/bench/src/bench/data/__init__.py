@@ -15,6 +15,7 @@ from bench.data._locate import (
     inspect_file,
     locate,
 )
+from bench.data._mapped import MappedTaskData, bytes_in_memory, load_mapped
 from bench.data._names import DatasetName, task_number
 from bench.data._npz import fingerprint, npz_keys, npz_specs, read_npz, write_npz
 from bench.data._recipes import RECIPES, Recipe, recipe_for
@@ -38,12 +39,14 @@ __all__ = [
     "FileRecord",
     "FileSummary",
     "Location",
+    "MappedTaskData",
     "Patience",
     "Progress",
     "Recipe",
     "Source",
     "TaskData",
     "TaskSummary",
+    "bytes_in_memory",
     "catalogue",
     "check_arrays",
     "combined_fingerprint",
@@ -56,6 +59,7 @@ __all__ = [
     "import_data",
     "inspect_file",
     "load",
+    "load_mapped",
     "load_shards",
     "locate",
     "npz_keys",

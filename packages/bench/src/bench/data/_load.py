@@ -88,11 +88,11 @@ def load(
     """
     location = locate(dataset, data_dir, validation=validation)
     record = describe(location)
-    pieces = (_read(path, dataset, tasks, sparse) for path in location.files)
+    pieces = (read_rows(path, dataset, tasks, sparse) for path in location.files)
     if len(location.files) == 1:
         arrays = next(pieces)
     else:
-        arrays = _join(pieces, sum(record.files[path.name].rows for path in location.files))
+        arrays = join(pieces, sum(record.files[path.name].rows for path in location.files))
     return _task_data(dataset, tasks, arrays, record, location.files)
 
 
@@ -112,7 +112,7 @@ def load_shards(
     location = locate(dataset, data_dir, validation=validation)
     record = describe(location)
     for path in location.files:
-        arrays = _read(path, dataset, tasks, sparse)
+        arrays = read_rows(path, dataset, tasks, sparse)
         yield _task_data(dataset, tasks, arrays, record, (path,))
 
 
@@ -134,29 +134,14 @@ def _task_data(
     )
 
 
-def _read(path: Path, dataset: str, tasks: Sequence[str], sparse: bool) -> dict[str, np.ndarray]:
+def read_rows(
+    path: Path, dataset: str, tasks: Sequence[str], sparse: bool
+) -> dict[str, np.ndarray]:
     """The arrays of one file; read rather than mapped, which verifies its checksums."""
-    own = "rewards" in (keys := npz_keys(path))
-    plain = Path(dataset).stem if dataset.endswith(".npz") else dataset
-    if not own and not is_dataset_name(plain):
-        raise ValueError(
-            f"{path} holds no rewards, and '{plain}' is not a dataset with known tasks"
-        )
-    name = None if own else DatasetName.parse(plain)
-    extra = [key for key in ("rewards", "masks") if key in keys]
-    arrays = read_npz(path, [*REQUIRED, *(reward_columns(name) if name else extra)], mapped=False)
+    columns = _label_columns(path, dataset)
+    arrays = read_npz(path, [*REQUIRED, *columns], mapped=False)
     terminals = check_arrays(path, arrays)
-    if name is not None:
-        numbers = [task_number(task) for task in tasks]
-        rewards, masks = task_rewards(name, arrays, numbers, sparse=sparse)
-    else:
-        if len(tasks) > 1 or sparse:
-            raise ValueError(
-                f"{path} holds the rewards of one task: expected one task and no sparse rewards, "
-                f"got {len(tasks)} tasks, sparse={sparse}"
-            )
-        rewards = np.asarray(arrays["rewards"], np.float32)[None]
-        masks = np.asarray(arrays.get("masks", np.ones(len(terminals))), bool)[None]
+    rewards, masks = _labels(path, dataset, tasks, sparse, arrays)
     return {
         "observations": np.ascontiguousarray(arrays["observations"], np.float32),
         "actions": np.ascontiguousarray(arrays["actions"], np.float32),
@@ -166,7 +151,60 @@ def _read(path: Path, dataset: str, tasks: Sequence[str], sparse: bool) -> dict[
     }
 
 
-def _join(pieces: Iterator[dict[str, np.ndarray]], rows: int) -> dict[str, np.ndarray]:
+def read_labels(
+    path: Path, dataset: str, tasks: Sequence[str], sparse: bool
+) -> dict[str, np.ndarray]:
+    """Terminals, rewards and masks of a file whose arrays have been checked before."""
+    columns = _label_columns(path, dataset)
+    arrays = read_npz(path, ["terminals", *columns], mapped=False)
+    rewards, masks = _labels(path, dataset, tasks, sparse, arrays)
+    return {"terminals": arrays["terminals"].astype(bool), "rewards": rewards, "masks": masks}
+
+
+def _ogbench_name(path: Path, dataset: str, keys: Sequence[str]) -> DatasetName | None:
+    """The dataset whose tasks reward the rows; None where the file has its own rewards."""
+    if "rewards" in keys:
+        return None
+    plain = Path(dataset).stem if dataset.endswith(".npz") else dataset
+    if not is_dataset_name(plain):
+        raise ValueError(
+            f"{path} holds no rewards, and '{plain}' is not a dataset with known tasks"
+        )
+    return DatasetName.parse(plain)
+
+
+def _label_columns(path: Path, dataset: str) -> list[str]:
+    """The arrays of a file that rewards and masks come from."""
+    keys = npz_keys(path)
+    name = _ogbench_name(path, dataset, keys)
+    if name is not None:
+        return list(reward_columns(name))
+    return [key for key in ("rewards", "masks") if key in keys]
+
+
+def _labels(
+    path: Path,
+    dataset: str,
+    tasks: Sequence[str],
+    sparse: bool,
+    arrays: Mapping[str, np.ndarray],
+) -> tuple[Shaped[np.ndarray, "tasks rows"], Bool[np.ndarray, "tasks rows"]]:
+    """Rewards and masks of a file's rows for each task."""
+    name = _ogbench_name(path, dataset, list(arrays))
+    if name is not None:
+        numbers = [task_number(task) for task in tasks]
+        return task_rewards(name, arrays, numbers, sparse=sparse)
+    if len(tasks) > 1 or sparse:
+        raise ValueError(
+            f"{path} holds the rewards of one task: expected one task and no sparse rewards, "
+            f"got {len(tasks)} tasks, sparse={sparse}"
+        )
+    rewards = np.asarray(arrays["rewards"], np.float32)[None]
+    masks = arrays.get("masks", np.ones(rewards.shape[1]))
+    return rewards, np.asarray(masks, bool)[None]
+
+
+def join(pieces: Iterator[dict[str, np.ndarray]], rows: int) -> dict[str, np.ndarray]:
     """The pieces one behind the other, without a second copy of them all."""
     joined: dict[str, np.ndarray] = {}
     start = 0

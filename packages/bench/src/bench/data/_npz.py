@@ -164,6 +164,13 @@ def npz_specs(path: Path) -> dict[str, Spec]:
     return specs
 
 
+def is_stored(path: Path, keys: Iterable[str]) -> bool:
+    """Whether these arrays of an archive are uncompressed, so that they can be mapped."""
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename: info.compress_type for info in archive.infolist()}
+    return all(members.get(f"{key}.npy") == zipfile.ZIP_STORED for key in keys)
+
+
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, order and type from an array's header; the file is then at its first number."""
     if np.lib.format.read_magic(file) == (1, 0):

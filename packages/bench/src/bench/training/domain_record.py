@@ -30,6 +30,7 @@ class DomainRecord:
         scale: of the observations ``(O,)``.
         action_low: what -1 stands for ``(A,)``; empty where it is -1 itself.
         action_high: what 1 stands for ``(A,)``; empty where it is 1 itself.
+        action_spread: standard deviation of the data's actions ``(A,)``, in [-1, 1].
     """
 
     environment: str
@@ -40,6 +41,7 @@ class DomainRecord:
     scale: tuple[float, ...]
     action_low: tuple[float, ...]
     action_high: tuple[float, ...]
+    action_spread: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, domain: Domain, problem: Problem, normalizer: Normalizer) -> "DomainRecord":
@@ -60,12 +62,13 @@ class DomainRecord:
             tuple(normalizer.scale.tolist()),
             own.action_low if own is not None else (),
             own.action_high if own is not None else (),
+            problem.action_spread,
         )
 
     @property
     def problem(self) -> Problem:
         """Sizes."""
-        return Problem(self.observation_dim, self.action_dim, self.horizon)
+        return Problem(self.observation_dim, self.action_dim, self.horizon, self.action_spread)
 
     @property
     def normalizer(self) -> Normalizer:

@@ -1,17 +1,16 @@
 """The job of a plan: data, behaviour cloning, both phases, evaluation, tables."""
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 
-import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench.agents import AGENTS, BC, Agent, Problem
-from bench.data import DataMissing, TaskData, default_data_dir, generate, load
+from bench.agents import AGENTS, BC, Agent, Problem, draw
+from bench.data import DataMissing, MappedTaskData, TaskData, default_data_dir, generate
 from bench.errors import CheckpointError
 from bench.results import FinalTable, final_table, print_table, write_table
 from bench.simulation import SimulatorPool, make
@@ -30,15 +29,17 @@ from bench.training.domain_record import DomainRecord
 from bench.training.online import OnlineExperience, load_offline_result, replay
 from bench.training.options import Plan
 from bench.training.planned import record_plan
-from bench.training.policy import Normalizer
 from bench.training.pretraining import FlowCache
 from bench.training.processes import PackTraining, train_in_processes
 from bench.training.processor import keep_freed_memory
 from bench.training.recorder import PackRecorder, protocol_fingerprint
+from bench.training.tables import Tables, load_fitting
 from bench.training.trainer import Trainer
-from qlearn import ChunkSampler, EpisodeData, FlowActor, RandomStreams
+from qlearn import ChunkSampler, FlowActor, PrefetchingSampler, RandomStreams
 
 __all__ = ["Job"]
+
+_log = logging.getLogger(__name__)
 
 
 def _console() -> Console:
@@ -51,9 +52,8 @@ class _Prepared:
     """A domain's data on the training device, with the rewards of `tasks` in this order."""
 
     tasks: tuple[int, ...]
-    data: TaskData
-    episodes: EpisodeData
-    normalizer: Normalizer
+    data: TaskData | MappedTaskData
+    tables: Tables
     problem: Problem
 
 
@@ -156,26 +156,10 @@ class Job:
     def _prepare(self, domain: Domain, stages: Display) -> _Prepared:
         """Read a domain's data, made first where that was asked for."""
         data = self._load(domain, stages)
-        protocol = self.plan.suite.protocol
-        normalizer = Normalizer.identity(data.observations.shape[1])
-        observations = data.observations
-        if protocol.standardise:
-            normalizer = Normalizer.fit(observations)
-            observations = normalizer(observations)
-        episodes = EpisodeData.from_rows(
-            torch.from_numpy(observations),
-            torch.from_numpy(data.actions),
-            torch.from_numpy(data.terminals),
-            torch.from_numpy(data.rewards),
-            torch.from_numpy(data.masks),
-        ).to(self.plan.device)
-        problem = Problem(
-            observations.shape[1],
-            data.actions.shape[1],
-            domain.horizon,
-            tuple(data.actions.std(0, dtype=np.float64).tolist()),
-        )
-        return _Prepared(domain.tasks, data, episodes, normalizer, problem)
+        tables = Tables.of(data, self.plan.device, standardise=self.plan.suite.protocol.standardise)
+        spread = tables.action_std
+        problem = Problem(len(tables.normalizer.shift), len(spread), domain.horizon, spread)
+        return _Prepared(domain.tasks, data, tables, problem)
 
     def _announce(self, domain: Domain, prepared: _Prepared) -> None:
         """Say and record what data a domain is trained on."""
@@ -183,20 +167,20 @@ class Job:
         folder = str(data.paths[0].parent.absolute())
         origin = {"fingerprint": data.fingerprint, "source": data.source, "folder": folder}
         record_data(self.plan.directory, data.dataset, origin)
-        record = DomainRecord.of(domain, prepared.problem, prepared.normalizer)
+        record = DomainRecord.of(domain, prepared.problem, prepared.tables.normalizer)
         record.keep(self.plan.directory, domain.name)
         self.console.print(
             f"data: {data.dataset}, {data.transitions:,} transitions, {data.source}, "
-            f"fingerprint {data.fingerprint[:12]}"
+            f"fingerprint {data.fingerprint[:12]}; {prepared.tables.describe()}"
         )
         if domain.own is not None:
             self.console.print(_describe(domain.own), markup=False)
 
-    def _load(self, domain: Domain, stages: Display) -> TaskData:
+    def _load(self, domain: Domain, stages: Display) -> TaskData | MappedTaskData:
         tasks = [domain.task_name(task) for task in domain.tasks]
-        folder = self.plan.data_dir
+        folder, limit = self.plan.data_dir, self.plan.data_memory
         try:
-            return load(domain.dataset, tasks, folder, sparse=domain.sparse)
+            return load_fitting(domain.dataset, tasks, folder, limit, sparse=domain.sparse)
         except DataMissing:
             if not self.plan.generate:
                 raise
@@ -207,7 +191,7 @@ class Job:
                 transitions=domain.transitions,
                 progress=lambda done, total: tell(domain.transitions * done // total),
             )
-        return load(domain.dataset, tasks, folder, sparse=domain.sparse)
+        return load_fitting(domain.dataset, tasks, folder, limit, sparse=domain.sparse)
 
     def _train(
         self,
@@ -244,20 +228,14 @@ class Job:
             if pack.agent == "bc"
             else [prepared.tasks.index(cell.task) for cell in pack.cells]
         )
-        data = ChunkSampler(
-            prepared.episodes,
-            pack.domain.horizon,
-            getattr(config, "discount", 1.0),
-            mode=pack.protocol.chunks,
-            tasks=replicas_tasks,
-        )
+        data = self._sampler(pack, prepared, agent, replicas_tasks)
         directory = plan.directory / "packs" / pack.name
         versions = package_versions()
         recorder = PackRecorder(
             pack,
             agent,
             prepared.problem,
-            prepared.normalizer,
+            prepared.tables.normalizer,
             pool,
             plan.device,
             directory,
@@ -278,12 +256,14 @@ class Job:
         title = f"{pack.agent} on {pack.domain.name}, {len(pack.cells)} runs"
         with ExitStack() as stack:
             stack.callback(recorder.close)
+            if isinstance(data, PrefetchingSampler):
+                stack.enter_context(data)
             if pack.online:
                 acting = streams.spawn("acting")
                 experience = OnlineExperience.of(
                     pack,
                     prepared.problem,
-                    prepared.normalizer,
+                    prepared.tables.normalizer,
                     acting,
                     config.discount,
                     workers=pool.workers,
@@ -298,7 +278,34 @@ class Job:
                 self._clone(trainer, agent, self._cache(pack, prepared))
             else:
                 trainer.run()
+            if isinstance(data, PrefetchingSampler) and data.batches:
+                waited = (
+                    f"{pack.name}: waited {data.waited:.2f} s for {data.batches:,} batches from "
+                    f"the disk, {data.waited / data.batches * 1e3:.2f} ms each"
+                )
+                _log.info(waited)
+                self.console.print(waited, markup=False, highlight=False)
         self.problems += [str(failure) for failure in trainer.failures]
+
+    def _sampler(
+        self, pack: Pack, prepared: _Prepared, agent: Agent, tasks: list[int]
+    ) -> ChunkSampler:
+        """Chunks of the data set; of one on the disk, read ahead of the updates."""
+        horizon, mode = pack.domain.horizon, pack.protocol.chunks
+        discount = getattr(self.plan.configs[pack.name], "discount", 1.0)
+        episodes = prepared.tables.episodes
+        if not prepared.tables.streamed:
+            return ChunkSampler(episodes, horizon, discount, mode=mode, tasks=tasks)
+        noise = agent.noise(pack.protocol.batch_size)
+        return PrefetchingSampler(
+            episodes,
+            horizon,
+            discount,
+            mode=mode,
+            tasks=tasks,
+            device=self.plan.device,
+            between=lambda streams: draw(streams, noise),
+        )
 
     def _clone(self, trainer: Trainer, agent: BC, cache: FlowCache) -> None:
         """Behaviour cloning, taken from the cache where an earlier run has been through it."""

@@ -16,6 +16,7 @@ from bench.training.cells import Pack, plan
 from bench.training.cost import rehearse
 from bench.training.own_task import chosen_suite
 from bench.training.settings import parse_overrides, resolve
+from bench.training.tables import memory_limit
 
 if TYPE_CHECKING:
     from bench.cli.offline import Offline
@@ -40,6 +41,7 @@ class Plan:
         online: the packs of the online phase, each after the offline one of its cells.
         largest_pack: most runs in a pack; None for all of a domain and agent.
         processes: how many packs are trained at a time.
+        data_memory: bytes that a data set may take; larger ones are read from the disk.
         track: names of the trackers that show the curves.
     """
 
@@ -55,6 +57,7 @@ class Plan:
     online: tuple[Pack, ...] = ()
     largest_pack: int | None = None
     processes: int = 1
+    data_memory: int = 1 << 62
     track: tuple[str, ...] = ()
 
     @property
@@ -193,6 +196,7 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
         generate=options.generate or chosen.name.startswith("quick"),
         largest_pack=largest_pack,
         processes=processes,
+        data_memory=memory_limit(options.data_memory, device, processes),
         track=options.track,
     )
 
