@@ -128,10 +128,10 @@ class Import:
 
     Understood are npz and HDF5 files with observations, actions and terminals as OGBench has them,
     or with transitions as D4RL has them, or with groups episode_0, episode_1, ... as Minari has
-    them; and minari:DATASET where the package minari is installed.
+    them; minari:DATASET where the package minari is installed; and folders of LeRobot datasets.
 
     Attributes:
-        source: the file, or minari:DATASET.
+        source: the file or folder, or minari:DATASET.
         name: name to give the dataset.
         data_dir: folder of the data files; OGBench's by default.
         observation_keys: entries of a dictionary observation to join, in this order.

@@ -55,7 +55,10 @@ def read_tables(path: Path) -> list[tuple[str, Tables]]:
     if path.suffix == ".npz":
         return [("", read_npz(path, mapped=False))]
     if path.suffix not in (".hdf5", ".h5"):
-        raise ValueError(f"{path}: expected a file .npz, .hdf5 or .h5, or minari:DATASET")
+        raise ValueError(
+            f"{path}: expected a file .npz, .hdf5 or .h5, the folder of a LeRobot dataset, or "
+            "minari:DATASET"
+        )
     import h5py
 
     try:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from bench.data._check import REQUIRED, check_actions, check_arrays
 from bench.data._foreign import ForeignEpisode, Tables, read_minari, read_tables, split_episodes
+from bench.data._lerobot import is_lerobot, read_lerobot
 from bench.data._npz import write_npz
 from bench.data._record import DataRecord, FileRecord
 
@@ -37,7 +38,8 @@ def import_data(
     more than actions, as in Minari.
 
     Args:
-        source: an `.npz`, `.hdf5` or `.h5` file, or `minari:<dataset>`.
+        source: an `.npz`, `.hdf5` or `.h5` file, `minari:<dataset>`, or the folder of a LeRobot
+            dataset.
         dataset: name to give it; letters, digits, dots, dashes and underscores.
         data_dir: folder of the data files.
         observation_keys: entries of a dictionary observation to join, in this order.
@@ -68,7 +70,7 @@ def import_data(
         place, tables = Path(source), read_minari(source.removeprefix("minari:"))
     else:
         place = Path(source).expanduser()
-        tables = read_tables(place)
+        tables = read_lerobot(place, observation_keys) if is_lerobot(place) else read_tables(place)
 
     tables = [(name, _with_scaled_actions(place / name, table, bounds)) for name, table in tables]
     if _has_rows_of_states(tables):
