@@ -15,7 +15,14 @@ from bench.cli.report import Report
 from bench.cli.reproduce import Reproduce
 from bench.cli.status import Status
 from bench.errors import ResultsError
-from bench.results import ResultWriter, check_data, compare_runs, run_progress
+from bench.results import (
+    TRAINING,
+    ResultWriter,
+    check_data,
+    compare_runs,
+    metric_rows,
+    run_progress,
+)
 from bench.storage import (
     PlannedCell,
     RunLock,
@@ -86,6 +93,52 @@ def test_status_counts_and_estimates(tmp_path: Path) -> None:
     with RunLock(tmp_path / "run"):
         (overdue,) = run_progress([tmp_path], begun + timedelta(seconds=500))
     assert overdue.remaining is None
+
+
+def test_status_of_packs_that_are_trained_side_by_side(tmp_path: Path) -> None:
+    begun = start_run(tmp_path)
+    of_q = ResultWriter(tmp_path / "packs" / "q" / "training.parquet", TRAINING)
+    of_q.append(metric_rows(cell(seed=1), "offline", 10, {"loss": 1.0}))
+    now = begun + timedelta(seconds=20)
+    with RunLock(tmp_path), RunLock(tmp_path / "packs" / "p"), RunLock(tmp_path / "packs" / "q"):
+        (run,) = run_progress([tmp_path], now)
+    assert run.running == 2
+    assert run.updates_per_second == 8.0  # q is taken to be as fast as p
+    assert run.share == pytest.approx(0.25)  # 40 and 10 of 100 steps each
+    # 60 steps of p and 90 of q at half a second, both at a time: q alone takes 45 seconds.
+    assert run.remaining == timedelta(seconds=45)
+
+
+def test_status_counts_phases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    of = [cell(seed=0), cell(seed=1) | {"variant": "kl-budget=1"}]
+    planned = [
+        PlannedCell(**c, final_steps={phase: end}, pack=f"{phase}-{c['seed']}")
+        for c in of
+        for phase, end in (("offline", 100), ("online", 50))
+    ]
+    run = tmp_path / "a-name-that-would-be-folded-where-there-are-80-columns"
+    write_run(run, RunRecord(["bench"], {}, collect_provenance([]), planned))
+    for seed, steps in ((0, (50, 100)), (1, (50,))):
+        ResultWriter(run / "packs" / f"offline-{seed}" / "evaluations.parquet").append(
+            [evaluation(of[seed], step, 10) for step in steps]
+        )
+    ResultWriter(run / "packs" / "online-0" / "evaluations.parquet").append(
+        [evaluation(of[0], 25, 10, phase="online")]
+    )
+    (progress,) = run_progress([tmp_path])
+    assert progress.phases == {"offline": (1, 2), "online": (0, 2)}
+    assert (progress.done, progress.planned, progress.state) == (0, 2, "stopped")
+    assert progress.share == pytest.approx((100 + 50 + 25) / 300)
+    ResultWriter(run / "packs" / "online-0" / "evaluations.parquet").append(
+        [evaluation(of[0], 50, 10, phase="online")]
+    )
+    assert run_progress([tmp_path])[0].done == 1
+    make_run(tmp_path / "other", [(cell(), {100: 45})])
+    assert Status((tmp_path,)).run() == 0
+    printed = capsys.readouterr().out
+    assert run.name in printed
+    assert "offline 1/2, online 1/2" in printed
+    assert "1/2 runs done" in printed
 
 
 def test_status_of_done_and_failed_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

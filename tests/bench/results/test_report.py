@@ -382,8 +382,13 @@ def test_a_pair_is_decided_only_if_the_permutation_test_agrees(tmp_path: Path) -
     pairs = improvement_view(final_table([tmp_path / "many"]), "quick", "offline")
     assert pairs["says"].to_list() == ["trqam is better"]
     # Of 20 relabellings of three against three, two are as extreme: 0.1, twice for two tasks 0.005.
-    runs = [(cell(t, s, a), {100: n + s}) for t in (1, 2) for s in range(3)
-            for a, n in (("a", 0), ("b", 10), ("c", 20), ("d", 30), ("e", 40), ("f", 46))]  # fmt: skip
+    finals = {"a": 0, "b": 10, "c": 20, "d": 30, "e": 40, "f": 46}
+    runs = [
+        (cell(t, s, agent), {100: final + s})
+        for t in (1, 2)
+        for s in range(3)
+        for agent, final in finals.items()
+    ]
     make_run(tmp_path / "pairs", runs)
     pairs = improvement_view(final_table([tmp_path / "pairs"]), "quick", "offline")
     assert len(pairs) == 15

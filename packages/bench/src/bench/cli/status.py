@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -35,13 +36,16 @@ class Status:
         """Print the table; 1 if a cell failed."""
         if self.watch is not None and self.watch <= 0:
             raise ValueError(f"--watch must be a positive number of seconds, given {self.watch}")
+        from rich.console import Console
         from rich.live import Live
 
         from bench.results import run_progress
 
         runs = self.runs or (Path("runs"),)
         progress = run_progress(runs)
-        with Live(_table(progress), auto_refresh=False) as live:
+        # A pipe has no width: names folded to 80 columns could not be read.
+        console = Console() if sys.stdout.isatty() else Console(width=160)
+        with Live(_table(progress), console=console, auto_refresh=False) as live:
             while self.watch is not None and any(run.state == "running" for run in progress):
                 time.sleep(self.watch)
                 progress = run_progress(runs)
@@ -56,22 +60,41 @@ def _table(progress: list[RunProgress]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("run", "state"):
         table.add_column(column, overflow="fold")
-    for column in ("done", "running", "failed", "updates/s", "remaining", "last row"):
+    numbers = ("done", "running", "failed", "steps", "updates/s", "remaining", "last row")
+    for column in numbers:
         table.add_column(column, justify="right", no_wrap=True)
+    phased = any(len(run.phases) > 1 for run in progress)
+    if phased:
+        table.add_column("phases", no_wrap=True)
     folder = Path(os.path.commonpath([run.directory.parent for run in progress]))
     now = datetime.now(UTC)
     for run in progress:
         rate, last = run.updates_per_second, run.last_row
+        phases = (f"{name} {done}/{planned}" for name, (done, planned) in run.phases.items())
         table.add_row(
             str(run.directory.relative_to(folder)),
             run.state if run.holder is None else f"{run.state} (process {run.holder.pid})",
             f"{run.done}/{run.planned}",
             str(run.running),
             str(run.failed),
+            f"{run.share:.0%}",
             "–" if rate is None else f"{rate:,.3g}",
             "–" if run.remaining is None else _short(run.remaining),
             "–" if last is None else f"{_short(now - last)} ago",
+            *([", ".join(phases)] if phased else []),
         )
+    if len(progress) > 1:
+        table.add_section()
+        left = [run.remaining for run in progress if run.remaining is not None]
+        table.add_row(
+            "all",
+            f"{sum(run.state == 'done' for run in progress)}/{len(progress)} runs done",
+            f"{sum(run.done for run in progress)}/{sum(run.planned for run in progress)}",
+            str(sum(run.running for run in progress)),
+            str(sum(run.failed for run in progress)),
+            "", "",
+            _short(max(left)) if left else "–",
+        )  # fmt: skip
     return table
 
 

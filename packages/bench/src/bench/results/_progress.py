@@ -11,7 +11,7 @@ import polars as pl
 
 from bench.results._cells import cell_results
 from bench.results._scan import planned_cells, scan_evaluations, scan_training
-from bench.results._schema import CELL_COLUMNS
+from bench.results._schema import CELL_COLUMNS, PHASES
 from bench.storage import LockHolder, lock_holder, run_directories
 
 __all__ = ["RunProgress", "run_progress"]
@@ -21,13 +21,18 @@ __all__ = ["RunProgress", "run_progress"]
 class RunProgress:
     """State of one run directory.
 
+    A cell is done when all its planned phases are. Phases count by themselves in `phases`.
+
     Attributes:
         directory: the run.
         done: cells that are finished.
-        running: cells that have begun and not ended, while a process works on the run.
+        running: cells of the packs that are worked on.
         failed: cells that stopped with a failure.
         planned: all cells.
-        updates_per_second: as the last row says.
+        phases: phase to finished and planned cells of that phase, in order of time.
+        share: of all planned steps, how many are made; a fraction.
+        updates_per_second: of all packs that are worked on, as their last rows say (before their
+            first, as those of others like them); of the last one if none is.
         remaining: time to the end at the rate so far, None if unknown or nobody works on it.
         holder: the process that works on it.
         last_row: when the last row was written.
@@ -38,6 +43,8 @@ class RunProgress:
     running: int
     failed: int
     planned: int
+    phases: dict[str, tuple[int, int]]
+    share: float
     updates_per_second: float | None
     remaining: timedelta | None
     holder: LockHolder | None
@@ -64,68 +71,115 @@ def run_progress(runs: Sequence[Path], now: datetime | None = None) -> list[RunP
 
 def _progress(directory: Path, now: datetime) -> RunProgress:
     cells = cell_results([directory])
-    trained = scan_training([directory]).select(CELL_COLUMNS).unique().collect()
-    whole = (
-        cells.group_by(CELL_COLUMNS)
-        .agg(
-            pl.col("finished").all(),
-            failed=pl.col("failure").is_not_null().any(),
-            measured=pl.col("step").is_not_null().any(),
-        )
-        .join(trained.with_columns(trained=True), on=CELL_COLUMNS, how="left")
+    whole = cells.group_by(CELL_COLUMNS).agg(
+        pl.col("finished").all(), failed=pl.col("failure").is_not_null().any()
     )
     holder = lock_holder(directory)
-    begun = whole["measured"] | whole["trained"].fill_null(value=False)
-    rate, left = _pace(directory, now)
+    packs = _packs(directory, cells)
+    working = _working(directory, packs, busy=holder is not None)
+    phases = cells.group_by("phase").agg(pl.col("finished").sum(), planned=pl.len())
+    counted = {phase: (int(done), int(planned)) for phase, done, planned in phases.iter_rows()}
+    rates = working if working.height else packs.sort("last", nulls_last=False).tail(1)
+    rate = rates["rate"].drop_nulls()
+    steps = float((packs["planned_step"] * packs["cells"]).sum())
+    made = float((packs["step"] * packs["cells"]).sum())
     return RunProgress(
         directory,
         done=int(whole["finished"].sum()),
-        running=int((begun & ~whole["finished"] & ~whole["failed"]).sum()) if holder else 0,
+        running=int(working["unfinished"].sum()),
         failed=int((whole["failed"] & ~whole["finished"]).sum()),
         planned=whole.height,
-        updates_per_second=rate,
-        remaining=left if holder is not None else None,
+        phases={phase: counted[phase] for phase in PHASES if phase in counted},
+        share=made / steps if steps else 0.0,
+        updates_per_second=float(rate.sum()) if len(rate) else None,
+        remaining=_remaining(packs, max(1, working.height), now) if holder is not None else None,
         holder=holder,
         last_row=max(cells["recorded_at"].drop_nulls().to_list(), default=None),
     )
 
 
-def _pace(directory: Path, now: datetime) -> tuple[float | None, timedelta | None]:
-    """Rate of the pack that wrote last, and the time until all packs are at their end."""
+_PACK = ["pack", "agent", "phase"]
+
+
+def _packs(directory: Path, cells: pl.DataFrame) -> pl.DataFrame:
+    """One row per planned pack.
+
+    Returns:
+        `pack`, `agent`, `phase`, `planned_step`, `cells`, `unfinished` (cells, failed ones left
+        out), `step` (as the newest row of either table says), `last` (time of the last evaluation),
+        `rate` (updates a second) and `pace` (seconds a step); the last three null where unknown.
+    """
     planned = planned_cells([directory])
-    rows = scan_evaluations([directory]).drop("run").collect()
-    if rows.is_empty() or planned.is_empty():
-        return None, None
-    pack = ["pack", "agent", "phase"]
-    written = (
-        rows.join(planned.select(*CELL_COLUMNS, "phase", "pack"), on=[*CELL_COLUMNS, "phase"])
-        .group_by(pack)
+    of_pack = planned.select(*CELL_COLUMNS, "phase", "pack")
+    keys = [*CELL_COLUMNS, "phase"]
+    ended = cells.filter(pl.col("finished") | pl.col("failure").is_not_null()).select(keys)
+    open_cells = of_pack.join(ended, on=keys, how="anti").group_by("pack").len("unfinished")
+    evaluated = (
+        scan_evaluations([directory]).drop("run").collect().join(of_pack, on=keys)
+        .group_by("pack")
         .agg(
-            pl.col("step").max(),
+            evaluated=pl.col("step").max(),
             first=pl.col("step").min(),
             begun=pl.col("recorded_at").min(),
             last=pl.col("recorded_at").max(),
             rate=pl.col("updates_per_second").sort_by("step").last(),
         )
+    )  # fmt: skip
+    logged = (
+        scan_training([directory]).select(*keys, "step").collect().join(of_pack, on=keys)
+        .group_by("pack").agg(logged=pl.col("step").max())
+    )  # fmt: skip
+    packs = (
+        planned.group_by(_PACK)
+        .agg(pl.col("planned_step").max(), cells=pl.len())
+        .join(open_cells, on="pack", how="left")
+        .join(evaluated, on="pack", how="left")
+        .join(logged, on="pack", how="left")
     )
-    if written.is_empty():
-        return None, None
     # Evaluations take their share of the time, so the pace is taken between rows where there are
-    # two; packs that have not begun are expected to go as the others of their agent.
+    # two; packs without any are expected to go as the others of their agent, or else of the phase.
     seconds = (pl.col("last") - pl.col("begun")).dt.total_microseconds() / 1e6
-    paced = written.with_columns(
-        pace=pl.when(pl.col("step") > pl.col("first"))
-        .then(seconds / (pl.col("step") - pl.col("first")))
+    pace = (
+        pl.when(pl.col("evaluated") > pl.col("first"))
+        .then(seconds / (pl.col("evaluated") - pl.col("first")))
         .otherwise(1 / pl.col("rate"))
     )
-    packs = (
-        planned.group_by(pack).agg(pl.col("planned_step").max()).join(paced, on=pack, how="left")
+
+    def likely(value: pl.Expr) -> pl.Expr:
+        return pl.coalesce(value, value.mean().over("agent", "phase"), value.mean().over("phase"))
+
+    return packs.with_columns(
+        unfinished=pl.col("unfinished").fill_null(0),
+        step=pl.max_horizontal("evaluated", "logged").fill_null(0).clip(0, pl.col("planned_step")),
+        rate=likely(pl.col("rate")),
+        pace=likely(pace),
     )
-    pace = pl.col("pace").fill_null(pl.col("pace").mean().over("agent", "phase"))
-    steps = (pl.col("planned_step") - pl.col("step").fill_null(0)).clip(0)
-    left = packs.select(left=pl.when(steps == 0).then(0.0).otherwise(steps * pace))["left"]
-    newest = written.sort("last").row(-1, named=True)
-    overdue = (now - newest["last"]).total_seconds()
-    if left.null_count() or float(left.sum()) < overdue:
-        return newest["rate"], None
-    return newest["rate"], timedelta(seconds=round(float(left.sum()) - overdue))
+
+
+def _working(directory: Path, packs: pl.DataFrame, *, busy: bool) -> pl.DataFrame:
+    """The packs that are worked on: those whose locks are held, or the one that wrote last."""
+    unfinished = packs.filter(pl.col("unfinished") > 0)
+    if not busy:
+        return unfinished.clear()
+    held = [
+        name for name in unfinished["pack"] if lock_holder(directory / "packs" / name) is not None
+    ]
+    if held:
+        return unfinished.filter(pl.col("pack").is_in(held))
+    # A process that trains one pack after the other locks the run only.
+    return unfinished.filter(pl.col("step") > 0).sort("last", nulls_last=True).tail(1)
+
+
+def _remaining(packs: pl.DataFrame, workers: int, now: datetime) -> timedelta | None:
+    """Time until all packs are at their end, if so many are worked on at a time."""
+    packs = packs.filter(pl.col("unfinished") > 0)
+    left = ((packs["planned_step"] - packs["step"]).clip(0) * packs["pace"]).to_list()
+    if None in left:
+        return None
+    # Packs share the workers evenly, but one pack is never divided.
+    seconds = max(sum(left) / workers, max(left, default=0.0))
+    newest = packs["last"].drop_nulls().max()
+    behind = packs.filter(pl.col("step") > pl.col("evaluated").fill_null(0)).height
+    if isinstance(newest, datetime) and not behind:
+        seconds -= (now - newest).total_seconds()
+    return timedelta(seconds=round(seconds)) if seconds >= 0 else None
