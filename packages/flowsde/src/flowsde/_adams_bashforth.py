@@ -79,7 +79,7 @@ class AdamsBashforthKernel(TransitionKernel):
         lag = [0.0, *(b * rise for rise in rises[1:]), rho / (1.0 - rho)]
         variances = [
             # Y_1 gains half of what the widest data add to its variance, s_1^2 scale^2.
-            rises[0] * (1.0 + 0.5 / (_MARGIN * self.steps)),
+            rises[0] * (1.0 + 0.5 / self.steps),
             *(kappa * rise for rise in rises[1:]),
             kappa / (ratio * (1.0 - rho) ** 2 * s[-1]),
         ]
@@ -148,17 +148,14 @@ class _Control:
     after: tuple[float, ...]
 
 
-_MARGIN = 1.5
-
-
 def _grid(steps: int, narrow: float, wide: float) -> tuple[list[float], float]:
     """Values of s, 0 and then K-1 geometric ones, and their ratio.
 
-    The range grows with K beyond [1/wide^2, 1/narrow^2], so that its ends, which err by the square
-    of their distance to it, converge as fast as the steps inside.
+    They exceed [1/wide^2, 1/narrow^2] by a factor K on either side: the ends err by the square of
+    its inverse, so they converge as fast as the steps inside.
     """
-    first = 1.0 / (wide**2 * _MARGIN * steps)
-    ratio = ((wide / narrow) * _MARGIN * steps) ** (2.0 / (steps - 2))
+    first = 1.0 / (wide**2 * steps)
+    ratio = (wide / narrow * steps) ** (2.0 / (steps - 2))
     return [0.0, *(first * ratio**k for k in range(steps - 1))], ratio
 
 
