@@ -79,7 +79,7 @@ def test_nothing_depends_on_processes_or_size(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dataset", FAMILIES)
 def test_an_episode_is_a_function_of_seed_split_and_number(dataset: str, tiny_dir: Path) -> None:
-    collector = roll_out(f"{dataset.rsplit('-', 2)[0]}-v0", short(dataset))
+    collector = roll_out(f"{dataset.rsplit('-', 2)[0]}-v0", short(dataset), Path())
     alone = collector.episode(0, "train", 2)
     stored = read_npz(tiny_dir / f"{dataset}.npz")
     for key, array in alone.items():

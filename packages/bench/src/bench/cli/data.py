@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -38,6 +38,8 @@ class Generate:
         transitions: training transitions, instead of the number that the name states.
         processes: parallel processes; one for each core by default.
         overwrite: replace files that exist and are something else.
+        policy: who moves ants and humanoids: the recipe's expert (bench data expert), or random
+            actions, which the tables then name as the data's source.
     """
 
     names: _Names
@@ -46,6 +48,7 @@ class Generate:
     transitions: int | None = None
     processes: int | None = None
     overwrite: bool = False
+    policy: Literal["recipe", "random"] = "recipe"
 
     def run(self) -> int:
         """Make the datasets one after the other."""
@@ -63,10 +66,63 @@ class Generate:
                     transitions=self.transitions,
                     processes=self.processes,
                     overwrite=self.overwrite,
+                    policy=self.policy,
                     progress=meter,
                 )
             where = paths[0] if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} files)"
             print(f"{name}: {meter.summary() or 'already there'}: {where}")
+        return 0
+
+
+@dataclass(frozen=True)
+class TrainExpert:
+    """Train the walker that collects ant or humanoid data, by soft actor-critic.
+
+    The same command continues, also to more steps. Every line says how well it walks: goals reached
+    per episode of 1,000 steps, metres per step along the wanted direction, share of steps upright.
+
+    Attributes:
+        name: ant or humanoid.
+        data_dir: folder of the data files; OGBench's by default. The expert lies in experts/NAME.
+        steps: environment steps in all; OGBench's number by default (400,000 and 40 million).
+        seed: of the first call.
+        walkers: environments that are stepped in turn.
+        updates_per_step: gradient steps per environment step.
+        checkpoint_every: environment steps between checkpoints.
+        episodes: episodes of the last measurement.
+    """
+
+    name: Annotated[Literal["ant", "humanoid"], tyro.conf.Positional]
+    data_dir: Path | None = None
+    steps: int | None = None
+    seed: int = 0
+    walkers: int = 8
+    updates_per_step: float = 0.25
+    checkpoint_every: int = 20_000
+    episodes: int = 20
+
+    def run(self) -> int:
+        """Train, and measure."""
+        from bench.data import default_data_dir
+        from bench.data.expert import measure_expert, train_expert
+
+        if self.episodes < 1:
+            raise ValueError(f"episodes must be at least 1, got {self.episodes}")
+        expert = train_expert(
+            self.name,
+            self.data_dir or default_data_dir(),
+            steps=self.steps,
+            seed=self.seed,
+            walkers=self.walkers,
+            updates_per_step=self.updates_per_step,
+            checkpoint_every=self.checkpoint_every,
+            progress=lambda state: print(state, flush=True),
+        )
+        score = measure_expert(expert, episodes=self.episodes)
+        print(
+            f"{self.name} expert {expert.fingerprint} after {expert.steps:,} steps, "
+            f"{self.episodes} episodes: {score}"
+        )
         return 0
 
 
@@ -264,6 +320,7 @@ class Data:
 
     action: tyro.conf.OmitSubcommandPrefixes[
         Annotated[Generate, tyro.conf.subcommand("generate")]
+        | Annotated[TrainExpert, tyro.conf.subcommand("expert")]
         | Annotated[Get, tyro.conf.subcommand("get")]
         | Annotated[Import, tyro.conf.subcommand("import")]
         | Annotated[List, tyro.conf.subcommand("list")]

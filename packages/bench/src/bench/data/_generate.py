@@ -11,19 +11,23 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from bench.data._errors import DataMissing
 from bench.data._names import DatasetName
 from bench.data._parts import FilePlan, Part, plan_files, roll_part
 from bench.data._recipes import Recipe, recipe_for
-from bench.data._record import DataRecord, FileRecord, simulator_versions
+from bench.data._record import DataRecord, FileRecord, Source, simulator_versions
 from bench.storage import RunLock
 
 Progress = Callable[[int, int], None]
 """Called with the transitions done and the transitions in all."""
+
+Policy = Literal["recipe", "random", "any"]
+"""Who moves a walker: the recipe's expert, nobody, or an expert where there is one."""
 
 
 def generate(
@@ -35,6 +39,7 @@ def generate(
     processes: int | None = None,
     overwrite: bool = False,
     recipe: Recipe | None = None,
+    policy: Policy = "recipe",
     progress: Progress | None = None,
 ) -> list[Path]:
     """Make a dataset by its published recipe, in OGBench's file layout.
@@ -56,6 +61,9 @@ def generate(
         processes: parallel processes, by default one for each core; 1 works in this process.
         overwrite: replace files that exist and differ in recipe, seed, size or origin.
         recipe: another recipe than the published one.
+        policy: `random` lets walkers (ants, humanoids) move at random, which needs no expert and
+            teaches little: the record's source says so, and with it every result. `any` does so
+            where there is no expert.
         progress: called at the start and after every few episodes.
 
     Returns:
@@ -64,28 +72,31 @@ def generate(
     Raises:
         ValueError: for a dataset that no recipe makes, impossible sizes, or files that exist and
             are not what was asked for.
+        DataMissing: if the recipe needs an expert that is not there.
         RunLockedError: if another process is generating the same data.
         OSError: if a file cannot be written or a process dies.
     """
     name = DatasetName.parse(dataset)
     recipe = recipe_for(name) if recipe is None else recipe
+    if recipe.collector == "walker":
+        recipe = _with_walker(recipe, data_dir, policy)
     processes = _cores() if processes is None else processes
     _check_settings(seed=(seed, 0), processes=(processes, 1), transitions=(transitions, 1))
 
-    settings = {"seed": seed, **asdict(recipe)}
-    settings = json.loads(json.dumps(settings))  # As a record read back has it: lists, no tuples.
+    settings = {"seed": seed, **recipe.settings()}
+    source: Source = "random policy" if recipe.collector == "random" else "generated"
     versions = simulator_versions()
     # The folder carries the settings in its name: parts made by other settings are never mixed in.
     key = hashlib.sha256(json.dumps([settings, versions]).encode()).hexdigest()[:12]
     parts_dir = data_dir / f".{name}.{key}.parts"
     plans = plan_files(name, recipe, data_dir, parts_dir, transitions)
     training = [plan.path for plan in plans if plan.split == "train"]
-    if not overwrite and _already_made(name, data_dir, plans, settings):
+    if not overwrite and _already_made(name, data_dir, plans, settings, source):
         return training
 
     with RunLock(parts_dir, alternative="another folder with --data-dir"):
         files = _fill(plans, name.environment_id, recipe, seed, processes, progress)
-        record = DataRecord(str(name), "generated", "", settings, versions, files)
+        record = DataRecord(str(name), source, "", settings, versions, files)
         record.write(name.record_file(data_dir))
         shutil.rmtree(parts_dir)
     return training
@@ -97,8 +108,26 @@ def _check_settings(**bounds: tuple[int | None, int]) -> None:
             raise ValueError(f"{setting} is {value}; expected {least} or more")
 
 
+def _with_walker(recipe: Recipe, data_dir: Path, policy: Policy) -> Recipe:
+    """The recipe with the fingerprint of the expert of this data folder, or without one."""
+    from bench.data.expert import Expert
+
+    if policy != "random":
+        try:
+            expert = Expert.load(data_dir, recipe.walker)
+            return replace(recipe, expert=expert.fingerprint)
+        except DataMissing:
+            if policy == "recipe":
+                raise
+    return replace(recipe, collector="random", noise=0.0)
+
+
 def _already_made(
-    name: DatasetName, data_dir: Path, plans: Sequence[FilePlan], settings: dict[str, Any]
+    name: DatasetName,
+    data_dir: Path,
+    plans: Sequence[FilePlan],
+    settings: dict[str, Any],
+    source: Source,
 ) -> bool:
     """Whether the files are there and are those asked for.
 
@@ -109,7 +138,7 @@ def _already_made(
     present = [plan for plan in plans if plan.path.exists() and not plan.receipt.exists()]
     if not present:
         return False
-    if record is not None and record.source == "generated" and record.recipe == settings:
+    if record is not None and record.source == source and record.recipe == settings:
         sizes = {file: entry.episodes for file, entry in record.files.items()}
         if len(present) == len(plans) and sizes == {p.path.name: p.episodes for p in plans}:
             return True

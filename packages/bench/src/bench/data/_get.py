@@ -89,7 +89,11 @@ def get(
     training = name.files(data_dir)[: max(1, count)]
     optional = name.files(data_dir, validation=True)[: max(1, count)] if validation else []
     record = DataRecord.read(name.record_file(data_dir)) or DataRecord(str(name), "unknown")
-    if not overwrite and record.source in ("generated", "imported") and training[0].exists():
+    if (
+        not overwrite
+        and record.source in ("generated", "random policy", "imported")
+        and training[0].exists()
+    ):
         raise ValueError(
             f"{training[0]} exists and was {record.source} here: ask to overwrite it, or use "
             "another data directory"

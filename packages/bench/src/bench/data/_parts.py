@@ -119,7 +119,8 @@ def plan_files(
 
 def roll_part(environment_id: str, recipe: Recipe, seed: int, part: Part) -> None:
     """Roll out the episodes of a part and save them."""
-    collector = _collector(environment_id, recipe)
+    # The parts' folder lies in the data folder, where the experts are.
+    collector = _collector(environment_id, recipe, part.parts_dir.parent)
     episodes = [collector.episode(seed, part.split, part.first + i) for i in range(part.episodes)]
     joined = {key: np.concatenate([episode[key] for episode in episodes]) for key in episodes[0]}
     specs = {key: (array.dtype, array.shape) for key, array in joined.items()}
@@ -127,8 +128,8 @@ def roll_part(environment_id: str, recipe: Recipe, seed: int, part: Part) -> Non
 
 
 @lru_cache(maxsize=1)
-def _collector(environment_id: str, recipe: Recipe) -> "Rollout":
+def _collector(environment_id: str, recipe: Recipe, data_dir: Path) -> "Rollout":
     # Imported by the process that simulates: starting MuJoCo takes a second.
     from bench.data._rollouts import roll_out
 
-    return roll_out(environment_id, recipe)
+    return roll_out(environment_id, recipe, data_dir)

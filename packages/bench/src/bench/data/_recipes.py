@@ -4,8 +4,9 @@ Facts from OGBench (arXiv 2410.20092, appendix on datasets) and its published ge
 """
 
 import difflib
-from dataclasses import dataclass
-from typing import Literal
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from bench.data._names import DatasetName
 
@@ -15,22 +16,32 @@ class Recipe:
     """How one dataset is collected.
 
     Attributes:
-        collector: which scripted policy acts: `manipulation` (OGBench's plan oracles follow a
-            noisy plan to one random target after the other) or `maze` (a point follows the
-            shortest path to one random goal after the other).
+        collector: which policy acts: `manipulation` (OGBench's plan oracles follow a noisy plan to
+            one random target after the other), `maze` (a point follows the shortest path to one
+            random goal after the other), `walker` (an expert walks along that path) or `random`
+            (uniformly random actions; published by nobody).
         episodes: training episodes of the published set. A tenth as many validate.
         rows: rows an episode has, its final state included: rows - 1 transitions.
         noise: standard deviation of the action noise (manipulation: relative to the largest
             action and correlated in time; maze: Gaussian, then clipped to [-1, 1]).
         stacking: range of the probability, drawn anew for each episode, that a cube's target
             lies on another cube.
+        walker: the body, for `walker` and `random`.
+        expert: fingerprint of the expert that walks; empty until one is chosen.
     """
 
-    collector: Literal["manipulation", "maze"]
+    collector: Literal["manipulation", "maze", "walker", "random"]
     episodes: int = 1000
     rows: int = 1001
     noise: float = 0.1
     stacking: tuple[float, float] = (0.5, 0.5)
+    walker: str = ""
+    expert: str = ""
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the data, as a record has it; what a collector has no use for is not."""
+        settings = json.loads(json.dumps(asdict(self)))
+        return {k: v for k, v in settings.items() if k not in ("walker", "expert") or v}
 
     @property
     def transitions(self) -> int:
@@ -52,6 +63,15 @@ RECIPES: dict[str, Recipe] = {
     "pointmaze-large-navigate": Recipe("maze", noise=0.5),
     "pointmaze-giant-navigate": Recipe("maze", episodes=500, rows=2001, noise=0.5),
     "pointmaze-teleport-navigate": Recipe("maze", noise=0.5),
+    "antmaze-medium-navigate": Recipe("walker", noise=0.2, walker="ant"),
+    "antmaze-large-navigate": Recipe("walker", noise=0.2, walker="ant"),
+    "antmaze-giant-navigate": Recipe("walker", episodes=500, rows=2001, noise=0.2, walker="ant"),
+    "antmaze-teleport-navigate": Recipe("walker", noise=0.2, walker="ant"),
+    "humanoidmaze-medium-navigate": Recipe("walker", rows=2001, noise=0.2, walker="humanoid"),
+    "humanoidmaze-large-navigate": Recipe("walker", rows=2001, noise=0.2, walker="humanoid"),
+    "humanoidmaze-giant-navigate": Recipe(
+        "walker", episodes=500, rows=4001, noise=0.2, walker="humanoid"
+    ),
 }
 """Recipes of the datasets that can be made here, by dataset name without size and version."""
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from bench.data._errors import DataDamaged
 from bench.storage import write_json
 
-Source = Literal["downloaded", "generated", "imported", "unknown"]
+Source = Literal["downloaded", "generated", "random policy", "imported", "unknown"]
 
 FORMAT = 1
 
@@ -52,7 +52,8 @@ class DataRecord:
 
     Attributes:
         dataset: its name.
-        source: `downloaded`, `generated`, `imported`, or `unknown` for files found on disk.
+        source: `downloaded`, `generated` by the published recipe, `random policy`, `imported`, or
+            `unknown` for files found on disk.
         origin: the address, or the path of what was imported; empty for generated data.
         recipe: settings of the generation; empty otherwise.
         versions: of the simulator when the data were generated; empty otherwise.

@@ -7,6 +7,7 @@ episode does not depend on which process rolls it out, nor on the episodes befor
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,19 +26,26 @@ SPLITS = ("train", "val")
 _MAX_ATTEMPTS = 100
 
 
-def roll_out(environment_id: str, recipe: Recipe) -> "Rollout":
-    """Make the environment and the scripted policy of a recipe.
+def roll_out(environment_id: str, recipe: Recipe, data_dir: Path) -> "Rollout":
+    """Make the environment and the policy of a recipe.
 
     Args:
         environment_id: e.g. `cube-double-v0`.
         recipe: its recipe.
+        data_dir: data folder, where experts lie.
 
     Returns:
         An object whose `episode(seed, split, number)` gives one episode's arrays.
     """
-    if recipe.collector == "maze":
-        return _MazeRollout(environment_id, recipe)
-    return _ManipulationRollout(environment_id, recipe)
+    match recipe.collector:
+        case "manipulation":
+            return _ManipulationRollout(environment_id, recipe)
+        case "walker":
+            return _WalkerRollout(environment_id, recipe, data_dir)
+        case "random":
+            return _RandomRollout(environment_id, recipe)
+        case "maze":
+            return _MazeRollout(environment_id, recipe)
 
 
 class Rollout:
@@ -161,8 +169,10 @@ class _MazeRollout(Rollout):
             position = environment.get_xy()
             direction = self._subgoal(position, environment.cur_goal_xy) - position
             direction /= np.linalg.norm(direction) + 1e-6
-            noise = np.random.normal(0.0, self.recipe.noise, 2)  # noqa: NPY002 (seeded just before)
-            action = np.clip(direction + noise, -1.0, 1.0)
+            action = self._act(observation, direction)
+            scale = self.recipe.noise
+            noise = np.random.normal(0.0, scale, len(action))  # noqa: NPY002 (seeded just before)
+            action = np.clip(action + noise, -1.0, 1.0)
             columns["observations"].append(observation)
             observation, _, _, _, info = environment.step(action)
             columns["actions"].append(action)
@@ -175,6 +185,10 @@ class _MazeRollout(Rollout):
                 environment.set_goal(goal_xy=environment.add_noise(centre))
         return columns
 
+    def _act(self, observation: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """What to do before the noise; a point goes where it is told."""
+        return direction
+
     def _subgoal(self, position: np.ndarray, goal: np.ndarray) -> np.ndarray:
         """Centre of the next cell on the way; depends on the two cells only, so it is kept."""
         environment = self.environment
@@ -182,6 +196,28 @@ class _MazeRollout(Rollout):
         if cells not in self._subgoals:
             self._subgoals[cells] = environment.get_oracle_subgoal(position, goal)[0]
         return self._subgoals[cells]
+
+
+class _WalkerRollout(_MazeRollout):
+    """The same with legs: an expert walks in the direction of the path."""
+
+    def __init__(self, environment_id: str, recipe: Recipe, data_dir: Path) -> None:
+        from bench.data.expert import Expert
+
+        super().__init__(environment_id, recipe)
+        self._expert = Expert.load(data_dir, recipe.walker)
+        assert self._expert.fingerprint == recipe.expert, "generate() names the expert"
+
+    def _act(self, observation: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        return self._expert.act(observation[self._expert.body.skipped :], direction)
+
+
+class _RandomRollout(_MazeRollout):
+    """Uniformly random actions."""
+
+    def _act(self, observation: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        low, high = self.environment.action_space.low, self.environment.action_space.high
+        return np.asarray(np.random.uniform(low, high))  # noqa: NPY002 (seeded just before)
 
 
 def _choose(cells: list[tuple[int, int]]) -> tuple[int, int]:

@@ -189,6 +189,7 @@ class Job:
                 domain.dataset,
                 folder or default_data_dir(),
                 transitions=domain.transitions,
+                policy=self.plan.walkers,
                 progress=lambda done, total: tell(domain.transitions * done // total),
             )
         return load_fitting(domain.dataset, tasks, folder, limit, sparse=domain.sparse)

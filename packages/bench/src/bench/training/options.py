@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -41,6 +41,8 @@ class Plan:
         online: the packs of the online phase, each after the offline one of its cells.
         largest_pack: most runs in a pack; None for all of a domain and agent.
         processes: how many packs are trained at a time.
+        walkers: who moves ants and humanoids in data that are made: `any` allows random actions
+            where there is no expert.
         data_memory: bytes that a data set may take; larger ones are read from the disk.
         track: names of the trackers that show the curves.
     """
@@ -57,9 +59,9 @@ class Plan:
     online: tuple[Pack, ...] = ()
     largest_pack: int | None = None
     processes: int = 1
+    walkers: Literal["recipe", "any"] = "recipe"
     data_memory: int = 1 << 62
     track: tuple[str, ...] = ()
-
     @property
     def in_order(self) -> tuple[Pack, ...]:
         """Every pack behind those that it starts from."""
@@ -177,6 +179,7 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
         if agent == "bc":
             continue
         texts = [t for t in options.set if len(agents) == 1 or _name(t) in _fields(agent)]
+        _check_start(agent, [configs[pack.name].prediction for pack in pretraining])
         if options.kl_budget is not None:
             if "kl_budget" in _fields(agent):
                 texts.append(f"kl_budget={options.kl_budget}")
@@ -193,9 +196,10 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
         precision=_precision(options.precision, device),
         directory=options.out or Path("runs") / (chosen.name + suffix),
         data_dir=options.data_dir,
-        generate=options.generate or chosen.name.startswith("quick"),
+        generate=options.generate or options.preset == "smoke" or chosen.name.startswith("quick"),
         largest_pack=largest_pack,
         processes=processes,
+        walkers="any" if options.preset == "smoke" else "recipe",
         data_memory=memory_limit(options.data_memory, device, processes),
         track=options.track,
     )
@@ -282,6 +286,15 @@ def _check_ranges(agent: str, config: Any) -> None:
         rehearse(agent, replace(config, **narrow), Problem(1, 1, 1))
     except ValueError as error:
         raise ValueError(f"agent {agent!r} refuses a setting: {error}") from error
+
+
+def _check_start(agent: str, predictions: Sequence[str]) -> None:
+    """Refuse a clone whose network predicts what the agent does not know of."""
+    if AGENTS[agent].pretrained and "prediction" not in _fields(agent) and "noise" in predictions:
+        raise ValueError(
+            f"agent {agent!r} starts from a flow policy, but prediction=noise clones a diffusion "
+            "policy; only trqam fine-tunes one"
+        )
 
 
 def _own(pack: Pack) -> dict[str, Any]:
