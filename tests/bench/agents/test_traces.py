@@ -25,6 +25,8 @@ RELATIVE = 1e-5
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in AGENTS} | {
     "trqam--kernel-follmer": ("trqam", {"kernel": "follmer"}),
+    "bc--diffusion": ("bc", {"prediction": "noise"}),
+    "trqam--diffusion": ("trqam", {"prediction": "noise"}),
     "trqam--dual-solve": ("trqam", {"dual": "solve", "kl_budget": 0.1}),
 }
 

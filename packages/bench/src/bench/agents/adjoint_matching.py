@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adjoint import lean_adjoint, terminal_gradient
+from bench.agents.diffusion import PolicyField
 from flowsde import Path, TransitionKernel, VelocityField, sample_path, velocities_along
-from qlearn import FlowField
 
 __all__ = ["AdjointPath", "adjoint_path"]
 
@@ -36,7 +36,7 @@ class AdjointPath:
 
 def adjoint_path(
     kernel: TransitionKernel,
-    fine: FlowField,
+    fine: PolicyField,
     base: VelocityField,
     reward: Callable[[Tensor], Tensor],
     noise: Mapping[str, Tensor],

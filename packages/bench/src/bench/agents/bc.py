@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench.agents.acting import flow_action
+from bench.agents.diffusion import PolicyPrediction, policy_field
 from bench.agents.losses import cloning_loss, take_step
 from bench.agents.networks import flow_actor
 from bench.agents.noise import Noise, normal, uniform
@@ -31,6 +32,7 @@ class BCConfig:
         flow_steps: Euler steps of the flow when acting.
         learning_rate: Adam's step size.
         max_gradient_norm: global-norm clip per run.
+        prediction: of the policy's network: `velocity`, a flow policy, or `noise`, a diffusion one.
     """
 
     actor_hidden: tuple[int, ...] = (512, 512, 512, 512)
@@ -38,6 +40,7 @@ class BCConfig:
     flow_steps: int = 10
     learning_rate: float = 3e-4
     max_gradient_norm: float = 1.0
+    prediction: PolicyPrediction = "velocity"
 
 
 class BC(nn.Module):
@@ -65,7 +68,7 @@ class BC(nn.Module):
 
     def losses(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Flow-matching loss ``(R,)``."""
-        return {"flow_loss": cloning_loss(self.flow, batch, noise)}
+        return {"flow_loss": cloning_loss(self.flow, batch, noise, self.config.prediction)}
 
     def update(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One Adam step; metrics are ``(R,)``."""
@@ -79,4 +82,5 @@ class BC(nn.Module):
     @torch.no_grad()
     def act(self, observations: Float[Tensor, "R n O"], noise: Mapping[str, Tensor]) -> Tensor:
         """Action chunks ``(R, n, D)`` in [-1, 1] from the flow ODE."""
-        return flow_action(self.flow.field(observations), noise["flow"], self.config.flow_steps)
+        field = policy_field(self.flow, observations, self.config.prediction)
+        return flow_action(field, noise["flow"], self.config.flow_steps)

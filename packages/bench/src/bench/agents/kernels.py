@@ -5,11 +5,17 @@ from typing import Literal, TypeAlias
 import torch
 
 from bench.agents.problem import Problem
-from flowsde import FollmerKernel, Interpolant, MemorylessEuler, TransitionKernel
+from flowsde import (
+    AdamsBashforthKernel,
+    FollmerKernel,
+    Interpolant,
+    MemorylessEuler,
+    TransitionKernel,
+)
 
 __all__ = ["KernelName", "memoryless_kernel"]
 
-KernelName: TypeAlias = Literal["memoryless_euler", "follmer"]
+KernelName: TypeAlias = Literal["memoryless_euler", "follmer", "adams_bashforth"]
 
 # A component that the data hardly move has no scale of its own.
 _LEAST_SCALE = 0.01
@@ -48,4 +54,6 @@ def memoryless_kernel(
     if scale == 0.0 and problem.action_spread:
         spread = torch.tensor(problem.action_spread * problem.horizon, device=device)
         of_data = spread.clamp(min=_LEAST_SCALE)
-    return FollmerKernel(steps, scale=of_data, interpolant=interpolant)
+    if name == "follmer":
+        return FollmerKernel(steps, scale=of_data, interpolant=interpolant)
+    return AdamsBashforthKernel(steps, scale=of_data, interpolant=interpolant)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bench.agents.diffusion import PolicyPrediction, denoising_loss
 from flowsde import flow_matching_loss
 from qlearn import (
     ChunkBatch,
@@ -55,17 +56,27 @@ def critic_loss(
 
 
 def cloning_loss(
-    flow: FlowActor, batch: ChunkBatch, noise: Mapping[str, Tensor]
+    flow: FlowActor,
+    batch: ChunkBatch,
+    noise: Mapping[str, Tensor],
+    prediction: PolicyPrediction = "velocity",
 ) -> Float[Tensor, "R"]:
-    """Flow matching to the data's chunks; those that an episode's end cuts are masked out.
+    """Flow matching to the data's chunks, or denoising of them for a diffusion policy.
+
+    Chunks that an episode's end cuts are masked out.
 
     Args:
         flow: trained policy.
         batch: chunks.
         noise: ``bc_x0 (R, B, D)`` normal and ``bc_t (R, B)`` uniform.
+        prediction: what the network predicts.
     """
-    field = flow.field(batch.observations)
-    losses = flow_matching_loss(field, batch.actions, noise["bc_x0"], noise["bc_t"])
+    x0, t = noise["bc_x0"], noise["bc_t"]
+    if prediction == "velocity":
+        field = flow.field(batch.observations)
+        losses = flow_matching_loss(field, batch.actions, x0, t)
+    else:
+        losses = denoising_loss(flow, batch.observations, batch.actions, x0, t)
     return (losses * batch.valid).mean(-1)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from adjoint import matching_loss
 from bench.agents.acting import best_of, flow_action, sampled
 from bench.agents.adjoint_matching import adjoint_path
+from bench.agents.diffusion import PolicyField, PolicyPrediction, interpolant_of, policy_field
 from bench.agents.dual import BudgetShape, budget_of, check_samples, solve_dual
 from bench.agents.endpoint_kl import endpoint_kl
 from bench.agents.kernels import KernelName, memoryless_kernel
@@ -25,7 +26,6 @@ from bench.agents.losses import cloning_loss, critic_loss, take_step
 from bench.agents.networks import critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
-from flowsde import LinearInterpolant
 from qlearn import ChunkBatch, FlowActor, Learner, RandomStreams
 from trustregion import DualDescent, path_kl
 
@@ -42,6 +42,7 @@ class TRQAMConfig:
         critic_hidden: widths of the critics' hidden layers.
         critic_layer_norm: LayerNorm in the critics.
         critics: size of the critic ensemble.
+        prediction: of the policies' networks: `velocity`, flow policies, or `noise`, diffusion.
         flow_steps: Euler steps ``K`` of the flow, for acting and for the memoryless SDE.
         discount: per environment step.
         pessimism: ``rho`` of ``mean(Q) - rho * std(Q)`` over the target ensemble.
@@ -80,6 +81,7 @@ class TRQAMConfig:
     critic_hidden: tuple[int, ...] = (512, 512, 512, 512)
     critic_layer_norm: bool = True
     critics: int = 10
+    prediction: PolicyPrediction = "velocity"
     flow_steps: int = 10
     discount: float = 0.995
     pessimism: float = 0.5
@@ -130,7 +132,7 @@ class TRQAM(nn.Module):
             streams.device,
             scale=config.kernel_scale,
             adjoint_time=config.adjoint_time,
-            interpolant=LinearInterpolant(),
+            interpolant=interpolant_of(config.prediction),
         )
         self.slow = flow_actor(
             problem, config.actor_hidden, streams, layer_norm=config.actor_layer_norm
@@ -192,13 +194,13 @@ class TRQAM(nn.Module):
         )
 
         # Reference: behaviour cloning goes on during fine-tuning.
-        cloning = cloning_loss(self.slow, batch, noise)
+        cloning = cloning_loss(self.slow, batch, noise, config.prediction)
 
         # Fine-tuned policy: adjoint matching along its own memoryless path.
         along = adjoint_path(
             self.kernel,
-            fine=self.fast.field(observations),
-            base=self.target_slow.field(observations),
+            fine=self._field(self.fast, observations),
+            base=self._field(self.target_slow, observations),
             reward=lambda action: self.target_critic(observations, action).mean(-2),
             noise=noise,
             clip=config.clip_terminal,
@@ -245,7 +247,9 @@ class TRQAM(nn.Module):
         _, values = sampled(
             noise,
             observations[:, : noise.shape[1]],
-            policy=lambda o, x0: flow_action(self.target_slow.field(o), x0, self.config.flow_steps),
+            policy=lambda o, x0: flow_action(
+                self._field(self.target_slow, o), x0, self.config.flow_steps
+            ),
             value=lambda o, a: self.target_critic(o, a).mean(-2),
         )
         return values
@@ -262,8 +266,8 @@ class TRQAM(nn.Module):
         if self.config.endpoint_kl_probes:
             probes = streams.normal(self.config.endpoint_kl_probes, rows, size).movedim(1, 0).sign()
         kl = endpoint_kl(
-            self.fast.field(batch.observations),
-            self.target_slow.field(batch.observations),
+            self._field(self.fast, batch.observations),
+            self._field(self.target_slow, batch.observations),
             noise,
             2 * self.config.flow_steps,
             probes,
@@ -272,7 +276,13 @@ class TRQAM(nn.Module):
 
     def sample(self, observations: Tensor, noise: Tensor) -> Tensor:
         """Action chunks ``(R, B, D)`` of the fine-tuned policy."""
-        return flow_action(self.fast.field(observations), noise, self.config.flow_steps)
+        return self._end(self.fast, observations, noise)
+
+    def _end(self, policy: FlowActor, observations: Tensor, noise: Tensor) -> Tensor:
+        return flow_action(self._field(policy, observations), noise, self.config.flow_steps)
+
+    def _field(self, policy: FlowActor, observations: Tensor) -> PolicyField:
+        return policy_field(policy, observations, self.config.prediction)
 
     def acting_noise(self, rows: int) -> dict[str, Noise]:
         """The random numbers that acting on ``rows`` observations consumes."""

@@ -180,6 +180,7 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
             continue
         texts = [t for t in options.set if len(agents) == 1 or _name(t) in _fields(agent)]
         _check_start(agent, [configs[pack.name].prediction for pack in pretraining])
+        _check_start(agent, [configs[pack.name].prediction for pack in pretraining])
         if options.kl_budget is not None:
             if "kl_budget" in _fields(agent):
                 texts.append(f"kl_budget={options.kl_budget}")
@@ -286,6 +287,15 @@ def _check_ranges(agent: str, config: Any) -> None:
         rehearse(agent, replace(config, **narrow), Problem(1, 1, 1))
     except ValueError as error:
         raise ValueError(f"agent {agent!r} refuses a setting: {error}") from error
+
+
+def _check_start(agent: str, predictions: Sequence[str]) -> None:
+    """Refuse a clone whose network predicts what the agent does not know of."""
+    if AGENTS[agent].pretrained and "prediction" not in _fields(agent) and "noise" in predictions:
+        raise ValueError(
+            f"agent {agent!r} starts from a flow policy, but prediction=noise clones a diffusion "
+            "policy; only trqam fine-tunes one"
+        )
 
 
 def _check_start(agent: str, predictions: Sequence[str]) -> None:
