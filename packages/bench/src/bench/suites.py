@@ -393,7 +393,7 @@ _SMALL_AGENTS: dict[str, dict[str, Setting]] = {
     "fql": {"distill_weight": 10.0},
     "ifql": {"expectile": 0.9},
     "dsrl": {"noise_scale": 1.0},
-    "cgql-l": {"inverse_temperature": 10.0, "guidance": 0.1, "noisy_weight": 0.001},
+    "cgql-l": {"inverse_temperature": 10.0, "guidance": 0.1, "noisy_weight": 0.01},
     "rebrac": {"cloning_weight": 0.01, "target_noise": 0.0},
 }
 
