@@ -96,6 +96,19 @@ def test_scores_are_of_the_expert_given(trained: Path) -> None:
     assert np.abs(action).max() <= 1.0
 
 
+def test_the_expert_plays_the_mode_of_its_learner(trained: Path) -> None:
+    expert = Expert.load(trained, "ant")
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        body, angle = random.normal(0.0, 2.0, 27), random.uniform(0.0, 2 * np.pi)
+        direction = np.array([np.cos(angle), np.sin(angle)])
+        seen = torch.tensor(np.concatenate([body, direction]), dtype=torch.float32)
+        with torch.no_grad():
+            law = expert.agent.actor(seen.reshape(1, 1, -1))
+        expected = law.mean.tanh().flatten().numpy()
+        np.testing.assert_allclose(expert.act(body, direction), expected, atol=1e-5)
+
+
 def test_data_need_an_expert_and_name_it(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(DataMissing, match="bench data expert ant"):
         generate(NAME, tmp_path, processes=1)

@@ -6,6 +6,7 @@ critics with LayerNorm, whose minimum is ``mean - std``.
 """
 
 import hashlib
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,7 +79,14 @@ class Expert:
         state = sorted(agent.actor.state_dict().items())
         content = b"".join(tensor.contiguous().numpy().tobytes() for _, tensor in state)
         self.fingerprint = hashlib.sha256(content).hexdigest()[:16]
-        self._no_noise = {"action": torch.zeros(1, 1, body.action_dim)}
+        network = agent.actor.network
+        # The first columns of the output are the mean, the others its spread (`GaussianActor`).
+        self._layers = [
+            (kernel[0].detach().numpy(), bias[0].detach().numpy())
+            for kernel, bias in zip(network.kernels, network.biases, strict=True)
+        ]
+        kernel, bias = self._layers[-1]
+        self._layers[-1] = kernel[:, : body.action_dim].copy(), bias[: body.action_dim].copy()
 
     @classmethod
     def load(cls, data_dir: Path, name: str) -> "Expert":
@@ -104,10 +112,19 @@ class Expert:
         self, observation: Float[np.ndarray, " O"], direction: Float[np.ndarray, "2"]
     ) -> Float[np.ndarray, " A"]:
         """The most likely action for a body (its position left out) and a unit direction."""
-        seen = np.concatenate([observation, direction]).astype(np.float32)
-        with torch.no_grad():
-            action = self.agent.act(torch.from_numpy(seen).reshape(1, 1, -1), self._no_noise)
-        return action.reshape(-1).numpy()
+        hidden = np.concatenate([observation, direction], dtype=np.float32)
+        # In NumPy: for one row, torch's bookkeeping would cost as much as the simulator step.
+        for kernel, bias in self._layers[:-1]:
+            hidden = _gelu(hidden @ kernel + bias)
+        kernel, bias = self._layers[-1]
+        action: np.ndarray = np.tanh(hidden @ kernel + bias)
+        return action
+
+
+def _gelu(x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """In the tanh form, as the networks of `qlearn` have it."""
+    bent: np.ndarray = np.tanh(math.sqrt(2.0 / math.pi) * x * (1.0 + 0.044715 * x * x))
+    return 0.5 * x * (1.0 + bent)
 
 
 def expert_folder(data_dir: Path, name: str) -> Path:
