@@ -315,6 +315,63 @@ class Verify:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """Measure how fast a dataset is made, or read, on this machine; nothing stays on the disk.
+
+    generation: the rate, and its share of (simulator steps a second of one process x processes),
+    by wall time and by processor time; on a machine with other work trust the latter.
+    reading: time and peak memory of reading it with the rewards of its five tasks, here and by
+    ogbench.make_env_and_datasets. The dataset must be on the disk.
+
+    Attributes:
+        what: generation or reading.
+        name: such as antmaze-large-navigate-20k-v0.
+        data_dir: folder of the data files and experts; OGBench's by default.
+        transitions: how many to make or read; for reading, the episodes there are repeated.
+        processes: numbers of processes to measure generation with.
+        policy: as for generate.
+    """
+
+    what: Annotated[Literal["generation", "reading"], tyro.conf.Positional]
+    name: _Name
+    data_dir: Path | None = None
+    transitions: int | None = None
+    processes: tuple[int, ...] = (1,)
+    policy: Literal["recipe", "random"] = "recipe"
+
+    def run(self) -> int:
+        """Print the figures, a line for each measurement."""
+        from bench.data import default_data_dir
+        from bench.data._measure import measure_generation, measure_reading
+
+        folder = self.data_dir or default_data_dir()
+        if self.what == "reading":
+            for cost in measure_reading(self.name, folder, transitions=self.transitions):
+                print(
+                    f"{cost.reader}: {cost.seconds:.1f} s, {cost.processor_seconds:.1f} s of "
+                    f"processor time, {cost.peak_bytes / 1e9:.2f} GB at its peak"
+                )
+            return 0
+        for processes in self.processes:
+            made = measure_generation(
+                self.name,
+                folder,
+                processes=processes,
+                transitions=self.transitions,
+                policy=self.policy,
+            )
+            print(
+                f"{processes} process{'es' * (processes > 1)}: {made.transitions:,} transitions, "
+                f"{made.rate:,.0f} a second; the bare simulator makes "
+                f"{1.0 / made.step_seconds:,.0f} steps a second in one process: "
+                f"{made.efficiency:.0%} of it by wall time, "
+                f"{made.processor_efficiency:.0%} by processor time "
+                f"({made.processor_seconds:.1f} s)"
+            )
+        return 0
+
+
+@dataclass(frozen=True)
 class Data:
     """Make, download, import, list, look at and verify datasets."""
 
@@ -326,6 +383,7 @@ class Data:
         | Annotated[List, tyro.conf.subcommand("list")]
         | Annotated[Inspect, tyro.conf.subcommand("inspect")]
         | Annotated[Verify, tyro.conf.subcommand("verify")]
+        | Annotated[Measure, tyro.conf.subcommand("measure")]
     ]
 
     def run(self) -> int:

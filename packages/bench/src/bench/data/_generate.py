@@ -79,7 +79,7 @@ def generate(
     name = DatasetName.parse(dataset)
     recipe = recipe_for(name) if recipe is None else recipe
     if recipe.collector == "walker":
-        recipe = _with_walker(recipe, data_dir, policy)
+        recipe = with_walker(recipe, data_dir, policy)
     processes = _cores() if processes is None else processes
     _check_settings(seed=(seed, 0), processes=(processes, 1), transitions=(transitions, 1))
 
@@ -108,7 +108,7 @@ def _check_settings(**bounds: tuple[int | None, int]) -> None:
             raise ValueError(f"{setting} is {value}; expected {least} or more")
 
 
-def _with_walker(recipe: Recipe, data_dir: Path, policy: Policy) -> Recipe:
+def with_walker(recipe: Recipe, data_dir: Path, policy: Policy) -> Recipe:
     """The recipe with the fingerprint of the expert of this data folder, or without one."""
     from bench.data.expert import Expert
 
