@@ -14,6 +14,7 @@ from bench.cli.data import Data
 from bench.cli.export import Export
 from bench.cli.offline import Offline
 from bench.cli.online import Online
+from bench.cli.plan import Plan
 from bench.cli.report import Report
 from bench.cli.reproduce import Reproduce
 from bench.cli.speed import Speed
@@ -42,6 +43,7 @@ _COMMANDS: dict[str, Callable[..., _Command]] = {
     "reproduce": Reproduce,
     "video": Video,
     "speed": Speed,
+    "plan": Plan,
     "agents": Agents,
 }
 

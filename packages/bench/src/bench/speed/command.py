@@ -4,6 +4,7 @@ import sys
 
 from bench.speed.measure import measure
 from bench.speed.request import SpeedRequest
+from bench.speed.roofline import draw_roofline
 from bench.speed.table import format_table, write_rows
 from bench.training.processor import keep_freed_memory
 
@@ -17,4 +18,6 @@ def run_speed(request: SpeedRequest) -> int:
     print(format_table(rows))
     if request.out is not None:
         write_rows(rows, request.out)
+    if request.roofline is not None:
+        draw_roofline(rows, request.roofline)
     return 0

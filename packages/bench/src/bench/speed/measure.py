@@ -15,6 +15,7 @@ from bench.agents import Problem
 from bench.errors import BenchError
 from bench.speed.execution import CapturedUpdates, compile_agent, precision_context
 from bench.speed.request import Mode, Precision, SpeedRequest
+from bench.speed.roofline import bandwidth, traffic
 from bench.speed.workload import Workload, agent_config
 from bench.training.cost import calls_per_second, finish, matmul_rate, update_flops
 
@@ -45,6 +46,8 @@ class SpeedRow:
         gflops: achieved, from the operations of the matrix products of an update.
         ceiling_gflops: of one large matrix product of this width, in the same turns.
         share: of the ceiling.
+        intensity: operations per byte that the update's operations read and write, if asked for.
+        bandwidth_gb_s: of a large copy, if asked for.
     """
 
     agent: str
@@ -64,6 +67,8 @@ class SpeedRow:
     gflops: float | None = None
     ceiling_gflops: float | None = None
     share: float | None = None
+    intensity: float | None = None
+    bandwidth_gb_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -80,6 +85,7 @@ class _Entrant:
     first_update_s: float
     memory_mb: float
     flops: float
+    bytes: float | None
     rates: list[float] = field(default_factory=list)
 
 
@@ -120,6 +126,7 @@ def measure(
     ceilings: dict[tuple[Precision, int], list[float]] = {
         (e.precision, e.width): [] for e in entrants
     }
+    peers: dict[str, list[float]] = {command: [] for command in request.against}
     for turn in range(request.turns):
         tell(f"turn {turn + 1} of {request.turns}")
         for entrant in entrants:
@@ -130,14 +137,15 @@ def measure(
             dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
             with precision_context(precision, device):
                 found.append(matmul_rate(device, width, min(0.3, request.seconds), dtype, clock))
+        for command, rates in peers.items():
+            rates.append(peer_rate(command))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    copied = bandwidth(device, min(1.0, request.seconds), clock) if request.roofline else None
     rows = [
-        _row(e, request.batch, name, statistics.median(ceilings[e.precision, e.width]))
+        _row(e, request.batch, name, statistics.median(ceilings[e.precision, e.width]), copied)
         for e in entrants
     ]
-    for command in request.against:
-        tell(f"running {command}")
-        rates = [peer_rate(command) for _ in range(request.turns)]
+    for command, rates in peers.items():
         rows.append(
             SpeedRow(
                 agent=command,
@@ -206,6 +214,7 @@ def _enter(
         updates()
         finish(device)
         first = time.perf_counter() - started
+        touched = traffic(workload.update) if request.roofline and mode == "eager" else None
     return _Entrant(
         agent,
         width,
@@ -217,10 +226,13 @@ def _enter(
         first,
         peak_memory(device) / 2**20,
         flops,
+        touched,
     )
 
 
-def _row(entrant: _Entrant, batch: int, device: str, ceiling: float) -> SpeedRow:
+def _row(
+    entrant: _Entrant, batch: int, device: str, ceiling: float, copied: float | None
+) -> SpeedRow:
     rate = statistics.median(entrant.rates)
     achieved = rate * entrant.flops
     return SpeedRow(
@@ -241,6 +253,8 @@ def _row(entrant: _Entrant, batch: int, device: str, ceiling: float) -> SpeedRow
         gflops=achieved / 1e9,
         ceiling_gflops=ceiling / 1e9,
         share=achieved / ceiling,
+        intensity=None if entrant.bytes is None else entrant.flops / entrant.bytes,
+        bandwidth_gb_s=None if copied is None else copied / 1e9,
     )
 
 

@@ -40,6 +40,8 @@ class SpeedRequest:
         turns: how many turns each combination gets.
         against: shell commands whose last line of output is their updates per second.
         out: file for the table, .csv, .json or .parquet (which needs polars).
+        roofline: file for a picture of the eager rows under the machine's limits, .png, .svg or
+            .pdf (which needs matplotlib).
     """
 
     agents: tuple[str, ...] = ("trqam",)
@@ -61,6 +63,7 @@ class SpeedRequest:
     turns: int = 3
     against: tuple[str, ...] = ()
     out: Path | None = None
+    roofline: Path | None = None
 
     def check(self) -> None:
         """Refuse what cannot be measured.
@@ -85,5 +88,10 @@ class SpeedRequest:
             raise ValueError("--clock cpu adds up the time of all threads: give --threads 1")
         if not self.seconds > 0.0:
             raise ValueError(f"--seconds must be positive, got {self.seconds}")
+        if self.roofline is not None:
+            if self.roofline.suffix not in (".png", ".svg", ".pdf"):
+                raise ValueError(f"--roofline must end in .png, .svg or .pdf, got {self.roofline}")
+            if "eager" not in self.modes:
+                raise ValueError("--roofline shows eager updates: add eager to --modes")
         if self.out is not None and self.out.suffix not in (".csv", ".json", ".parquet"):
             raise ValueError(f"--out must end in .csv, .json or .parquet, got {self.out}")

@@ -1,0 +1,16 @@
+"""`bench plan`: what a whole suite costs, from measured rates."""
+
+from bench.scale._cost import DomainCost, SuiteCost, suite_cost
+from bench.scale._rates import DeviceRate, device_rate, read_rates
+from bench.scale._sizes import DomainSizes, domain_sizes
+
+__all__ = [
+    "DeviceRate",
+    "DomainCost",
+    "DomainSizes",
+    "SuiteCost",
+    "device_rate",
+    "domain_sizes",
+    "read_rates",
+    "suite_cost",
+]
