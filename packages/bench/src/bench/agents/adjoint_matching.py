@@ -1,40 +1,29 @@
-"""What QAM and TRQAM regress: a memoryless path of the fine-tuned flow and its lean adjoint.
+"""What QAM and TRQAM minimise: adjoint matching along a memoryless path of the fine-tuned flow.
 
 Adjoint matching, arXiv 2409.08861.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adjoint import lean_adjoint, terminal_gradient
+from adjoint import lean_adjoint, matching_loss, terminal_gradient
 from bench.agents.diffusion import PolicyField
-from flowsde import Path, TransitionKernel, VelocityField, sample_path, velocities_along
+from bench.agents.noise import Noise, normal
+from flowsde import TransitionKernel, VelocityField, sample_path, velocities_along
+from trustregion import path_kl
 
-__all__ = ["AdjointPath", "adjoint_path"]
-
-
-@dataclass(frozen=True, slots=True)
-class AdjointPath:
-    """A path with the velocities and adjoints along it.
-
-    Attributes:
-        path: of the fine-tuned flow, without gradient.
-        fine: its velocities along the path, ``(K, R, B, D)``, with gradient.
-        base: the reference's velocities there, ``(K, R, B, D)``.
-        adjoints: ``a_0 .. a_K``, ``(K + 1, R, B, D)``.
-    """
-
-    path: Path
-    fine: Float[Tensor, "K R B D"]
-    base: Float[Tensor, "K R B D"]
-    adjoints: Float[Tensor, "points R B D"]
+__all__ = ["adjoint_losses", "adjoint_noise"]
 
 
-def adjoint_path(
+def adjoint_noise(batch: int, size: int, steps: int) -> dict[str, Noise]:
+    """The random numbers of :func:`adjoint_losses` on ``batch`` chunks of ``size`` numbers."""
+    return {"sde_x0": normal(batch, size), "sde_steps": normal(steps, batch, size)}
+
+
+def adjoint_losses(
     kernel: TransitionKernel,
     fine: PolicyField,
     base: VelocityField,
@@ -42,8 +31,10 @@ def adjoint_path(
     noise: Mapping[str, Tensor],
     *,
     clip: bool,
-) -> AdjointPath:
-    """Sample a path of ``fine`` and pull ``-grad reward`` back along it through ``base``.
+    horizon: int,
+    lam: float | Tensor = 1.0,
+) -> dict[str, Float[Tensor, "R"]]:
+    """Sample a path of ``fine``, pull ``-grad reward`` back along it, and regress ``fine`` on that.
 
     Args:
         kernel: the memoryless SDE.
@@ -53,6 +44,11 @@ def adjoint_path(
         reward: of actions ``(R, B, D)``.
         noise: ``sde_x0 (R, B, D)`` and ``sde_steps (R, K, B, D)``, normal.
         clip: take the reward's gradient through ``clip(a, -1, 1)``.
+        horizon: actions of a chunk.
+        lam: of the control problem, a number or ``(R,)``.
+
+    Returns:
+        `adjoint_loss`, and `path_kl` in nats per action, ``(R,)`` each and both with gradient.
     """
     steps = noise["sde_steps"].movedim(1, 0)
     recorded = fine.record()
@@ -62,4 +58,7 @@ def adjoint_path(
     terminal = -terminal_gradient(reward, path.sample, clip=(-1.0, 1.0) if clip else None)
     adjoints = lean_adjoint(kernel, base, path, terminal)
     fine_velocities = velocities_along(kernel, recorded.along, path)
-    return AdjointPath(path, fine_velocities, base_velocities, adjoints)
+    lam = lam.unsqueeze(-1) if isinstance(lam, Tensor) else lam
+    matching = matching_loss(kernel, fine_velocities, base_velocities, adjoints, lam)
+    kl = path_kl(kernel, fine_velocities, base_velocities)
+    return {"adjoint_loss": matching.mean(-1), "path_kl": kl.mean(-1) / horizon}

@@ -13,16 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from adjoint import matching_loss
 from bench.agents.acting import best_of, flow_action
-from bench.agents.adjoint_matching import adjoint_path
+from bench.agents.adjoint_matching import adjoint_losses, adjoint_noise
 from bench.agents.losses import cloning_loss, critic_loss, take_step
 from bench.agents.networks import critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
 from flowsde import MemorylessEuler
 from qlearn import ChunkBatch, FlowActor, Learner, RandomStreams
-from trustregion import path_kl
 
 __all__ = ["QAM", "QAMConfig"]
 
@@ -113,8 +111,7 @@ class QAM(nn.Module):
             "next_action": normal(batch, size),
             "bc_x0": normal(batch, size),
             "bc_t": uniform(batch),
-            "sde_x0": normal(batch, size),
-            "sde_steps": normal(steps, batch, size),
+            **adjoint_noise(batch, size, steps),
         }
 
     def losses(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -137,7 +134,7 @@ class QAM(nn.Module):
         cloning = cloning_loss(self.slow, batch, noise)
 
         # Fine-tuned policy: adjoint matching along its own memoryless path.
-        along = adjoint_path(
+        matching = adjoint_losses(
             self.kernel,
             fine=self.fast.field(observations),
             base=self.target_slow.field(observations),
@@ -146,15 +143,9 @@ class QAM(nn.Module):
             ),
             noise=noise,
             clip=config.clip_terminal,
+            horizon=self.problem.horizon,
         )
-        matching = matching_loss(self.kernel, along.fine, along.base, along.adjoints)
-        kl = path_kl(self.kernel, along.fine, along.base)
-        return {
-            "critic_loss": td,
-            "flow_loss": cloning,
-            "adjoint_loss": matching.mean(-1),
-            "path_kl": kl.mean(-1) / self.problem.horizon,
-        }
+        return {"critic_loss": td, "flow_loss": cloning, **matching}
 
     def update(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One step of critic, reference and fine-tuned policy; metrics are ``(R,)``."""

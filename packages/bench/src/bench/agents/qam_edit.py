@@ -14,9 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from adjoint import matching_loss
 from bench.agents.acting import best_of, flow_action
-from bench.agents.adjoint_matching import adjoint_path
+from bench.agents.adjoint_matching import adjoint_losses, adjoint_noise
 from bench.agents.losses import cloning_loss, critic_loss, take_step
 from bench.agents.networks import critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
@@ -31,7 +30,6 @@ from qlearn import (
     RandomStreams,
     frozen,
 )
-from trustregion import path_kl
 
 __all__ = ["QAMEdit", "QAMEditConfig"]
 
@@ -137,8 +135,7 @@ class QAMEdit(nn.Module):
             "next_action": normal(batch, size),
             "bc_x0": normal(batch, size),
             "bc_t": uniform(batch),
-            "sde_x0": normal(batch, size),
-            "sde_steps": normal(steps, batch, size),
+            **adjoint_noise(batch, size, steps),
             "next_edit": normal(batch, size),
             "edit_base": normal(batch, size),
             "edit": normal(batch, size),
@@ -164,7 +161,7 @@ class QAMEdit(nn.Module):
         cloning = cloning_loss(self.slow, batch, noise)
 
         # Fine-tuned policy: adjoint matching along its own memoryless path.
-        along = adjoint_path(
+        matching = adjoint_losses(
             self.kernel,
             fine=self.fast.field(observations),
             base=self.target_slow.field(observations),
@@ -173,15 +170,9 @@ class QAMEdit(nn.Module):
             ),
             noise=noise,
             clip=config.clip_terminal,
+            horizon=self.problem.horizon,
         )
-        matching = matching_loss(self.kernel, along.fine, along.base, along.adjoints)
-        kl = path_kl(self.kernel, along.fine, along.base)
-        losses = {
-            "critic_loss": td,
-            "flow_loss": cloning,
-            "adjoint_loss": matching.mean(-1),
-            "path_kl": kl.mean(-1) / self.problem.horizon,
-        }
+        losses = {"critic_loss": td, "flow_loss": cloning, **matching}
         if self.edit is None:
             return losses
 

@@ -15,9 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from adjoint import matching_loss
 from bench.agents.acting import best_of, flow_action, sampled
-from bench.agents.adjoint_matching import adjoint_path
+from bench.agents.adjoint_matching import adjoint_losses, adjoint_noise
 from bench.agents.diffusion import PolicyField, PolicyPrediction, interpolant_of, policy_field
 from bench.agents.dual import BudgetShape, budget_of, check_samples, solve_dual
 from bench.agents.endpoint_kl import endpoint_kl
@@ -27,7 +26,7 @@ from bench.agents.networks import critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
 from qlearn import ChunkBatch, FlowActor, Learner, RandomStreams
-from trustregion import DualDescent, path_kl
+from trustregion import DualDescent
 
 __all__ = ["TRQAM", "TRQAMConfig"]
 
@@ -169,8 +168,7 @@ class TRQAM(nn.Module):
             "next_action": normal(batch, size),
             "bc_x0": normal(batch, size),
             "bc_t": uniform(batch),
-            "sde_x0": normal(batch, size),
-            "sde_steps": normal(steps, batch, size),
+            **adjoint_noise(batch, size, steps),
         }
         if self.config.dual == "solve":
             states = min(batch, self.config.dual_states)
@@ -197,30 +195,21 @@ class TRQAM(nn.Module):
         cloning = cloning_loss(self.slow, batch, noise, config.prediction)
 
         # Fine-tuned policy: adjoint matching along its own memoryless path.
-        along = adjoint_path(
+        internal = config.trust_region == "internal"
+        matching = adjoint_losses(
             self.kernel,
             fine=self._field(self.fast, observations),
             base=self._field(self.target_slow, observations),
             reward=lambda action: self.target_critic(observations, action).mean(-2),
             noise=noise,
             clip=config.clip_terminal,
+            horizon=self.problem.horizon,
+            lam=self.dual.lambda_ if internal else config.temperature,
         )
-        kl = path_kl(self.kernel, along.fine, along.base).mean(-1) / self.problem.horizon
-        internal = config.trust_region == "internal"
-        matching = matching_loss(
-            self.kernel,
-            along.fine,
-            along.base,
-            along.adjoints,
-            self.dual.lambda_.unsqueeze(-1) if internal else config.temperature,
-        )
-        losses = {
-            "critic_loss": td,
-            "flow_loss": cloning,
-            "adjoint_loss": matching.mean(-1),
-            "path_kl": kl,
-        }
-        return losses if internal else losses | {"kl_penalty": self.dual.lambda_ * kl}
+        losses = {"critic_loss": td, "flow_loss": cloning, **matching}
+        if not internal:
+            losses["kl_penalty"] = self.dual.lambda_ * losses["path_kl"]
+        return losses
 
     def update(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One step of critic, reference, fine-tuned policy and dual; metrics are ``(R,)``."""
