@@ -5,7 +5,13 @@ import torch
 from torch import nn
 
 from adjoint import lean_adjoint, matching_loss, terminal_gradient
-from flowsde import FollmerKernel, MemorylessEuler, sample_path, velocities_along
+from flowsde import (
+    AdamsBashforthKernel,
+    FollmerKernel,
+    MemorylessEuler,
+    sample_path,
+    velocities_along,
+)
 from trustregion import DualDescent, LinearBudget, path_kl, solve_lambda
 
 
@@ -19,11 +25,15 @@ def field(net):
 
 
 # Tracing is what can fail; the `eager` backend runs the traced graph without a C++ compiler.
-@pytest.mark.parametrize("kernel", [MemorylessEuler(2), FollmerKernel(2)], ids=["euler", "follmer"])
+@pytest.mark.parametrize(
+    "kernel",
+    [MemorylessEuler(2), FollmerKernel(2), AdamsBashforthKernel(3)],
+    ids=["euler", "follmer", "adams_bashforth"],
+)
 def test_one_graph_equal_to_eager(kernel):
     fine, base = network(0), network(1).requires_grad_(False)
     dual = DualDescent(budget=LinearBudget(0.5, 1.0, 10))
-    noise = torch.randn(5, 2), torch.randn(2, 5, 2)
+    noise = torch.randn(5, 2), torch.randn(kernel.steps, 5, 2)
 
     def update(start, steps):
         with torch.no_grad():

@@ -7,6 +7,7 @@ from scipy import stats
 from torch import Tensor
 
 from flowsde import (
+    AdamsBashforthKernel,
     FollmerKernel,
     MemorylessEuler,
     TransitionKernel,
@@ -20,7 +21,9 @@ from flowsde import (
     velocities_along,
 )
 
-KERNELS: list[Callable[..., TransitionKernel]] = [MemorylessEuler, FollmerKernel]
+# Chains whose transitions depend on one state, and whose path KL is that of the chain.
+ONE_STEP: list[Callable[..., TransitionKernel]] = [MemorylessEuler, FollmerKernel]
+KERNELS = [*ONE_STEP, AdamsBashforthKernel]
 
 
 def mixture_velocity(x: Tensor, t: Tensor) -> Tensor:
@@ -69,7 +72,7 @@ def test_memoryless_where_the_ode_is_not(make: Callable[..., TransitionKernel], 
     assert dependence(noise, flow) > 0.99
 
 
-@pytest.mark.parametrize("make", KERNELS)
+@pytest.mark.parametrize("make", ONE_STEP)
 def test_sampled_chain_follows_its_exact_law(
     make: Callable[..., TransitionKernel], gaussian, chain_law, generator
 ) -> None:
@@ -181,7 +184,7 @@ def test_velocities_along_equal_step_by_step_calls(
         torch.testing.assert_close(velocities[k], field(path.inputs[k], times[k]))
 
 
-@pytest.mark.parametrize("make", KERNELS)
+@pytest.mark.parametrize("make", ONE_STEP)
 def test_step_log_prob_is_that_of_normal_transitions(
     make: Callable[..., TransitionKernel], gaussian, generator
 ) -> None:
@@ -196,7 +199,7 @@ def test_step_log_prob_is_that_of_normal_transitions(
         torch.testing.assert_close(log_prob[k], law.log_prob(path.states[k + 1]).sum(-1))
 
 
-@pytest.mark.parametrize("make", KERNELS)
+@pytest.mark.parametrize("make", ONE_STEP)
 def test_mean_log_ratio_is_the_sum_of_step_divergences(
     make: Callable[..., TransitionKernel], gaussian, generator
 ) -> None:
