@@ -109,8 +109,8 @@ def test_interrupted_it_continues_with_the_same_numbers(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "advance", interrupted)
         assert main([*command(out, data_dir), "--processes", "1"]) == 130
-    partial = evaluations(out)
-    assert partial.filter(variant="kl-budget=0.4")["step"].to_list() == [10]
+    # The evaluation of step 10 may have been under way, and is then played again.
+    assert evaluations(out).filter(variant="kl-budget=0.4", step=20).is_empty()
     assert main(command(out, data_dir)) == 0
     assert evaluations(out).equals(evaluations(finished))
     assert [line["event"] for line in read_log(out / "log.jsonl")].count("continued") == 1
