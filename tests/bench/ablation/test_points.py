@@ -98,3 +98,14 @@ def test_kernels(tmp_path: Path, data_dir: Path) -> None:
     rows = outcomes(out)
     late = logged.filter(pl.col("step") > 15).sort("variant")
     assert rows.sort("variant")["endpoint_kl"].to_list() == pytest.approx(late["value"].to_list())
+
+
+@pytest.mark.slow
+def test_a_diffusion_policy_goes_through_the_job(tmp_path: Path, data_dir: Path) -> None:
+    settings = ["prediction=noise", "kernel=adams_bashforth", "dual=solve"]
+    command = ["offline", "--suite", "quick", "--preset", "smoke", "--tasks", "1", "--set"]
+    places = ["--data-dir", str(data_dir), "--out", str(tmp_path / "run")]
+    assert main([*command, *settings, *places]) == 0
+    found = scan_training([tmp_path / "run"]).filter(agent="trqam").collect()
+    assert {"lambda_solved", "flow_loss", "path_kl"} <= set(found["metric"])
+    assert found["value"].is_finite().all()
