@@ -112,4 +112,6 @@ def _config(agent: str, config: Any, budget: float | None) -> Any:
         return config
     if not budget > 0.0:
         raise ValueError(f"online-kl-budget must be positive, got {budget}")
+    if "budget_schedule" in {f.name for f in fields(config)}:
+        config = replace(config, budget_schedule="constant")
     return replace(config, kl_budget=budget)

@@ -62,6 +62,7 @@ class Plan:
     walkers: Literal["recipe", "any"] = "recipe"
     data_memory: int = 1 << 62
     track: tuple[str, ...] = ()
+
     @property
     def in_order(self) -> tuple[Pack, ...]:
         """Every pack behind those that it starts from."""
@@ -161,8 +162,8 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
         config = AGENTS[agent].config
         overrides = parse_overrides(config, agent, texts)
         resolved = {d.name: resolve(config, agent, d, overrides) for d in chosen.domains}
-        for value in resolved.values():
-            _check_ranges(agent, value)
+        for domain in chosen.domains:
+            _check_ranges(agent, resolved[domain.name], domain.horizon)
         packs = plan(
             chosen,
             agent,
@@ -179,7 +180,6 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
         if agent == "bc":
             continue
         texts = [t for t in options.set if len(agents) == 1 or _name(t) in _fields(agent)]
-        _check_start(agent, [configs[pack.name].prediction for pack in pretraining])
         _check_start(agent, [configs[pack.name].prediction for pack in pretraining])
         if options.kl_budget is not None:
             if "kl_budget" in _fields(agent):
@@ -277,25 +277,16 @@ def _agents(names: Sequence[str], *, online_only: bool) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _check_ranges(agent: str, config: Any) -> None:
+def _check_ranges(agent: str, config: Any, horizon: int) -> None:
     """Refuse values that the agent cannot use, before anything is made or trained for it."""
     discount = getattr(config, "discount", 1.0)
     if not 0.0 <= discount <= 1.0:
         raise ValueError(f"agent {agent!r}: discount must lie in [0, 1], got {discount}")
     narrow = {f.name: (1,) for f in fields(config) if f.name.endswith("_hidden")}
     try:
-        rehearse(agent, replace(config, **narrow), Problem(1, 1, 1))
+        rehearse(agent, replace(config, **narrow), Problem(1, 1, horizon))
     except ValueError as error:
         raise ValueError(f"agent {agent!r} refuses a setting: {error}") from error
-
-
-def _check_start(agent: str, predictions: Sequence[str]) -> None:
-    """Refuse a clone whose network predicts what the agent does not know of."""
-    if AGENTS[agent].pretrained and "prediction" not in _fields(agent) and "noise" in predictions:
-        raise ValueError(
-            f"agent {agent!r} starts from a flow policy, but prediction=noise clones a diffusion "
-            "policy; only trqam fine-tunes one"
-        )
 
 
 def _check_start(agent: str, predictions: Sequence[str]) -> None:
