@@ -257,6 +257,11 @@ def _notes(
         notes.append(
             f"{fewest} seeds: bootstrap intervals over fewer than {_FEW_SEEDS} seeds are too narrow"
         )
+    idle = used.filter(pl.col("data_source") == "random policy")["domain"].unique().sort()
+    if len(idle):
+        notes.append(
+            f"trained on data of a random policy, not on the benchmark's: {', '.join(idle)}"
+        )
     for name in ("data_source", "data_fingerprint", "simulator", "precision"):
         kinds = used.group_by("suite", "domain").agg(
             pl.col(name).fill_null("unknown").unique().sort()
