@@ -15,7 +15,7 @@ import pytest
 from bench.cli import main
 from bench.data import generate
 from bench.results import TIMING_COLUMNS
-from bench.storage import load_checkpoint, read_log
+from bench.storage import load_checkpoint, read_log, read_run
 
 SMOKE = ("offline", "--suite", "quick", "--preset", "smoke")
 STEPS = 120
@@ -236,7 +236,7 @@ def test_missing_data_say_which_command_makes_them(tmp_path: Path) -> None:
         (["--precision", "tf32", "--device", "cpu"], "float32 or bfloat16"),
         (["--device", "tpu"], "cpu, cuda"),
         (["--seeds", "0"], "at least 1"),
-        (["--largest-pack", "0"], "at least 1, got 0"),
+        (["--pack", "0"], "at least 1, got 0"),
         (["--agent", "rlpd"], "online only"),
     ],
 )
@@ -280,3 +280,14 @@ def test_the_command_starts_without_torch() -> None:
         [sys.executable, "-c", f"import json; {code}"], capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout) is False
+
+
+def test_measured_packs_are_those_of_the_run_when_it_goes_on(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = arguments(tmp_path / "out", data_dir, "--seeds", "2", "--pack", "auto")
+    assert main([*command, "--steps", "10"]) == 0
+    found = read_run(tmp_path / "out").settings["largest_pack"]
+    assert found in (1, 2, 4)
+    assert main([*command, "--steps", "10"]) == 0
+    assert capsys.readouterr().err == ""

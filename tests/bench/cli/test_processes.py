@@ -13,7 +13,7 @@ import pytest
 from bench.data import generate
 from bench.results import TIMING_COLUMNS
 
-COMMAND = ("offline", "--suite", "quick", "--preset", "smoke", "--largest-pack", "1")
+COMMAND = ("offline", "--suite", "quick", "--preset", "smoke", "--pack", "1")
 
 
 @pytest.fixture(scope="module")

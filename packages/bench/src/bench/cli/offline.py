@@ -42,8 +42,8 @@ class Offline:
         data_memory: memory that a data set may take, such as 8GB; larger ones are read from the
             disk ahead of the updates. auto is half of what is free, 0 reads all from the disk.
         generate: make missing data with OGBench's own recipe where that is possible.
-        largest_pack: most runs trained as one; by default all of a domain and agent, or as many as
-            keep every process busy.
+        pack: most runs trained as one; by default all of a domain and agent, or as many as keep
+            every process busy; auto measures what is fastest within memory.
         processes: packs trained at a time; by default one per GPU, or one per core of the CPU.
         track: show the curves in TensorBoard or Weights & Biases, or both.
         dry_run: list the cells with their settings and the expected cost, and stop.
@@ -72,7 +72,7 @@ class Offline:
     data_dir: Path | None = None
     data_memory: str = "auto"
     generate: bool = False
-    largest_pack: int | None = None
+    pack: int | Literal["auto"] | None = None
     processes: int | None = None
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()
     dry_run: bool = False

@@ -1,6 +1,6 @@
 """From the options of a command to packs with complete settings, or one clear error."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +15,7 @@ from bench.tracking import require
 from bench.training.cells import Pack, plan
 from bench.training.cost import rehearse
 from bench.training.own_task import chosen_suite
+from bench.training.packing import measured_size
 from bench.training.settings import parse_overrides, resolve
 from bench.training.tables import memory_limit
 
@@ -149,53 +150,56 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
     device = select_device(options.device)
     runs = options.seeds * len(agents) * sum(len(domain.tasks) for domain in chosen.domains)
     processes = _processes(options, device, runs)
-    largest_pack = options.largest_pack
-    if largest_pack is None and processes > 1:
-        largest_pack = -(-runs // processes)
-        if device.type == "cpu":
-            # One thread gains little from a third run in a pack; small packs keep all cores busy.
-            largest_pack = min(largest_pack, 2)
+    precision = _precision(options.precision, device)
 
-    configs: dict[str, Any] = {}
-
-    def packs_of(agent: str, texts: Sequence[str]) -> tuple[Pack, ...]:
+    def resolved(agent: str, texts: Sequence[str]) -> dict[str, Any]:
         config = AGENTS[agent].config
         overrides = parse_overrides(config, agent, texts)
-        resolved = {d.name: resolve(config, agent, d, overrides) for d in chosen.domains}
+        found = {d.name: resolve(config, agent, d, overrides) for d in chosen.domains}
         for domain in chosen.domains:
-            _check_ranges(agent, resolved[domain.name], domain.horizon)
-        packs = plan(
-            chosen,
-            agent,
-            {name: asdict(value) for name, value in resolved.items()},
-            seeds,
-            largest_pack,
-        )
-        configs.update({pack.name: resolved[pack.domain.name] for pack in packs})
-        return packs
+            _check_ranges(agent, found[domain.name], domain.horizon)
+        return found
 
-    pretraining = packs_of("bc", [text for text in options.set if _name(text) in _fields("bc")])
-    packs: tuple[Pack, ...] = ()
+    cloning = resolved("bc", [text for text in options.set if _name(text) in _fields("bc")])
+    by_agent: dict[str, dict[str, Any]] = {}
     for agent in agents:
         if agent == "bc":
             continue
         texts = [t for t in options.set if len(agents) == 1 or _name(t) in _fields(agent)]
-        _check_start(agent, [configs[pack.name].prediction for pack in pretraining])
+        _check_start(agent, [config.prediction for config in cloning.values()])
         if options.kl_budget is not None:
             if "kl_budget" in _fields(agent):
                 texts.append(f"kl_budget={options.kl_budget}")
             elif len(agents) == 1:
                 raise ValueError(f"agent {agent!r} has no trust region, so --kl-budget has no use")
-        packs += packs_of(agent, texts)
+        by_agent[agent] = resolved(agent, texts)
     suffix = "" if options.preset == "full" else f"-{options.preset}"
+    directory = options.out or Path("runs") / (chosen.name + suffix)
+    largest_pack = _largest_pack(options, processes, runs, device)
+    if options.pack == "auto" and by_agent:
+        largest_pack = measured_size(
+            chosen, by_agent, directory, runs=runs, device=device, precision=precision,
+            processes=processes,
+        )  # fmt: skip
+
+    configs: dict[str, Any] = {}
+
+    def packs_of(agent: str, settings: Mapping[str, Any]) -> tuple[Pack, ...]:
+        plain = {name: asdict(config) for name, config in settings.items()}
+        packs = plan(chosen, agent, plain, seeds, largest_pack)
+        configs.update({pack.name: settings[pack.domain.name] for pack in packs})
+        return packs
+
+    pretraining = packs_of("bc", cloning)
+    packs = tuple(pack for agent, found in by_agent.items() for pack in packs_of(agent, found))
     return Plan(
         suite=chosen,
         pretraining=pretraining,
         packs=packs,
         configs=configs,
         device=device,
-        precision=_precision(options.precision, device),
-        directory=options.out or Path("runs") / (chosen.name + suffix),
+        precision=precision,
+        directory=directory,
         data_dir=options.data_dir,
         generate=options.generate or options.preset == "smoke" or chosen.name.startswith("quick"),
         largest_pack=largest_pack,
@@ -242,6 +246,19 @@ def _processes(options: "Offline", device: torch.device, runs: int) -> int:
     return min(places, runs)
 
 
+def _largest_pack(
+    options: "Offline", processes: int, runs: int, device: torch.device
+) -> int | None:
+    """The size asked for, or as large as keeps every process busy."""
+    if isinstance(options.pack, int):
+        return options.pack
+    if processes == 1:
+        return None
+    even = -(-runs // processes)
+    # One thread gains little from a third run in a pack; small packs keep all cores busy.
+    return min(even, 2) if device.type == "cpu" else even
+
+
 def _precision(name: str, device: torch.device) -> str:
     if name == "auto":
         return "tf32" if device.type == "cuda" else "float32"
@@ -261,8 +278,8 @@ def _protocol(chosen: Suite, options: "Offline") -> TrainingProtocol:
     for name, value in values.items():
         if value < 1:
             raise ValueError(f"{name.replace('_', ' ')} must be at least 1, got {value}")
-    if options.largest_pack is not None and options.largest_pack < 1:
-        raise ValueError(f"largest-pack must be at least 1, got {options.largest_pack}")
+    if isinstance(options.pack, int) and options.pack < 1:
+        raise ValueError(f"pack must be at least 1, got {options.pack}")
     return replace(chosen.protocol, **values)
 
 

@@ -1,16 +1,19 @@
 """How many runs to train as one: by measuring, within memory."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench.agents import Problem
 from bench.simulation import available_cores
+from bench.storage import read_run
+from bench.suites import Suite
 
-__all__ = ["PackChoice", "PackRate", "best_pack", "choose", "measured_pack"]
+__all__ = ["PackChoice", "PackRate", "best_pack", "choose", "measured_pack", "measured_size"]
 
 _WORTH = 1.03
 """A larger pack must be faster by this factor: it also ends later and fails together."""
@@ -98,6 +101,48 @@ def best_pack(
         )
 
     return choose(measure, most, processes, _FILL * free)
+
+
+def measured_size(
+    suite: Suite,
+    configs: Mapping[str, Mapping[str, Any]],
+    directory: Path,
+    *,
+    runs: int,
+    device: torch.device,
+    precision: str,
+    processes: int,
+) -> int:
+    """The largest pack of a plan: that of its run directory, or the best of its largest networks.
+
+    Args:
+        suite: of the plan.
+        configs: settings by agent and domain.
+        directory: of the run; one that exists keeps its packs.
+        runs: of all agents, domains and seeds.
+        device: where.
+        precision: of the matrix products.
+        processes: packs at a time.
+    """
+    if (directory / "run.json").exists():
+        known = read_run(directory).settings.get("largest_pack")
+        if isinstance(known, int):
+            return known
+    from bench.scale import domain_sizes
+
+    agent = next(iter(configs))
+    widest = max(suite.domains, key=lambda domain: sum(configs[agent][domain.name].critic_hidden))
+    choice = best_pack(
+        agent,
+        configs[agent][widest.name],
+        domain_sizes(widest).problem,
+        suite.protocol.batch_size,
+        runs=runs,
+        device=device,
+        precision=precision,
+        processes=processes,
+    )
+    return choice.replicas
 
 
 def choose(

@@ -93,12 +93,12 @@ class Tables:
 
     def describe(self) -> str:
         """Where the rows are, and the memory that they take."""
-        held = f"{self.episodes.nbytes / 1e9:,.2f} GB"
+        held = f"{self.episodes.nbytes / 1e6:,.0f} MB"
         if not self.streamed:
             return f"{held} in memory on {self.episodes.ends.device}"
         rows = (self.episodes.observations, self.episodes.actions)
         mapped = sum(table.nbytes for table in rows if isinstance(table, MappedRows))
-        return f"{mapped / 1e9:,.2f} GB of rows on the disk, read ahead; {held} in memory"
+        return f"{mapped / 1e6:,.0f} MB of rows on the disk, read ahead; {held} in memory"
 
 
 def load_fitting(
