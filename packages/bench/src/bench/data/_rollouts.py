@@ -206,7 +206,11 @@ class _WalkerRollout(_MazeRollout):
 
         super().__init__(environment_id, recipe)
         self._expert = Expert.load(data_dir, recipe.walker)
-        assert self._expert.fingerprint == recipe.expert, "generate() names the expert"
+        if self._expert.fingerprint != recipe.expert:
+            raise ValueError(
+                f"the {recipe.walker} expert below {data_dir} has changed since this data set was "
+                "begun (is it still being trained?); begin again when it is finished"
+            )
 
     def _act(self, observation: np.ndarray, direction: np.ndarray) -> np.ndarray:
         return self._expert.act(observation[self._expert.body.skipped :], direction)

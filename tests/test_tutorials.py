@@ -1,0 +1,31 @@
+"""The tutorials' code runs, in order, as a reader would type it, and does what they say."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+TUTORIALS = Path(__file__).parents[1] / "docs" / "tutorials"
+
+
+def blocks(name: str) -> list[str]:
+    text = (TUTORIALS / name).read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.mark.slow
+def test_fine_tune_an_image_flow(capsys: pytest.CaptureFixture[str]) -> None:
+    code = blocks("fine-tune-an-image-flow.md")
+    lines = [line for block in code[:3] for line in block.splitlines() if line.strip()]
+    assert len(lines) < 40
+    names: dict[str, object] = {}
+    with torch.random.fork_rng():
+        for block in code:
+            exec(compile(block, "tutorial", "exec"), names)
+    printed = capsys.readouterr().out
+    shares = [int(found) for found in re.findall(r"left (\d+)%", printed)]
+    assert 40 <= shares[0] <= 65
+    assert shares[0] + 20 <= shares[1] <= 98
+    (kl,) = re.findall(r"path KL ([\d.]+) of", printed)
+    assert 0.4 < float(kl) < 0.6
