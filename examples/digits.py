@@ -368,7 +368,8 @@ def plot_samples(tuning: FineTuning, runs: list[Run], file: Path, copies: int = 
     for axis, (name, samples) in zip(axes, grids, strict=True):
         rows = samples[: copies * CLASSES].clamp(-1.0, 1.0).reshape(copies, CLASSES, 8, 8)
         framed = nn.functional.pad(rows, (0, 1, 0, 1), value=1.0)  # a white line between images
-        axis.imshow(framed.permute(0, 2, 1, 3).reshape(copies * 9, CLASSES * 9), cmap="gray")
+        grid = framed.permute(0, 2, 1, 3).reshape(copies * 9, CLASSES * 9)
+        axis.imshow(grid.numpy(), cmap="gray")
         axis.set_title(name)
         axis.set_axis_off()
     figure.tight_layout()

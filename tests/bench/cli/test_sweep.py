@@ -170,6 +170,8 @@ def test_dry_run_lists_the_grid(tmp_path: Path, capsys: pytest.CaptureFixture[st
     given = ["sweep", "--over", "kl-budget=0.1,1", "--dry-run", "--out", str(tmp_path / "out")]
     assert main(given) == 0
     text = capsys.readouterr().out
-    assert "trqam--kl-budget=0.1--seeds-0" in text
-    assert "trqam--kl-budget=1--seeds-0" in text
+    for budget in ("0.1", "1"):
+        for task in (1, 2):
+            assert f"trqam--kl-budget={budget}--tasks-{task}--seeds-0" in text
+        assert text.count(f"kl_budget={float(budget)},") == 1  # settings once, not for every pack
     assert not (tmp_path / "out").exists()

@@ -26,7 +26,8 @@ def test_the_catalogue_lists_what_the_suites_need_and_what_is_there(copy: Path) 
     assert there.bytes == sum(p.stat().st_size for p in copy.glob(f"{MAZE[:-3]}*.npz"))
     assert not there.problem
     absent = entries["antmaze-large-navigate-v0"]
-    assert (absent.present, absent.source, absent.can_generate) == (0, "", False)
+    assert (absent.present, absent.source, absent.can_generate) == (0, "", True)
+    assert not entries["antsoccer-arena-navigate-v0"].can_generate
 
 
 def test_the_catalogue_sees_a_truncated_file_and_a_bad_record(copy: Path) -> None:

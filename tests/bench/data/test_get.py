@@ -239,8 +239,8 @@ def test_no_server_at_all(tmp_path: Path, site: Site) -> None:
     with pytest.raises(DownloadFailed, match=r"nowhere: no connection"):
         get(MAZE, tmp_path, sources=[nowhere], patience=QUICK)
     get(MAZE, tmp_path, sources=[nowhere, *_sources(site)], patience=QUICK)
-    with pytest.raises(DownloadFailed, match="antmaze-large-navigate-v0") as caught:
-        get("antmaze-large-navigate-v0", tmp_path, sources=[], patience=QUICK)
+    with pytest.raises(DownloadFailed, match="antsoccer-arena-navigate-v0") as caught:
+        get("antsoccer-arena-navigate-v0", tmp_path, sources=[], patience=QUICK)
     assert "bench data generate" not in str(caught.value)
 
 

@@ -52,7 +52,7 @@ def test_missing_data_say_what_was_tried_and_what_to_do(tmp_path: Path) -> None:
     assert "bench data get cube-triple-play-10m-v0" in text
     assert "bench data import" in text
     with pytest.raises(DataMissing) as caught:
-        locate("antmaze-giant-navigate-v0", tmp_path)
+        locate("antsoccer-arena-navigate-v0", tmp_path)
     assert "generate" not in str(caught.value)
     with pytest.raises(DataMissing, match=r"no file .*mine\.npz"):
         locate(str(tmp_path / "mine.npz"))

@@ -61,6 +61,7 @@ def test_no_task(text: str) -> None:
 def test_recipes_state_the_published_sizes() -> None:
     # OGBench, table of datasets: transitions of the standard sets.
     millions = {"cube-triple-play": 3, "cube-quadruple-play": 5, "puzzle-4x6-play": 5}
+    millions |= {f"humanoidmaze-{size}-navigate": 2 for size in ("medium", "large", "giant")}
     for stem, recipe in RECIPES.items():
         if stem == "puzzle-4x5-play":
             continue
@@ -71,7 +72,7 @@ def test_the_nearest_recipe_is_named() -> None:
     with pytest.raises(ValueError, match="near it: cube-double-play"):
         recipe_for(DatasetName.parse("cube-duoble-play-v0"))
     with pytest.raises(ValueError, match="no scripted policy"):
-        recipe_for(DatasetName.parse("antmaze-large-navigate-v0"))
+        recipe_for(DatasetName.parse("antsoccer-arena-navigate-v0"))
 
 
 @pytest.mark.parametrize(

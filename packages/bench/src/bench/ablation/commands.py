@@ -14,6 +14,7 @@ from bench.ablation.settings import families, kernel_grid
 from bench.ablation.tracking import Tracking, followed, summary
 from bench.results import markdown_table
 from bench.storage import write_bytes
+from bench.training.dry_run import describe
 from bench.training.job import Job
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def ablate_trust_region(options: "InternalVsExternal") -> int:
     points = families(options.budgets, options.coefficients, options.lambdas, options.temperature)
     plan = plan_points(options.offline, "internal-vs-external", points)
     if options.offline.dry_run:
-        Job(plan).describe()
+        describe(plan)
         return 0
     status = Job(plan).run()
     kind = (
@@ -79,7 +80,7 @@ def ablate_kernels(options: "Kernels") -> int:
     points = kernel_grid(options.kernels, options.flow_steps, options.endpoint_samples)
     plan = plan_points(options.offline, "kernels", points)
     if options.offline.dry_run:
-        Job(plan).describe()
+        describe(plan)
         return 0
     status = Job(plan).run()
     rows = outcomes(plan.directory).with_columns(

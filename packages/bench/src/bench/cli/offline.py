@@ -79,11 +79,12 @@ class Offline:
 
     def run(self) -> int:
         """Plan the cells, then list or run them."""
+        from bench.training.dry_run import describe
         from bench.training.job import Job
         from bench.training.options import plan_offline
 
-        job = Job(plan_offline(self))
+        plan = plan_offline(self)
         if self.dry_run:
-            job.describe()
+            describe(plan)
             return 0
-        return job.run()
+        return Job(plan).run()

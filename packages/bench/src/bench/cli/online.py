@@ -38,11 +38,12 @@ class Online:
 
     def run(self) -> int:
         """Plan the cells, then list or run them."""
+        from bench.training.dry_run import describe
         from bench.training.job import Job
         from bench.training.online_options import plan_online
 
-        job = Job(plan_online(self))
+        plan = plan_online(self)
         if self.offline.dry_run:
-            job.describe()
+            describe(plan)
             return 0
-        return job.run()
+        return Job(plan).run()

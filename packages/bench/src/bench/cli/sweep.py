@@ -30,12 +30,13 @@ class Sweep:
 
     def run(self) -> int:
         """Plan the grid, then list it, or run it and write its report."""
+        from bench.training.dry_run import describe
         from bench.training.job import Job
         from bench.training.sweep import plan_sweep
 
         job = Job(plan_sweep(self))
         if self.offline.dry_run:
-            job.describe()
+            describe(job.plan)
             return 0
         status = job.run()
         from bench.results.report import write_report

@@ -4,57 +4,32 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 from rich.console import Console
 from rich.table import Table
 
-from bench.agents import AGENTS, BC, Agent, Problem, draw
-from bench.data import DataMissing, MappedTaskData, TaskData, default_data_dir, generate
+from bench.agents import AGENTS, BC, Agent, draw
 from bench.errors import CheckpointError
 from bench.results import FinalTable, final_table, print_table, write_table
-from bench.simulation import SimulatorPool, make
-from bench.storage import (
-    RunLock,
-    checkpoint_steps,
-    log_to,
-    package_versions,
-    record_data,
-)
-from bench.suites import Domain, OwnTask
+from bench.simulation import SimulatorPool
+from bench.storage import RunLock, checkpoint_steps, log_to, package_versions
 from bench.training.cells import Pack
-from bench.training.console import Display, Stages
-from bench.training.cost import matmul_rate, pack_cost
-from bench.training.domain_record import DomainRecord
+from bench.training.console import Display, Stages, standard_output
 from bench.training.online import OnlineExperience, load_offline_result, replay
 from bench.training.options import Plan
 from bench.training.planned import record_plan
+from bench.training.preparation import PreparedDomain
 from bench.training.pretraining import FlowCache
 from bench.training.processes import PackTraining, train_in_processes
 from bench.training.processor import keep_freed_memory
 from bench.training.recorder import PackRecorder, protocol_fingerprint
-from bench.training.tables import Tables, load_fitting
 from bench.training.trainer import Trainer
 from qlearn import ChunkSampler, FlowActor, PrefetchingSampler, RandomStreams
 
 __all__ = ["Job"]
 
 _log = logging.getLogger(__name__)
-
-
-def _console() -> Console:
-    """Standard output; wide where it is no terminal, so that logs keep their lines whole."""
-    return Console() if sys.stdout.isatty() else Console(width=160)
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A domain's data on the training device, with the rewards of `tasks` in this order."""
-
-    tasks: tuple[int, ...]
-    data: TaskData | MappedTaskData
-    tables: Tables
-    problem: Problem
 
 
 @dataclass(slots=True)
@@ -69,7 +44,7 @@ class Job:
 
     plan: Plan
     command: list[str] = field(default_factory=lambda: ["bench", *sys.argv[1:]])
-    console: Console = field(default_factory=_console)
+    console: Console = field(default_factory=standard_output)
     problems: list[str] = field(default_factory=list, init=False)
 
     def run(self) -> int:
@@ -88,7 +63,7 @@ class Job:
                             train(pack, stages)
             else:
                 for domain in plan.suite.domains:
-                    self._announce(domain, self._prepare(domain, stages))
+                    PreparedDomain.of(plan, domain, stages).announce(plan, self.console)
                 self.problems += train_in_processes(plan, _training_in_a_process, stages)
         return self._finish()
 
@@ -106,98 +81,26 @@ class Job:
         if self.plan.device.type == "cpu":
             keep_freed_memory()
         domains = {domain.name: domain for domain in self.plan.suite.domains}
-        prepared: dict[str, _Prepared] = {}
+        prepared: dict[str, PreparedDomain] = {}
         with SimulatorPool(simulators) as pool:
 
             def train(pack: Pack, display: Display) -> list[str]:
                 name = pack.domain.name
                 if name not in prepared:
                     prepared.clear()  # one domain's data at a time
-                    prepared[name] = self._prepare(domains[name], display)
+                    prepared[name] = PreparedDomain.of(self.plan, domains[name], display)
                     if announce:
-                        self._announce(domains[name], prepared[name])
+                        prepared[name].announce(self.plan, self.console)
                 known = len(self.problems)
                 self._train(pack, prepared[name], pool, display)
                 return self.problems[known:]
 
             yield train
 
-    def describe(self) -> None:
-        """Print the cells with their settings and what they are expected to cost."""
-        plan = self.plan
-        rate = matmul_rate(plan.device)
-        table = Table(title=f"{plan.suite.name}: {plan.suite.summary}", title_justify="left")
-        for column in ("pack", "runs", "updates", "PFLOP", "simulator steps", "hours, at least"):
-            table.add_column(column, justify="left" if column == "pack" else "right")
-        total = 0.0
-        for pack in plan.in_order:
-            problem, episode_steps = _sizes(pack.domain)
-            cost = pack_cost(pack, plan.configs[pack.name], problem, episode_steps)
-            total += cost.flops / rate / 3600
-            table.add_row(
-                pack.name,
-                str(len(pack.cells)),
-                f"{pack.updates_at(pack.steps):,}",
-                f"{cost.flops / 1e15:,.3g}",
-                f"{cost.simulator_steps:,}",
-                f"{cost.flops / rate / 3600:,.3g}",
-            )
-        self.console.print(table)
-        for pack in plan.in_order:
-            settings = ", ".join(f"{k}={v}" for k, v in asdict(plan.configs[pack.name]).items())
-            self.console.print(f"{pack.name}: {settings}", markup=False)
-        runs = sum(len(pack.cells) for pack in plan.packs)
-        self.console.print(
-            f"{runs} runs to fine-tune on {plan.device}, {plan.precision}; the matrix products "
-            f"alone take {total:,.3g} hours at {rate / 1e9:,.0f} GFLOP/s, measured just now; "
-            "simulator steps come on top (some 400 to 8,000 a second and core)"
-        )
-
-    def _prepare(self, domain: Domain, stages: Display) -> _Prepared:
-        """Read a domain's data, made first where that was asked for."""
-        data = self._load(domain, stages)
-        tables = Tables.of(data, self.plan.device, standardise=self.plan.suite.protocol.standardise)
-        spread = tables.action_std
-        problem = Problem(len(tables.normalizer.shift), len(spread), domain.horizon, spread)
-        return _Prepared(domain.tasks, data, tables, problem)
-
-    def _announce(self, domain: Domain, prepared: _Prepared) -> None:
-        """Say and record what data a domain is trained on."""
-        data = prepared.data
-        folder = str(data.paths[0].parent.absolute())
-        origin = {"fingerprint": data.fingerprint, "source": data.source, "folder": folder}
-        record_data(self.plan.directory, data.dataset, origin)
-        record = DomainRecord.of(domain, prepared.problem, prepared.tables.normalizer)
-        record.keep(self.plan.directory, domain.name)
-        self.console.print(
-            f"data: {data.dataset}, {data.transitions:,} transitions, {data.source}, "
-            f"fingerprint {data.fingerprint[:12]}; {prepared.tables.describe()}"
-        )
-        if domain.own is not None:
-            self.console.print(_describe(domain.own), markup=False)
-
-    def _load(self, domain: Domain, stages: Display) -> TaskData | MappedTaskData:
-        tasks = [domain.task_name(task) for task in domain.tasks]
-        folder, limit = self.plan.data_dir, self.plan.data_memory
-        try:
-            return load_fitting(domain.dataset, tasks, folder, limit, sparse=domain.sparse)
-        except DataMissing:
-            if not self.plan.generate:
-                raise
-        with stages.stage(f"making {domain.dataset}", domain.transitions, "transitions") as tell:
-            generate(
-                domain.dataset,
-                folder or default_data_dir(),
-                transitions=domain.transitions,
-                policy=self.plan.walkers,
-                progress=lambda done, total: tell(domain.transitions * done // total),
-            )
-        return load_fitting(domain.dataset, tasks, folder, limit, sparse=domain.sparse)
-
     def _train(
         self,
         pack: Pack,
-        prepared: _Prepared,
+        prepared: PreparedDomain,
         pool: SimulatorPool,
         stages: Display,
     ) -> None:
@@ -227,7 +130,7 @@ class Job:
         replicas_tasks = (
             [0] * streams.replicas
             if pack.agent == "bc"
-            else [prepared.tasks.index(cell.task) for cell in pack.cells]
+            else [prepared.domain.tasks.index(cell.task) for cell in pack.cells]
         )
         data = self._sampler(pack, prepared, agent, replicas_tasks)
         directory = plan.directory / "packs" / pack.name
@@ -289,7 +192,7 @@ class Job:
         self.problems += [str(failure) for failure in trainer.failures]
 
     def _sampler(
-        self, pack: Pack, prepared: _Prepared, agent: Agent, tasks: list[int]
+        self, pack: Pack, prepared: PreparedDomain, agent: Agent, tasks: list[int]
     ) -> ChunkSampler:
         """Chunks of the data set; of one on the disk, read ahead of the updates."""
         horizon, mode = pack.domain.horizon, pack.protocol.chunks
@@ -318,7 +221,7 @@ class Job:
             trainer.finish()
         cache.save(seeds, agent.flow)
 
-    def _cache(self, pack: Pack, prepared: _Prepared) -> FlowCache:
+    def _cache(self, pack: Pack, prepared: PreparedDomain) -> FlowCache:
         """Where the flows that a pack starts from are kept."""
         source = self.plan.pretraining_of(pack)
         return FlowCache.of(
@@ -359,13 +262,6 @@ def _training_in_a_process(plan: Plan, simulators: int) -> Iterator[PackTraining
         yield train
 
 
-def _describe(task: OwnTask) -> str:
-    """What an episode's success means."""
-    if task.solved_at is None:
-        return f"environment: {task.environment}; success is what it says in info['success']"
-    return f"environment: {task.environment}; success is a return of at least {task.solved_at:g}"
-
-
 def _returns(table: FinalTable) -> Table:
     """Returns of the last evaluation, where success alone says too little."""
     shown = Table("phase", "agent", "seed", "step", "mean return", title="returns")
@@ -377,14 +273,3 @@ def _returns(table: FinalTable) -> Table:
             value = f"{row['return_mean']:,.2f}"
             shown.add_row(row["phase"], agent, str(row["seed"]), f"{row['step']:,}", value)
     return shown
-
-
-def _sizes(domain: Domain) -> tuple[Problem, int]:
-    """Sizes of a domain's problem and its longest episode, from its environment."""
-    env = make(domain.task_name(domain.tasks[0]))
-    try:
-        assert env.max_episode_steps is not None, "OGBench's tasks end"
-        sizes = Problem(env.observation_shape[0], env.action_low.size, domain.horizon)
-        return sizes, env.max_episode_steps
-    finally:
-        env.close()
