@@ -1,5 +1,6 @@
 """`bench speed` measures, and needs nothing but torch."""
 
+import csv
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ def test_every_combination_has_a_row(capsys: pytest.CaptureFixture[str], tmp_pat
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[0].strip("| ") for row in rows[2:]] == ["bc", "bc", "trqam", "trqam"]
     for row in rows[2:]:
-        updates, replicas = (float(row.split(" | ")[i].replace(",", "")) for i in (7, 8))
+        updates, replicas = (float(row.split(" | ")[i].replace(",", "")) for i in (8, 9))
         assert 0.0 < updates <= replicas * 1.001
     assert len((tmp_path / "speed.csv").read_text().splitlines()) == 5
 
@@ -46,6 +47,27 @@ def test_processor_time_needs_one_thread(capsys: pytest.CaptureFixture[str]) -> 
     assert main([*TINY, "--clock", "cpu", "--agents", "bc", "--replicas", "1"]) == 0
     assert main([*TINY, "--clock", "cpu", "--threads", "2"]) == 2
     assert "--threads 1" in capsys.readouterr().err
+
+
+def test_processes_measure_at_once_and_add_up(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    table = tmp_path / "speed.csv"
+    tiny = [*TINY, "--agents", "bc", "--processes", "2"]
+    assert main([*tiny, "--out", str(table)]) == 0
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert [(row["replicas"], row["processes"], row["threads"]) for row in rows] == [
+        ("1", "2", "1"),
+        ("2", "2", "1"),
+    ]
+    for row in rows:
+        alone = float(row["updates_per_s"]) * int(row["replicas"])
+        assert float(row["replica_updates_per_s"]) == pytest.approx(2 * alone, rel=1e-9)
+    capsys.readouterr()
+    assert main([*tiny, "--against", "true"]) == 2
+    assert "leave --against" in capsys.readouterr().err
+    assert main(["--agents", "nobody", "--processes", "2"]) == 1
+    assert "unknown agent 'nobody'" in capsys.readouterr().err
 
 
 def test_a_peer_is_a_row_of_the_same_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ import sys
 from bench.speed.measure import measure
 from bench.speed.request import SpeedRequest
 from bench.speed.roofline import draw_roofline
+from bench.speed.side_by_side import measure_side_by_side
 from bench.speed.table import format_table, write_rows
 from bench.training.processor import keep_freed_memory
 
@@ -13,8 +14,11 @@ __all__ = ["run_speed"]
 
 def run_speed(request: SpeedRequest) -> int:
     """Print the table of a request and write it where that was asked for."""
-    keep_freed_memory()
-    rows = measure(request, tell=lambda text: print(text, file=sys.stderr, flush=True))
+    if request.processes > 1:
+        rows = measure_side_by_side(request)
+    else:
+        keep_freed_memory()
+        rows = measure(request, tell=lambda text: print(text, file=sys.stderr, flush=True))
     print(format_table(rows))
     if request.out is not None:
         write_rows(rows, request.out)

@@ -36,11 +36,11 @@ class SpeedRow:
         precision: of the matrix products.
         mode: eager, compiled or captured.
         device: name of the hardware.
-        threads: of the CPU.
-        updates_per_s: median over turns; each is an update of all replicas.
+        threads: of the CPU, in each process.
+        updates_per_s: median over turns; each is an update of all replicas. Mean over processes.
         slowest: of the turns.
         fastest: of the turns.
-        replica_updates_per_s: updates per second times replicas.
+        replica_updates_per_s: updates per second times replicas, of all processes together.
         first_update_s: from a built agent to its first finished update, compilation included.
         memory_mb: peak, of the device or of this process on a CPU (there of all rows so far).
         gflops: achieved, from the operations of the matrix products of an update.
@@ -48,6 +48,8 @@ class SpeedRow:
         share: of the ceiling.
         intensity: operations per byte that the update's operations read and write, if asked for.
         bandwidth_gb_s: of a large copy, if asked for.
+        processes: that did it at the same time; figures but `updates_per_s`, `slowest`, `fastest`
+            and `first_update_s` are of all together.
     """
 
     agent: str
@@ -69,6 +71,7 @@ class SpeedRow:
     share: float | None = None
     intensity: float | None = None
     bandwidth_gb_s: float | None = None
+    processes: int = 1
 
 
 @dataclass(slots=True)

@@ -33,7 +33,9 @@ class SpeedRequest:
         action_dim: numbers in an action.
         horizon: actions in a chunk.
         per_launch: updates in one captured graph.
-        threads: of the CPU; as torch has it by default.
+        processes: that measure at once, as packs of a run train side by side; rates are added up.
+        threads: of the CPU in each process; as torch has it by default, and with several processes
+            its share of the cores.
         clock: wall, or cpu: processor time of this process, for one thread of a machine that
             others use as well.
         seconds: length of a turn.
@@ -57,6 +59,7 @@ class SpeedRequest:
     action_dim: int = 5
     horizon: int = 5
     per_launch: int = 10
+    processes: int = 1
     threads: int | None = None
     clock: Clock = "wall"
     seconds: float = 2.0
@@ -79,6 +82,7 @@ class SpeedRequest:
             "flow-steps": self.flow_steps,
             "per-launch": self.per_launch,
             "turns": self.turns,
+            "processes": self.processes,
             "threads": 1 if self.threads is None else self.threads,
         }
         for name, value in counts.items():
@@ -86,6 +90,8 @@ class SpeedRequest:
                 raise ValueError(f"--{name} must be at least 1, got {value}")
         if self.clock == "cpu" and self.threads != 1:
             raise ValueError("--clock cpu adds up the time of all threads: give --threads 1")
+        if self.processes > 1 and (self.against or self.roofline):
+            raise ValueError("--processes adds up agents alone: leave --against and --roofline out")
         if not self.seconds > 0.0:
             raise ValueError(f"--seconds must be positive, got {self.seconds}")
         if self.roofline is not None:

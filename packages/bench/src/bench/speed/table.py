@@ -17,6 +17,7 @@ _HEADINGS = {
     "batch": "batch",
     "precision": "precision",
     "mode": "mode",
+    "processes": "processes",
     "threads": "threads",
     "updates_per_s": "updates/s",
     "replica_updates_per_s": "replica-updates/s",
