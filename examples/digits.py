@@ -9,7 +9,8 @@ temperature chosen without knowing the reward's scale, which drifts far from the
     uv run python examples/digits.py --reward symmetry  # draw left-right symmetric digits
 
 It takes about five minutes on one core and writes to docs/figures: sample grids before and after,
-reward against KL, and a table.
+reward against KL, and a table. With --base FILE the pretrained model is kept in a file, and taken
+from it when the next reward is tried.
 """
 
 import argparse
@@ -234,16 +235,28 @@ class Run:
 
 
 class FineTuning:
-    """The base model, its kernel and the standardised reward, shared by all runs."""
+    """The base model, its kernel and the standardised reward, shared by all runs.
 
-    def __init__(self, study: Study, seed: int = 0) -> None:
+    Args:
+        study: Sizes and settings.
+        seed: Of the pretraining and the classifiers.
+        base: File of the pretrained weights: read if it exists, else written.
+    """
+
+    def __init__(self, study: Study, seed: int = 0, base: Path | None = None) -> None:
         torch.manual_seed(seed)
         self.study = study
         generator = torch.Generator().manual_seed(seed)
         images, classes = digits()
         self.images, self.classes = images, classes
         self.referee = classifier(images, classes, seed=seed + 1)
-        self.base = pretrain(study, images, classes, generator)
+        if base is not None and base.exists():
+            self.base = DigitFlow(study.width, study.layers).requires_grad_(False)
+            self.base.load_state_dict(torch.load(base, weights_only=True))
+        else:
+            self.base = pretrain(study, images, classes, generator)
+            if base is not None:
+                torch.save(self.base.state_dict(), base)
         # The Brownian form of the SDE with the spread of each pixel; a floor where it is constant.
         scale = images.std(0).clamp_min(0.1)
         self.kernel = FollmerKernel(study.steps, event_ndim=3, scale=scale)
@@ -417,9 +430,10 @@ def main() -> None:
     here = Path(__file__).resolve().parents[1]
     parser.add_argument("--reward", choices=get_args(RewardName), default=Study().reward)
     parser.add_argument("--out", type=Path, default=here / "docs" / "figures")
+    parser.add_argument("--base", type=Path, help="file that keeps the pretrained model")
     arguments = parser.parse_args()
     study = Study(reward=arguments.reward)
-    tuning = FineTuning(study)
+    tuning = FineTuning(study, base=arguments.base)
     runs = fine_tune(tuning)
     text = format_table(study, table(tuning, runs))
     name = "digits" if study.reward == Study().reward else f"digits_{study.reward}"

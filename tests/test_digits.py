@@ -38,9 +38,11 @@ def test_the_budget_holds_and_a_fixed_temperature_drifts_off(
         dual_rate=0.02,
     )
     with torch.random.fork_rng():
-        tuning = example.FineTuning(study)
+        tuning = example.FineTuning(study, base=tmp_path / "base.pt")
         runs = example.fine_tune(tuning)
+        again = example.FineTuning(study, base=tmp_path / "base.pt")
     base, held, fixed = example.table(tuning, runs)
+    assert torch.equal(again.samples, tuning.samples)
     assert base.reward == pytest.approx(0.0, abs=1e-5)
     assert 0.7 * study.budget < held.kl < 1.4 * study.budget
     assert fixed.kl > 5.0 * study.budget

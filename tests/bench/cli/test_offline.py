@@ -226,6 +226,8 @@ def test_missing_data_say_which_command_makes_them(tmp_path: Path) -> None:
         (["--suite", "quik"], "quick"),
         (["--agent", "trqm"], "trqam"),
         (["--set", "kl_bugdet=1"], "kl_budget"),
+        (["--agent", "trqam", "fql", "--set", "kl_bugdet=1"], "perhaps you meant kl_budget"),
+        (["--agent", "bc", "--set", "kl_budget=1"], "unknown setting of bc"),
         (["--set", "critics=two"], "critics must be int, got 'two'"),
         (["--set", "critics=0"], "refuses a setting"),
         (["--set", "discount=1.5"], "discount must lie in [0, 1], got 1.5"),

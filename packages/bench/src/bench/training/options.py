@@ -160,12 +160,16 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
             _check_ranges(agent, found[domain.name], domain.horizon)
         return found
 
+    known = sorted({field for agent in agents for field in _fields(agent)})
+    for text in options.set:
+        if _name(text) not in known:
+            raise ValueError(unknown(f"setting of {', '.join(agents)}:", _name(text), known))
     cloning = resolved("bc", [text for text in options.set if _name(text) in _fields("bc")])
     by_agent: dict[str, dict[str, Any]] = {}
     for agent in agents:
         if agent == "bc":
             continue
-        texts = [t for t in options.set if len(agents) == 1 or _name(t) in _fields(agent)]
+        texts = [text for text in options.set if _name(text) in _fields(agent)]
         _check_start(agent, [config.prediction for config in cloning.values()])
         if options.kl_budget is not None:
             if "kl_budget" in _fields(agent):
