@@ -35,6 +35,8 @@ def start(out: Path, data_dir: Path, *more: str) -> subprocess.Popen[str]:
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         start_new_session=True,
+        # A shell that starts tests in the background has them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -88,17 +90,24 @@ def test_numbers_do_not_depend_on_the_number_of_processes(
 
 
 @pytest.mark.slow
-def test_killing_the_parent_ends_all_and_the_next_run_continues(
-    one_process: Path, data_dir: Path, tmp_path: Path
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_stopping_the_parent_ends_all_and_the_next_run_continues(
+    sent: signal.Signals, one_process: Path, data_dir: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
     process = start(out, data_dir, "--processes", "2")
     deadline = time.monotonic() + 120
     while not list(out.glob("packs/*trqam*/checkpoints/step-*")) and time.monotonic() < deadline:
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()  # its workers hold the other ends of the pipes until they have gone
+    if sent is signal.SIGINT:
+        os.killpg(process.pid, sent)  # Ctrl-C reaches the workers as well
+    else:
+        os.kill(process.pid, sent)
+    _, errors = process.communicate()  # workers hold the pipes' other ends until they have gone
     assert nobody_is_left(process.pid)
+    if sent is signal.SIGINT:
+        assert process.returncode == 130
+        assert errors == "interrupted; the same command continues from the last checkpoint\n"
     process = start(out, data_dir, "--processes", "2")
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
