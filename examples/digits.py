@@ -180,7 +180,9 @@ def pretrain(
         optimiser.step()
         schedule.step()
         weight = max(0.005, 1.0 / (update + 1))
-        torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), weight)
+        with torch.no_grad():
+            for slow, fast in zip(averaged.parameters(), model.parameters(), strict=True):
+                slow.lerp_(fast, weight)
     return averaged
 
 

@@ -43,6 +43,7 @@ def test_the_budget_holds_and_a_fixed_temperature_drifts_off(
         again = example.FineTuning(study, base=tmp_path / "base.pt")
     base, held, fixed = example.table(tuning, runs)
     assert torch.equal(again.samples, tuning.samples)
+    assert all(p.grad_fn is None and not p.requires_grad for p in tuning.base.parameters())
     assert base.reward == pytest.approx(0.0, abs=1e-5)
     assert 0.7 * study.budget < held.kl < 1.4 * study.budget
     assert fixed.kl > 5.0 * study.budget
