@@ -1,16 +1,15 @@
 """OGBench's environments, made without its side effects."""
 
-import os
-import sys
 import tempfile
 from typing import Any
+
+from bench.headless import switch_drawing_off
 
 
 def make_environment(environment_id: str, **settings: Any) -> Any:
     """The bare environment: no time limit and no checks around it.
 
-    Where `MUJOCO_GL` is not set and MuJoCo not imported yet, rendering is switched off for this
-    process, as `bench.simulation` does: looking for a display warns where there is none.
+    Drawing is switched off for this process as `bench.simulation` does.
 
     Args:
         environment_id: OGBench's id, e.g. `cube-double-v0`.
@@ -19,8 +18,7 @@ def make_environment(environment_id: str, **settings: Any) -> Any:
     Raises:
         ValueError: if OGBench has no such environment.
     """
-    if "mujoco" not in sys.modules:
-        os.environ.setdefault("MUJOCO_GL", "disabled")
+    switch_drawing_off()
     # Imported here: MuJoCo takes a second to start, and not every use of data needs it.
     import gymnasium
     import ogbench  # noqa: F401 (registers the environments)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import sys
 import warnings
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 from numpy.random.mtrand import get_bit_generator, set_bit_generator
 
+from bench.headless import switch_drawing_off
 from bench.simulation._names import environment_id, physics_label, simulator_versions
 from bench.simulation._plain import is_plain, pack, plain_attributes, restore_attributes, unpack
 from bench.simulation._seeding import fixed_action_space, global_generator, split_seed
@@ -28,7 +28,7 @@ __all__ = [
 def make(task_name: str) -> SeededEnv:
     """Build the environment of a task.
 
-    Where `MUJOCO_GL` is not set and MuJoCo not imported yet, rendering is switched off for this
+    Where `MUJOCO_GL` is not set and dm_control not imported yet, drawing is switched off for this
     process (``MUJOCO_GL=disabled``), because looking for a display can fail or hang on a machine
     that has none; set the variable to draw images.
 
@@ -43,8 +43,8 @@ def make(task_name: str) -> SeededEnv:
         ValueError: If the name is unknown, the spaces are not boxes, or the task observes images
             while drawing is switched off.
     """
-    if "mujoco" not in sys.modules and "visual" not in task_name:
-        os.environ.setdefault("MUJOCO_GL", "disabled")
+    if "visual" not in task_name:
+        switch_drawing_off()
     import gymnasium
 
     identifier = environment_id(task_name)
