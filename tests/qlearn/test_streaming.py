@@ -45,8 +45,8 @@ def both(folder: Path) -> tuple[EpisodeData, EpisodeData]:
         pieces = []
         for number, piece in enumerate(np.split(table, [4, 29])):
             np.save(folder / f"{name}{number}.npy", piece)
-            pieces.append(np.load(folder / f"{name}{number}.npy", mmap_mode="r"))
-        mapped.append(MappedRows(pieces))
+            pieces.append(np.load(folder / f"{name}{number}.npy", mmap_mode="c"))
+        mapped.append(MappedRows([torch.from_numpy(piece) for piece in pieces]))
     resident = (torch.from_numpy(table) for table in tables(rows))
     return (
         EpisodeData.from_rows(*resident, terminals, rewards, masks),
@@ -67,7 +67,7 @@ def equal(first: ChunkBatch, second: ChunkBatch) -> bool:
 def test_rows_of_pieces_are_rows_of_the_whole(sizes: list[int], threads: int, random) -> None:
     rows = sum(sizes)
     table = np.arange(3.0 * rows, dtype=np.float32).reshape(rows, 3)
-    mapped = MappedRows(np.split(table, np.cumsum(sizes)[:-1]), threads=threads)
+    mapped = MappedRows(torch.from_numpy(table).split(sizes), threads=threads)
     wanted = torch.tensor([[random.randrange(rows) for _ in range(5)] for _ in range(4)])
     assert torch.equal(mapped[wanted], torch.from_numpy(table)[wanted])
     assert mapped.shape == table.shape
@@ -77,7 +77,10 @@ def test_rows_of_pieces_are_rows_of_the_whole(sizes: list[int], threads: int, ra
 def test_many_rows_are_read_by_several_threads() -> None:
     table, _ = tables(5_000)
     shift, scale = table.mean(0), table.std(0)
-    mapped = MappedRows(np.split(table, [1, 700, 4_000]), shift=shift, scale=scale, threads=3)
+    pieces = torch.from_numpy(table).tensor_split([1, 700, 4_000])
+    mapped = MappedRows(
+        pieces, shift=torch.from_numpy(shift), scale=torch.from_numpy(scale), threads=3
+    )
     wanted = torch.from_numpy(np.random.default_rng(1).integers(0, 5_000, (2, 2_000)))
     assert torch.equal(mapped[wanted], torch.from_numpy((table - shift) / scale)[wanted])
 
@@ -86,11 +89,11 @@ def test_many_rows_are_read_by_several_threads() -> None:
     ("pieces", "message"),
     [
         ([], "no pieces"),
-        ([np.zeros((2, 2))], "piece 0 has type float64"),
-        ([np.zeros((2, 2), np.float32), np.zeros((2, 3), np.float32)], "piece 1 has 3 columns"),
+        ([torch.zeros(2, 2, dtype=torch.float64)], "piece 0 has type torch.float64"),
+        ([torch.zeros(2, 2), torch.zeros(2, 3)], "piece 1 has 3 columns"),
     ],
 )
-def test_pieces_that_do_not_fit_are_refused(pieces: list[np.ndarray], message: str) -> None:
+def test_pieces_that_do_not_fit_are_refused(pieces: list[torch.Tensor], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MappedRows(pieces)
 
@@ -164,7 +167,7 @@ class Slow(MappedRows):
 
 def test_reading_goes_on_while_the_caller_works() -> None:
     rows = 40
-    observations, actions = tables(rows)
+    observations, actions = map(torch.from_numpy, tables(rows))
     terminals = torch.zeros(rows)
     terminals[-1] = 1
     data = EpisodeData.from_rows(Slow([observations]), MappedRows([actions]), terminals)
@@ -192,7 +195,7 @@ class Broken(MappedRows):
 
 
 def test_a_failed_read_reaches_the_caller() -> None:
-    observations, actions = tables(10)
+    observations, actions = map(torch.from_numpy, tables(10))
     terminals = torch.zeros(10)
     terminals[-1] = 1
     data = EpisodeData.from_rows(MappedRows([observations]), Broken([actions]), terminals)

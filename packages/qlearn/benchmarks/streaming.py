@@ -46,7 +46,7 @@ def forget(folder: Path, tables: dict[str, list[np.ndarray]]) -> None:
 
 def pieces(folder: Path, name: str) -> list[np.ndarray]:
     """The two files of a table, mapped."""
-    maps: list[Any] = [np.load(folder / f"{name}{half}.npy", mmap_mode="r") for half in range(2)]
+    maps: list[Any] = [np.load(folder / f"{name}{half}.npy", mmap_mode="c") for half in range(2)]
     for array in maps:
         array._mmap.madvise(mmap.MADV_RANDOM)
     return maps
@@ -87,7 +87,9 @@ def main() -> None:
         memory = EpisodeData.from_rows(
             held["observations"], held["actions"], terminals, rewards, masks
         )
-        observations, actions = (MappedRows(maps) for maps in tables.values())
+        observations, actions = (
+            MappedRows([torch.from_numpy(piece) for piece in maps]) for maps in tables.values()
+        )
         mapped = EpisodeData.from_rows(observations, actions, terminals, rewards, masks)
         print(f"{memory.nbytes / 1e6:.0f} MB in memory, {mapped.nbytes / 1e6:.0f} MB when mapped")
         spent, _ = milliseconds(ChunkSampler(memory, HORIZON, 0.99, tasks=tasks), given.batches)

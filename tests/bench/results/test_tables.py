@@ -390,6 +390,7 @@ def test_printed_and_written_tables_agree(
 ) -> None:
     cells = [(cell(t, s, agent), {100: 10 * t + s}) for t in (1, 2) for s in (0, 1, 2)
              for agent in ("trqam", "bc")]  # fmt: skip
+    cells += [(cell(1, s) | {"variant": "kernel=follmer"}, {100: s}) for s in (0, 1, 2)]
     table = final_table([make_run(tmp_path / "run", cells)])
     print_table(table)
     printed = capsys.readouterr().out
@@ -398,8 +399,9 @@ def test_printed_and_written_tables_agree(
     for row in task_view(table).iter_rows(named=True):
         assert row["success %"] in printed
         assert f"| {row['success %']} | {row['95 %']} |" in markdown
-    assert "2/2 tasks, 12/12 runs" in printed
-    assert "2/2 tasks, 12/12 runs" in markdown
+    for text in (printed, markdown):
+        assert "trqam [kernel=follmer]" in text
+        assert "2/2 tasks, 15/15 runs" in text
     stored = pl.read_parquet(tmp_path / "report" / "tasks.parquet")
     assert stored.equals(table.tasks)
     as_text = pl.read_csv(tmp_path / "report" / "tasks.csv")

@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int
 from torch import Tensor
@@ -22,7 +21,8 @@ class MappedRows:
     is not in the page cache is waited for. Stands in for a tensor in :class:`EpisodeData`.
 
     Args:
-        pieces: tables ``(n_i, D)`` that follow one another; never copied.
+        pieces: tables ``(n_i, D)`` that follow one another; never copied. `torch.from_numpy` makes
+            them of NumPy's memory maps, `torch.from_file` of files.
         shift: subtracted from every row ``(D,)``.
         scale: every row is divided by it after that ``(D,)``.
         threads: rows are read by so many threads at a time.
@@ -36,27 +36,27 @@ class MappedRows:
 
     def __init__(
         self,
-        pieces: Sequence[Float32[np.ndarray, "rows columns"]],
+        pieces: Sequence[Float32[Tensor, "rows columns"]],
         *,
-        shift: Float32[np.ndarray, " columns"] | None = None,
-        scale: Float32[np.ndarray, " columns"] | None = None,
+        shift: Float32[Tensor, " columns"] | None = None,
+        scale: Float32[Tensor, " columns"] | None = None,
         threads: int = 8,
     ) -> None:
         if not pieces:
             raise ValueError("no pieces")
         for number, piece in enumerate(pieces):
-            if piece.ndim != 2 or piece.dtype != np.float32:
+            if piece.ndim != 2 or piece.dtype != torch.float32:
                 raise ValueError(
-                    f"piece {number} has type {piece.dtype} and shape {piece.shape}; expected a "
-                    "table of float32"
+                    f"piece {number} has type {piece.dtype} and shape {tuple(piece.shape)}; "
+                    "expected a table of float32"
                 )
             if piece.shape[1] != pieces[0].shape[1]:
                 raise ValueError(
                     f"piece {number} has {piece.shape[1]} columns, the first {pieces[0].shape[1]}"
                 )
-        self.pieces = tuple(np.asarray(piece) for piece in pieces)
-        self.starts = np.cumsum([0, *(len(piece) for piece in pieces)])
-        self.shape = torch.Size((int(self.starts[-1]), pieces[0].shape[1]))
+        self.pieces = tuple(pieces)
+        self.starts = [0, *itertools.accumulate(len(piece) for piece in pieces)]
+        self.shape = torch.Size((self.starts[-1], pieces[0].shape[1]))
         self.shift, self.scale = shift, scale
         self._threads = threads
         self._readers = ThreadPoolExecutor(threads, thread_name_prefix="rows")
@@ -71,32 +71,30 @@ class MappedRows:
 
     def __getitem__(self, rows: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape columns"]:
         """The rows of these numbers, in their order."""
-        flat = rows.reshape(-1).cpu().numpy()
-        order = np.argsort(flat, kind="stable")
-        wanted = flat[order]
-        found = np.empty((len(flat), self.shape[1]), np.float32)
-        parts = min(self._threads, math.ceil(len(flat) / _ROWS_PER_THREAD))
-        cuts = np.linspace(0, len(flat), parts + 1).astype(np.int64)
-        slices = [slice(*pair) for pair in itertools.pairwise(cuts)]
-        if len(slices) == 1:
+        wanted, order = rows.reshape(-1).cpu().sort(stable=True)
+        found = torch.empty(len(wanted), self.shape[1])
+        parts = min(self._threads, math.ceil(len(wanted) / _ROWS_PER_THREAD))
+        if parts <= 1:
             self._read(wanted, order, found)
         else:
             jobs = [
-                self._readers.submit(self._read, wanted[part], order[part], found)
-                for part in slices
+                self._readers.submit(self._read, part, places, found)
+                for part, places in zip(
+                    wanted.tensor_split(parts), order.tensor_split(parts), strict=True
+                )
             ]
             for job in jobs:
                 job.result()
-        return torch.from_numpy(found).view(*rows.shape, self.shape[1])
+        return found.view(*rows.shape, self.shape[1])
 
-    def _read(self, wanted: np.ndarray, places: np.ndarray, found: np.ndarray) -> None:
+    def _read(self, wanted: Tensor, places: Tensor, found: Tensor) -> None:
         """Put the sorted rows ``wanted`` into the rows ``places`` of ``found``."""
-        cuts = np.searchsorted(wanted, self.starts)
+        cuts = torch.searchsorted(wanted, torch.tensor(self.starts)).tolist()
         for piece, start, low, high in zip(
             self.pieces, self.starts[:-1], cuts[:-1], cuts[1:], strict=True
         ):
             if low < high:
-                rows = np.take(piece, wanted[low:high] - start, axis=0)
+                rows = piece.index_select(0, wanted[low:high] - start)
                 if self.shift is not None:
                     rows -= self.shift
                 if self.scale is not None:

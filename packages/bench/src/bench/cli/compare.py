@@ -27,6 +27,7 @@ class Compare:
         from rich import box
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
         from bench.results import compare_runs
 
@@ -44,7 +45,7 @@ class Compare:
             for column in ("name", "A", "B"):
                 table.add_column(column, overflow="fold")
             for name, values in differences.items():
-                table.add_row(name, *values)
+                table.add_row(*map(Text, (name, *values)))
             console.print(table)
         for method in comparison.methods:
             one, other = (f"{100 * rate:.1f} %" for rate in method.success)

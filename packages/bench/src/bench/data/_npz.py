@@ -191,7 +191,8 @@ def _map(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array
         return np.empty(shape, dtype)
     order = "F" if fortran else "C"
     offset = archive.fp.tell()
-    return np.memmap(path, dtype, mode="r", offset=offset, shape=shape, order=order)  # type: ignore[call-overload,no-any-return]
+    # Copy on write: torch takes no arrays that refuse to be written to, and the file stays so.
+    return np.memmap(path, dtype, mode="c", offset=offset, shape=shape, order=order)  # type: ignore[call-overload,no-any-return]
 
 
 def _diagnosis(path: Path) -> str:

@@ -10,6 +10,7 @@ import polars as pl
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bench.errors import ResultsError
 from bench.results._final import FinalTable
@@ -262,10 +263,13 @@ def _kl(row: dict[str, Any]) -> str:
 
 
 def _print(console: Console, view: pl.DataFrame, title: str) -> None:
-    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    # As `Text`: rich would take the brackets around a variant for markup.
+    shown = Table(
+        title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     for index, column in enumerate(view.columns):
         left = index == 0 or column in ("domain", "phase", "method")
-        shown.add_column(column, justify="left" if left else "right", overflow="fold")
+        shown.add_column(Text(column), justify="left" if left else "right", overflow="fold")
     for line in view.iter_rows():
-        shown.add_row(*line)
+        shown.add_row(*map(Text, line))
     console.print(shown)

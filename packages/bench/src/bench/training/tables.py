@@ -66,20 +66,23 @@ class Tables:
     @classmethod
     def _mapped(cls, data: MappedTaskData, *, standardise: bool) -> "Tables":
         normalizer = Normalizer.identity(data.observations[0].shape[1])
-        observations = MappedRows(data.observations)
+        pieces = [torch.from_numpy(piece) for piece in data.observations]
+        observations = MappedRows(pieces)
         if standardise:
             mean, std = _moments(data.observations)
             scale = np.where(std > 1e-6, std, 1.0)
             normalizer = Normalizer(mean.astype(np.float32), scale.astype(np.float32))
             observations = MappedRows(
-                data.observations, shift=normalizer.shift, scale=normalizer.scale
+                pieces,
+                shift=torch.from_numpy(normalizer.shift),
+                scale=torch.from_numpy(normalizer.scale),
             )
         _, action_std = _moments(data.actions)
         for array in (*data.observations, *data.actions):
             _expect_random_access(array)
         episodes = EpisodeData.from_rows(
             observations,
-            MappedRows(data.actions),
+            MappedRows([torch.from_numpy(piece) for piece in data.actions]),
             torch.from_numpy(data.terminals),
             torch.from_numpy(data.rewards),
             torch.from_numpy(data.masks),
