@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from qlearn import MLP, CriticEnsemble, FlowActor, RandomStreams
+from qlearn import MLP, CriticEnsemble, FlowActor, Learner, RandomStreams
 from qlearn._arithmetic import onednn_suits, rounds_products
 
 needs_onednn = pytest.mark.skipif(
@@ -81,6 +81,14 @@ def test_views_follow_their_parameters() -> None:
         assert not torch.equal(other(x), before)
         other.load_state_dict(mlp.state_dict())
         assert torch.equal(other(x), before)
+    # A fused optimiser changes parameters without raising their version.
+    learner = Learner(mlp.named_parameters(), learning_rate=0.1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        learner.step(mlp(x).square().mean((1, 2)))
+        with torch.no_grad():
+            after = mlp(x)
+            assert not torch.equal(after, before)
+            assert torch.equal(after, copy.deepcopy(mlp)(x))
 
 
 @needs_bfloat16

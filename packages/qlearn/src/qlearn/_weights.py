@@ -75,12 +75,13 @@ class Layers(Protocol):
 class NetworkViews:
     """Detached views of a module's networks, made anew only when its parameters are others.
 
-    A rollout asks for them at every step. In bfloat16 the rounded kernels are kept as well, until
-    the parameters change in place.
+    A rollout asks for them at every step. Kernels rounded to bfloat16 are copies and made at every
+    call: nothing tells that a parameter was changed in place, a fused optimiser does not raise its
+    version.
     """
 
     def __init__(self) -> None:
-        self._made_of: object = None
+        self._made_of: list[int] = []
         self._views: list[Weights] = []
 
     def of(
@@ -93,15 +94,13 @@ class NetworkViews:
             stack: makes the stack.
             rounded: whether to round kernels, see :meth:`Weights.bfloat16`.
         """
-        versions = [p._version for p in parameters] if rounded else None
-        made_of = [p.data_ptr() for p in parameters], versions
+        made_of = [p.data_ptr() for p in parameters]
         if made_of != self._made_of:
             with torch.no_grad():
                 weights = stack()
-                detached = weights.like([t.detach() for t in weights.flat()])
-                self._views = (detached.bfloat16() if rounded else detached).networks()
+                self._views = weights.like([t.detach() for t in weights.flat()]).networks()
             self._made_of = made_of
-        return self._views
+        return [net.bfloat16() for net in self._views] if rounded else self._views
 
     def __deepcopy__(self, memo: object) -> "NetworkViews":
         return NetworkViews()  # a copied module has parameters of its own

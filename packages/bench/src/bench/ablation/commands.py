@@ -1,6 +1,5 @@
 """What `bench ablate` runs, prints and writes."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,8 +60,8 @@ def ablate_trust_region(options: "InternalVsExternal") -> int:
     )
     rows = outcomes(plan.directory).with_columns(kind=kind).sort("domain", "kind", "path_kl")
     lines = [
-        Line(f"{domain}, {kind}", part["path_kl"].to_list(), *_success(part))
-        for (domain, kind), part in _groups(rows, "domain", "kind")
+        Line(label, part["path_kl"].to_list(), *_success(part))
+        for label, part in _groups(rows, "kind")
     ]
     figure = lines_against(
         {"success, %": lines}, "realised path KL, nats per action", logarithmic=True
@@ -90,8 +89,8 @@ def ablate_kernels(options: "Kernels") -> int:
     rows = rows.sort("domain", "kernel", "steps")
     success: list[Line] = []
     kls: list[Line] = []
-    for (domain, kernel), part in _groups(rows, "domain", "kernel"):
-        label, steps = f"{domain}, {kernel}", part["steps"].to_list()
+    for label, part in _groups(rows, "kernel"):
+        steps = part["steps"].to_list()
         success.append(Line(label, steps, *_success(part)))
         for name, text in (("path_kl", "path KL"), ("endpoint_kl", "endpoint KL")):
             values = part[name].to_list()
@@ -116,9 +115,14 @@ def _success(part: pl.DataFrame) -> tuple[list[float], list[float], list[float]]
     return value, low, high
 
 
-def _groups(rows: pl.DataFrame, *keys: str) -> Sequence[tuple[tuple[str, ...], pl.DataFrame]]:
-    parts = rows.partition_by(list(keys), as_dict=True, maintain_order=True)
-    return [(tuple(map(str, key)), part) for key, part in parts.items()]
+def _groups(rows: pl.DataFrame, kind: str) -> list[tuple[str, pl.DataFrame]]:
+    """Parts of one kind, and of one domain where there are several, with their labels."""
+    parts = rows.partition_by(["domain", kind], as_dict=True, maintain_order=True)
+    several = rows["domain"].n_unique() > 1
+    return [
+        (f"{domain}, {name}" if several else str(name), part)
+        for (domain, name), part in parts.items()
+    ]
 
 
 def _write(directory: Path, name: str, table: pl.DataFrame, figure: Figure) -> None:

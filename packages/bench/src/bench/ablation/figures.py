@@ -85,9 +85,10 @@ def lines_against(panels: Mapping[str, Sequence[Line]], label: str, *, logarithm
     Args:
         panels: lines by the label of their vertical axis.
         label: of the horizontal axes.
-        logarithmic: horizontal axes.
+        logarithmic: horizontal axes; otherwise their ticks are the points' own.
     """
-    figure = Figure(figsize=(4.2 * len(panels), 3.2))
+    most = max(map(len, panels.values()))
+    figure = Figure(figsize=(4.2 * len(panels), 3.2 + 0.16 * most))
     figure.set_layout_engine("constrained")
     for axis, (quantity, lines) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
@@ -106,8 +107,11 @@ def lines_against(panels: Mapping[str, Sequence[Line]], label: str, *, logarithm
             )
         if logarithmic:
             axis.set_xscale("log")
+        else:
+            axis.set_xticks(sorted({x for line in lines for x in line.x}))
         axis.set_xlabel(label)
         axis.set_ylabel(quantity)
         axis.grid(alpha=0.25)
-        axis.legend(frameon=False, fontsize=8)
+        # Below the axis: many lines leave no room inside.
+        axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18))
     return figure
