@@ -231,7 +231,13 @@ def test_missing_data_say_which_command_makes_them(tmp_path: Path) -> None:
         (["--set", "critics=two"], "critics must be int, got 'two'"),
         (["--set", "critics=0"], "refuses a setting"),
         (["--set", "discount=1.5"], "discount must lie in [0, 1], got 1.5"),
-        (["--kl-budget", "-1"], "positive"),
+        (["--set", "best_of=0"], "best_of must be finite and at least 1, got 0"),
+        (["--set", "pessimism=nan"], "pessimism must be finite, got nan"),
+        (["--agent", "qam", "--set", "inverse_temperature=-3"], "inverse_temperature must be"),
+        (["--kl-budget", "1", "--set", "kl_budget=2"], "kl_budget is given twice"),
+        (["--set", "critics=2", "critics=3"], "critics is given twice"),
+        (["--agent", "qam", "--dual", "solve"], "no trust region, so --dual has no use"),
+        (["--kl-budget", "-1"], "kl_budget must be finite and at least 0, got -1.0"),
         (["--steps", "0"], "at least 1, got 0"),
         (["--tasks", "9"], "1, 2"),
         (["--domains", "pointmaze-medum-navigate"], "pointmaze-medium-navigate"),
@@ -251,6 +257,21 @@ def test_bad_input_is_one_clear_line(
     assert message.count("\n") == 1
     assert expected in message
     assert not (tmp_path / "out").exists()
+
+
+def test_a_repeated_option_adds_its_values(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["offline", "--agent", "trqam", "--set", "critics=3", "--tasks", "1", "--dry-run"]
+    more = ["--set=best_of=4", "--agent", "qam", "--tasks", "2", "--out", str(tmp_path / "out")]
+    assert main([*given, *more]) == 0
+    text = capsys.readouterr().out
+    assert "4 runs to fine-tune" in text
+    assert "--trqam--" in text
+    assert "--qam--" in text
+    assert text.count("critics=3,") == text.count("best_of=4") == 2
+    with pytest.raises(SystemExit):
+        main(["offline", "--seeds", "1", "--seeds", "2", "--dry-run"])
 
 
 def test_a_directory_that_cannot_be_made_is_an_error(

@@ -37,7 +37,7 @@ def plan_points(offline: "Offline", name: str, points: Sequence[Point]) -> Plan:
     if not points:
         raise ValueError("nothing to compare: give at least one value")
     given = {text.partition("=")[0].strip().replace("-", "_") for text in offline.set}
-    given |= {"kl_budget"} if offline.kl_budget is not None else set()
+    given |= {name for name in ("kl_budget", "dual") if getattr(offline, name) is not None}
     if both := sorted(given & {setting for point in points for setting in point}):
         raise ValueError(f"{both[0]} is what is compared; do not give it by itself as well")
     base = plan_offline(offline)

@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given or os.environ.get("BENCH_DEBUG") == "1"
-    given = [argument for argument in given if argument != "--debug"]
+    given = _gathered([argument for argument in given if argument != "--debug"])
     try:
         command: _Command = tyro.extras.subcommand_cli_from_dict(
             _COMMANDS, prog="bench", args=given
@@ -70,3 +70,27 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         return 130
+
+
+def _gathered(arguments: list[str]) -> list[str]:
+    """The arguments with the values of a repeated option together, as after a single one.
+
+    `--set a=1 --set b=2` means `--set a=1 b=2`; tyro would take the last one alone. What takes one
+    value only is then refused for its second, except `--over`, which is meant to be repeated.
+    """
+    parts: list[list[str]] = [[]]
+    for argument in arguments:
+        if argument.startswith("--"):
+            name, equals, value = argument.partition("=")
+            parts.append([name.replace("_", "-"), *([value] if equals else [])])
+        else:
+            parts[-1].append(argument)
+    gathered: list[list[str]] = []
+    places: dict[str, int] = {}
+    for part in parts:
+        if part and part[0] in places and part[0] != "--over":
+            gathered[places[part[0]]] += part[1:]
+        else:
+            places[part[0] if part else ""] = len(gathered)
+            gathered.append(part)
+    return [argument for part in gathered for argument in part]

@@ -34,6 +34,7 @@ class Offline:
         evaluate_every: updates between evaluations, instead of the protocol's.
         episodes: episodes per evaluation, instead of the protocol's.
         kl_budget: trust-region budget, for agents that have one.
+        dual: how lambda is found, for agents that have a KL budget: descend, or solve the dual.
         set: agent settings as name=value.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.
         precision: of the matrix products; auto is tf32 on a GPU and float32 elsewhere.
@@ -65,6 +66,7 @@ class Offline:
     evaluate_every: int | None = None
     episodes: int | None = None
     kl_budget: float | None = None
+    dual: Literal["descend", "solve"] | None = None
     set: tuple[str, ...] = ()
     device: str = "auto"
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"

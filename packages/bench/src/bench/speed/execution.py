@@ -10,6 +10,7 @@ from torch import Tensor
 from bench.agents import Agent
 from bench.errors import BenchError
 from bench.speed.workload import Workload
+from bench.training.precision import autocast, float32_products
 
 __all__ = ["CapturedUpdates", "compile_agent", "has_compiler", "precision_context"]
 
@@ -102,16 +103,8 @@ def precision_context(precision: str, device: torch.device) -> Iterator[None]:
     Raises:
         ValueError: the device has no such products.
     """
-    if precision == "tf32" and device.type != "cuda":
-        raise ValueError(f"tf32 is a GPU's; on {device.type} take float32 or bfloat16")
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    cast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
-    try:
-        with cast:
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+    with float32_products(precision, device), autocast(precision, device):
+        yield
 
 
 Updates = Callable[[], object]

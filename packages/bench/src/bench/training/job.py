@@ -19,6 +19,7 @@ from bench.training.console import Display, Stages, standard_output
 from bench.training.online import OnlineExperience, load_offline_result, replay
 from bench.training.options import Plan
 from bench.training.planned import record_plan
+from bench.training.precision import float32_products
 from bench.training.preparation import PreparedDomain
 from bench.training.pretraining import FlowCache
 from bench.training.processes import PackTraining, train_in_processes
@@ -82,7 +83,8 @@ class Job:
             keep_freed_memory()
         domains = {domain.name: domain for domain in self.plan.suite.domains}
         prepared: dict[str, PreparedDomain] = {}
-        with SimulatorPool(simulators) as pool:
+        products = float32_products(self.plan.precision, self.plan.device)
+        with products, SimulatorPool(simulators) as pool:
 
             def train(pack: Pack, display: Display) -> list[str]:
                 name = pack.domain.name

@@ -1,5 +1,6 @@
 """From the options of a command to packs with complete settings, or one clear error."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from bench.cli.offline import Offline
 
 __all__ = ["Plan", "plan_offline", "select_device"]
+
+_SIGNED = ("pessimism", "target_entropy")
+"""Settings of agents that may be negative."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +165,15 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
         return found
 
     known = sorted({field for agent in agents for field in _fields(agent)})
-    for text in options.set:
-        if _name(text) not in known:
-            raise ValueError(unknown(f"setting of {', '.join(agents)}:", _name(text), known))
+    # These two have options of their own.
+    alone = {"kl_budget": options.kl_budget, "dual": options.dual}
+    given = [name for name, value in alone.items() if value is not None]
+    for name in map(_name, options.set):
+        if name not in known:
+            raise ValueError(unknown(f"setting of {', '.join(agents)}:", name, known))
+        if name in given:
+            raise ValueError(f"{name} is given twice; give it once")
+        given.append(name)
     cloning = resolved("bc", [text for text in options.set if _name(text) in _fields("bc")])
     by_agent: dict[str, dict[str, Any]] = {}
     for agent in agents:
@@ -171,11 +181,12 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
             continue
         texts = [text for text in options.set if _name(text) in _fields(agent)]
         _check_start(agent, [config.prediction for config in cloning.values()])
-        if options.kl_budget is not None:
-            if "kl_budget" in _fields(agent):
-                texts.append(f"kl_budget={options.kl_budget}")
-            elif len(agents) == 1:
-                raise ValueError(f"agent {agent!r} has no trust region, so --kl-budget has no use")
+        for name, value in alone.items():
+            if value is not None and name in _fields(agent):
+                texts.append(f"{name}={value}")
+            elif value is not None and len(agents) == 1:
+                option = name.replace("_", "-")
+                raise ValueError(f"agent {agent!r} has no trust region, so --{option} has no use")
         by_agent[agent] = resolved(agent, texts)
     suffix = "" if options.preset == "full" else f"-{options.preset}"
     directory = options.out or Path("runs") / (chosen.name + suffix)
@@ -300,6 +311,14 @@ def _agents(names: Sequence[str], *, online_only: bool) -> tuple[str, ...]:
 
 def _check_ranges(agent: str, config: Any, horizon: int) -> None:
     """Refuse values that the agent cannot use, before anything is made or trained for it."""
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        least = -math.inf if entry.name in _SIGNED else int(entry.name == "best_of")
+        if not (math.isfinite(value) and value >= least):
+            expected = "finite" if entry.name in _SIGNED else f"finite and at least {least}"
+            raise ValueError(f"agent {agent!r}: {entry.name} must be {expected}, got {value}")
     discount = getattr(config, "discount", 1.0)
     if not 0.0 <= discount <= 1.0:
         raise ValueError(f"agent {agent!r}: discount must lie in [0, 1], got {discount}")

@@ -85,7 +85,9 @@ def _axes(
 
 def _given(offline: "Offline") -> set[str]:
     """Settings that the command fixes."""
-    alone = {name for name in (*_PROTOCOL, "kl_budget") if getattr(offline, name) is not None}
+    alone = {
+        name for name in (*_PROTOCOL, "kl_budget", "dual") if getattr(offline, name) is not None
+    }
     return alone | {text.partition("=")[0].strip().replace("-", "_") for text in offline.set}
 
 

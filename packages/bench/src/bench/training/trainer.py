@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from bench.agents import Agent, Measuring, draw
 from bench.errors import CheckpointError
 from bench.storage import checkpoint_steps, load_checkpoint, save_checkpoint
 from bench.training.cells import Cell, Pack
+from bench.training.precision import autocast
 from qlearn import ChunkSource, RandomStreams
 
 __all__ = ["Experience", "Failure", "Recorder", "Trainer", "autocast", "load_agent", "part"]
@@ -98,13 +99,6 @@ def load_agent(agent: Agent, tensors: Mapping[str, Tensor]) -> None:
     agent.learner.load_state_dict(part(tensors, "learner."))
 
 
-def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Context of the matrix products: `float32`, `tf32` (GPU) or `bfloat16`."""
-    if precision == "bfloat16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return contextlib.nullcontext()
-
-
 @dataclass(slots=True)
 class Trainer:
     """Trains one pack; everything that decides later numbers is in its checkpoints.
@@ -116,7 +110,7 @@ class Trainer:
         sampler: chunks of the data set, in the online phase also of the experience.
         directory: the pack's folder; checkpoints go to ``directory / "checkpoints"``.
         recorder: takes metrics and evaluates.
-        precision: see :func:`autocast`.
+        precision: see :mod:`bench.training.precision`.
         experience: the environments of the online phase.
         tick: called after every step with the number of steps done.
     """

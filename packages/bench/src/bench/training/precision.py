@@ -1,0 +1,30 @@
+"""The precision of matrix products."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+__all__ = ["autocast", "float32_products"]
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Products of bfloat16 numbers for the precision `bfloat16`, in this thread."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+@contextlib.contextmanager
+def float32_products(precision: str, device: torch.device) -> Iterator[None]:
+    """Products of float32 numbers by TF32 for the precision `tf32`, in the whole process.
+
+    Raises:
+        ValueError: `tf32` on a device that is no GPU.
+    """
+    if precision == "tf32" and device.type != "cuda":
+        raise ValueError(f"tf32 is a GPU's; on {device.type} take float32 or bfloat16")
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
