@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench.agents.acting import best_of, flow_action
-from bench.agents.losses import cloning_loss, critic_loss, take_step
+from bench.agents.losses import cloning_loss, critic_loss, entropy_losses, take_step
 from bench.agents.networks import critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
@@ -161,17 +161,16 @@ class DSRL(nn.Module):
         # Policy on noise: soft actor-critic.
         latent, log_prob = self.actor(observations).sample(noise["latent"])
         value = frozen(self.noise_critic)(observations, config.noise_scale * latent).mean(-2)
-        alpha = self.temperature()
+        entropy = entropy_losses(
+            log_prob, self.temperature, config.target_entropy * self.problem.chunk_dim
+        )
+        actor_loss = entropy.pop("entropy_loss") - value.mean(-1)
         return {
             "critic_loss": td,
             "distill_loss": distill,
             "flow_loss": cloning,
-            "actor_loss": alpha.detach() * log_prob.mean(-1) - value.mean(-1),
-            "alpha_loss": self.temperature.loss(
-                log_prob, config.target_entropy * self.problem.chunk_dim
-            ),
-            "alpha": alpha,
-            "entropy": -log_prob.mean(-1),
+            "actor_loss": actor_loss,
+            **entropy,
         }
 
     def update(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from bench.agents.diffusion import PolicyPrediction, denoising_loss
 from flowsde import flow_matching_loss
 from qlearn import (
     ChunkBatch,
+    EntropyTemperature,
     FlowActor,
     Learner,
     OneStepActor,
@@ -19,7 +20,7 @@ from qlearn import (
     td_target,
 )
 
-__all__ = ["cloning_loss", "critic_loss", "one_step_losses", "take_step"]
+__all__ = ["cloning_loss", "critic_loss", "entropy_losses", "one_step_losses", "take_step"]
 
 Critic = Callable[[Tensor, Tensor], Tensor]
 """``(observations (R, B, O), actions (R, B, D)) -> values (R, E, B)``."""
@@ -104,6 +105,29 @@ def one_step_losses(
     distill_loss = (action - teacher_action).square().mean((-2, -1))
     values = frozen(critic)(observations, action.clamp(-1.0, 1.0))
     return distill_loss, -values.mean((-2, -1))
+
+
+def entropy_losses(
+    log_prob: Float[Tensor, "R B"], temperature: EntropyTemperature, target: float
+) -> dict[str, Float[Tensor, "R"]]:
+    """What soft actor-critic (arXiv 1812.05905) adds to minus the value of a policy's actions.
+
+    Args:
+        log_prob: of the policy's actions, with gradient.
+        temperature: alpha, tuned towards the target.
+        target: entropy that is wanted, in nats per chunk.
+
+    Returns:
+        `entropy_loss`, alpha times the mean log-probability; `alpha_loss`, of the temperature;
+        `alpha`; and `entropy` in nats per chunk.
+    """
+    alpha = temperature()
+    return {
+        "entropy_loss": alpha.detach() * log_prob.mean(-1),
+        "alpha_loss": temperature.loss(log_prob, target),
+        "alpha": alpha,
+        "entropy": -log_prob.mean(-1),
+    }
 
 
 def take_step(

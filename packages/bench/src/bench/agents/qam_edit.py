@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bench.agents.acting import best_of, flow_action
 from bench.agents.adjoint_matching import adjoint_losses, adjoint_noise
-from bench.agents.losses import cloning_loss, critic_loss, take_step
+from bench.agents.losses import cloning_loss, critic_loss, entropy_losses, take_step
 from bench.agents.networks import critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
@@ -180,16 +180,11 @@ class QAMEdit(nn.Module):
         flow = flow_action(self.fast.field(observations), noise["edit_base"], config.flow_steps)
         edit, log_prob = self.edit(observations, flow).sample(noise["edit"])
         edited = (flow + config.edit_scale * edit).clamp(-1.0, 1.0)
-        alpha = self.temperature()
-        return losses | {
-            "edit_q_loss": -frozen(self.critic)(observations, edited).mean((-2, -1)),
-            "edit_entropy_loss": alpha.detach() * log_prob.mean(-1),
-            "edit_alpha_loss": self.temperature.loss(
-                log_prob, config.target_entropy * self.problem.chunk_dim
-            ),
-            "edit_entropy": -log_prob.mean(-1),
-            "edit_alpha": alpha,
-        }
+        losses["edit_q_loss"] = -frozen(self.critic)(observations, edited).mean((-2, -1))
+        entropy = entropy_losses(
+            log_prob, self.temperature, config.target_entropy * self.problem.chunk_dim
+        )
+        return losses | {f"edit_{name}": value for name, value in entropy.items()}
 
     def update(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One step of critic, reference, fine-tuned flow and edit policy; metrics are ``(R,)``."""

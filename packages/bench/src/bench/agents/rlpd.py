@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bench.agents.losses import critic_loss, take_step
+from bench.agents.losses import critic_loss, entropy_losses, take_step
 from bench.agents.networks import critic_ensemble
 from bench.agents.noise import Noise, normal
 from bench.agents.problem import Problem
@@ -126,16 +126,11 @@ class RLPD(nn.Module):
         # Policy: soft actor-critic.
         action, log_prob = self.actor(observations).sample(noise["action"])
         values = pessimistic_value(frozen(self.critic)(observations, action), config.pessimism)
-        alpha = self.temperature()
-        return {
-            "critic_loss": td,
-            "actor_loss": alpha.detach() * log_prob.mean(-1) - values.mean(-1),
-            "alpha_loss": self.temperature.loss(
-                log_prob, config.target_entropy * self.problem.chunk_dim
-            ),
-            "alpha": alpha,
-            "entropy": -log_prob.mean(-1),
-        }
+        entropy = entropy_losses(
+            log_prob, self.temperature, config.target_entropy * self.problem.chunk_dim
+        )
+        actor_loss = entropy.pop("entropy_loss") - values.mean(-1)
+        return {"critic_loss": td, "actor_loss": actor_loss, **entropy}
 
     def update(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One step of critic, policy and temperature; metrics are ``(R,)``."""
