@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.data import DataMissing, catalogue, read_npz, summarise, verify
+from bench.data import DataMissing, catalogue, import_data, read_npz, summarise, verify
 
 MAZE = "pointmaze-medium-navigate-v0"
 
@@ -26,8 +26,8 @@ def test_the_catalogue_lists_what_the_suites_need_and_what_is_there(copy: Path) 
     assert there.bytes == sum(p.stat().st_size for p in copy.glob(f"{MAZE[:-3]}*.npz"))
     assert not there.problem
     absent = entries["antmaze-large-navigate-v0"]
-    assert (absent.present, absent.source, absent.can_generate) == (0, "", True)
-    assert not entries["antsoccer-arena-navigate-v0"].can_generate
+    assert (absent.present, absent.source, absent.ways) == (0, "", ("generate", "get"))
+    assert entries["antsoccer-arena-navigate-v0"].ways == ("get",)
 
 
 def test_the_catalogue_sees_a_truncated_file_and_a_bad_record(copy: Path) -> None:
@@ -64,6 +64,26 @@ def test_verify_records_what_it_read(copy: Path) -> None:
     (copy / f"{MAZE}.npz").unlink()
     with pytest.raises(DataMissing):
         verify(MAZE, copy)
+
+
+def test_imported_data_are_listed_and_verified(copy: Path) -> None:
+    states = np.arange(12.0).reshape(6, 2)
+    np.savez(copy / "raw.npz", observations=states, actions=0 * states, terminals=[0, 0, 1] * 2)
+    path = import_data(str(copy / "raw.npz"), "flights", copy)
+    (copy / "checksums.json").write_text("{}")
+    entries = {entry.dataset: entry for entry in catalogue(copy)}
+    found = entries["flights"]
+    assert (found.present, found.expected, found.source) == (1, 1, "imported")
+    assert (found.transitions, found.ways, found.problem) == (4, ("import",), "")
+    assert {"raw", "checksums"}.isdisjoint(entries)
+    assert verify("flights", copy) == []
+    arrays = {key: array.copy() for key, array in read_npz(path).items()}
+    np.savez(path, **(arrays | {"actions": arrays["actions"] + 0.5}))
+    (problem,) = verify("flights", copy)
+    assert f"{path}: the contents differ" in problem
+    path.unlink()
+    with pytest.raises(DataMissing, match="`bench data import FILE flights` brings it back"):
+        verify("flights", copy)
 
 
 def test_a_summary_counts_by_hand(copy: Path) -> None:

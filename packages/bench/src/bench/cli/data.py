@@ -224,7 +224,7 @@ class Import:
 
 @dataclass(frozen=True)
 class List:
-    """List the datasets of the suites and what is on the disk of each.
+    """List the datasets of the suites and your own, and what is on the disk of each.
 
     Attributes:
         data_dir: folder of the data files; OGBench's by default.
@@ -248,7 +248,7 @@ class List:
             table.add_row(
                 entry.dataset,
                 "" if entry.transitions is None else f"{entry.transitions:,}",
-                "generate, get" if entry.can_generate else "get",
+                ", ".join(entry.ways),
                 f"{entry.bytes / 1e6:,.1f} MB" if entry.bytes else "",
                 entry.source,
                 entry.problem or state,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.data._errors import DataDamaged, DataMissing
 from bench.data._locate import Location, describe, inspect_file, locate
-from bench.data._names import DatasetName
+from bench.data._names import DatasetName, is_dataset_name
 from bench.data._recipes import RECIPES
 from bench.data._record import DataRecord
 
@@ -18,7 +18,7 @@ class CatalogueEntry:
     Attributes:
         dataset: its name.
         transitions: training transitions by its name or recipe; None where neither says.
-        can_generate: whether a recipe makes it here.
+        ways: commands of `bench data` that bring it here.
         present: training files on the disk.
         expected: training files that it has.
         bytes: length of the files on the disk, validation included.
@@ -28,7 +28,7 @@ class CatalogueEntry:
 
     dataset: str
     transitions: int | None
-    can_generate: bool
+    ways: tuple[str, ...]
     present: int
     expected: int
     bytes: int
@@ -44,25 +44,34 @@ def catalogue(data_dir: Path) -> list[CatalogueEntry]:
         str(DatasetName.parse(domain.dataset)) for s in SUITES.values() for domain in s.domains
     }
     names |= {f"{stem}-v0" for stem in RECIPES}
-    for path in data_dir.glob("*.json"):
-        try:
-            names.add(str(DatasetName.parse(path.stem)))
-        except ValueError:
-            continue  # Not ours: any JSON may lie in a user's folder.
-    return [_entry(DatasetName.parse(name), data_dir) for name in sorted(names)]
+    names |= {path.stem for path in data_dir.glob("*.json") if _is_record(path)}
+    return [_entry(name, data_dir) for name in sorted(names)]
 
 
-def _entry(name: DatasetName, data_dir: Path) -> CatalogueEntry:
-    recipe = RECIPES.get(name.stem)
-    training = name.files(data_dir)
+def _is_record(path: Path) -> bool:
+    """Whether a JSON file is the record of a dataset; any other may lie in a user's folder."""
+    if is_dataset_name(path.stem):
+        return True
+    try:
+        return DataRecord.read(path) is not None
+    except DataDamaged:
+        return False
+
+
+def _entry(dataset: str, data_dir: Path) -> CatalogueEntry:
+    name = DatasetName.parse(dataset) if is_dataset_name(dataset) else None
+    if name is None:
+        training, validation = [data_dir / f"{dataset}.npz"], [data_dir / f"{dataset}-val.npz"]
+    else:
+        training, validation = (name.files(data_dir, validation=v) for v in (False, True))
     problem, source = "", ""
     try:
-        record = DataRecord.read(name.record_file(data_dir))
+        record = DataRecord.read(data_dir / f"{dataset}.json")
     except DataDamaged as error:
         record, problem = None, str(error)
     present = 0
     size = 0
-    for path in (*training, *name.files(data_dir, validation=True)):
+    for path in (*training, *validation):
         if not path.exists():
             continue
         present += path in training
@@ -72,13 +81,15 @@ def _entry(name: DatasetName, data_dir: Path) -> CatalogueEntry:
             problem = f"{path.name}: length differs from the record"
     if present:
         source = "unknown" if record is None else record.source
-    transitions = name.transitions or (recipe.transitions if recipe else None)
+    recipe = None if name is None else RECIPES.get(name.stem)
+    transitions = name.transitions if name is not None else None
+    if transitions is None and recipe is not None:
+        transitions = recipe.transitions
     if record is not None and present == len(training):
         entries = [record.files[p.name] for p in training if p.name in record.files]
         transitions = sum(entry.rows - entry.episodes for entry in entries) or transitions
-    return CatalogueEntry(
-        str(name), transitions, recipe is not None, present, len(training), size, source, problem
-    )
+    ways = ("import",) if name is None else ("generate", "get") if recipe else ("get",)
+    return CatalogueEntry(dataset, transitions, ways, present, len(training), size, source, problem)
 
 
 def verify(

@@ -60,9 +60,15 @@ def locate(dataset: str, data_dir: Path | None = None, *, validation: bool = Fal
         return Location(record_file.stem, (path,), record_file)
     data_dir = default_data_dir() if data_dir is None else data_dir
     record_file = data_dir / f"{dataset}.json"
-    if not validation and record_file.exists() and not is_dataset_name(dataset):
+    if record_file.exists() and not is_dataset_name(dataset):
         # An imported dataset may have any name; its record tells that it is one.
-        return Location(dataset, (data_dir / f"{dataset}.npz",), record_file)
+        path = data_dir / f"{dataset}{'-val' if validation else ''}.npz"
+        if not path.exists():
+            raise DataMissing(
+                f"there is no file {path}, though there is a record {record_file}: "
+                f"`bench data import FILE {dataset}` brings it back"
+            )
+        return Location(dataset, (path,), record_file)
     name = DatasetName.parse(dataset)
     tried = []
     for candidate in _candidates(name):
