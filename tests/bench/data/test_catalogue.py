@@ -26,7 +26,9 @@ def test_the_catalogue_lists_what_the_suites_need_and_what_is_there(copy: Path) 
     assert there.bytes == sum(p.stat().st_size for p in copy.glob(f"{MAZE[:-3]}*.npz"))
     assert not there.problem
     absent = entries["antmaze-large-navigate-v0"]
-    assert (absent.present, absent.source, absent.ways) == (0, "", ("generate", "get"))
+    assert (absent.present, absent.source) == (0, "")
+    assert absent.ways == ("generate (needs expert)", "get")
+    assert entries["cube-triple-play-v0"].ways == ("generate", "get")
     assert entries["antsoccer-arena-navigate-v0"].ways == ("get",)
 
 
@@ -64,6 +66,13 @@ def test_verify_records_what_it_read(copy: Path) -> None:
     (copy / f"{MAZE}.npz").unlink()
     with pytest.raises(DataMissing):
         verify(MAZE, copy)
+
+
+def test_walkers_need_the_expert_of_their_body(tmp_path: Path) -> None:
+    (tmp_path / "experts" / "ant").mkdir(parents=True)
+    ways = {entry.dataset: entry.ways[0] for entry in catalogue(tmp_path)}
+    assert ways["antmaze-large-navigate-v0"] == "generate"
+    assert ways["humanoidmaze-large-navigate-v0"] == "generate (needs expert)"
 
 
 def test_imported_data_are_listed_and_verified(copy: Path) -> None:

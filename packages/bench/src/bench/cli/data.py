@@ -254,6 +254,8 @@ class List:
                 entry.problem or state,
             )
         _console().print(table)
+        if any("expert" in way for entry in entries for way in entry.ways):
+            print("needs expert: train it first, `bench data expert ant` (or humanoid, for days)")
         print(f"folder: {folder}; `bench data verify` reads what is there as a whole")
         return 1 if any(entry.problem for entry in entries) else 0
 

@@ -9,6 +9,7 @@ from bench.data._locate import Location, describe, inspect_file, locate
 from bench.data._names import DatasetName, is_dataset_name
 from bench.data._recipes import RECIPES
 from bench.data._record import DataRecord
+from bench.data._walkers import expert_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +89,12 @@ def _entry(dataset: str, data_dir: Path) -> CatalogueEntry:
     if record is not None and present == len(training):
         entries = [record.files[p.name] for p in training if p.name in record.files]
         transitions = sum(entry.rows - entry.episodes for entry in entries) or transitions
-    ways = ("import",) if name is None else ("generate", "get") if recipe else ("get",)
-    return CatalogueEntry(dataset, transitions, ways, present, len(training), size, source, problem)
+    ways = ["import"] if name is None else ["get"]
+    if recipe is not None:
+        able = not recipe.walker or expert_folder(data_dir, recipe.walker).exists()
+        ways.insert(0, "generate" if able else "generate (needs expert)")
+    found = (present, len(training), size, source, problem)
+    return CatalogueEntry(dataset, transitions, tuple(ways), *found)
 
 
 def verify(

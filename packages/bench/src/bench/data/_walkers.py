@@ -6,12 +6,13 @@ every 100 steps.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["BODIES", "Body", "DirectionTask"]
+__all__ = ["BODIES", "Body", "DirectionTask", "expert_folder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,12 @@ BODIES = {
     "ant": Body("ant", 2, 8, 29, 400_000),
     "humanoid": Body("humanoid", 2, 21, 69, 40_000_000),
 }
+
+
+def expert_folder(data_dir: Path, name: str) -> Path:
+    """Where a data folder keeps the checkpoints of an expert."""
+    return data_dir / "experts" / name
+
 
 _EPISODE_STEPS = 200
 _DIRECTION_STEPS = 100

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bench.agents import RLPD, Problem, RLPDConfig, draw
 from bench.data._errors import DataMissing
-from bench.data._walkers import BODIES, Body, DirectionTask
+from bench.data._walkers import BODIES, Body, DirectionTask, expert_folder
 from bench.storage import Checkpoint, RunLock, load_checkpoint, save_checkpoint
 from qlearn import RandomStreams, RingBuffer
 
@@ -125,11 +125,6 @@ def _gelu(x: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """In the tanh form, as the networks of `qlearn` have it."""
     bent: np.ndarray = np.tanh(math.sqrt(2.0 / math.pi) * x * (1.0 + 0.044715 * x * x))
     return 0.5 * x * (1.0 + bent)
-
-
-def expert_folder(data_dir: Path, name: str) -> Path:
-    """Where a data folder keeps the checkpoints of an expert."""
-    return data_dir / "experts" / name
 
 
 def train_expert(
