@@ -197,20 +197,31 @@ def test_foreign_files_are_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / f"{MAZE}.npz"
     path.write_bytes(b"precious")
     with pytest.raises(ValueError, match="nothing is recorded"):
-        generate(MAZE, tmp_path, transitions=80, processes=1)
+        generate(MAZE, tmp_path, processes=1)
     assert path.read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize("settings", [{"processes": 0}, {"transitions": 0}, {"seed": -1}])
 def test_impossible_settings_are_refused(tmp_path: Path, settings: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(settings))} is"):
-        generate(MAZE, tmp_path, **settings)
+        generate(MAZE, tmp_path, **settings, recipe=short(MAZE))
     assert not list(tmp_path.iterdir())
 
 
-def test_a_name_does_not_lie_about_its_size(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="20000 transitions by its name, not 40"):
-        generate("scene-play-20k-v0", tmp_path, transitions=40)
+@pytest.mark.parametrize(
+    ("dataset", "transitions", "message"),
+    [
+        ("scene-play-20k-v0", 40, "stands for 20,000 .*, such as scene-play-1k-v0"),
+        ("cube-single-play-v0", 20_000, "stands for 1,000,000 .*as cube-single-play-20k-v0"),
+        ("cube-triple-play-v0", 1_000_000, "stands for 3,000,000 .*as cube-triple-play-1m-v0"),
+    ],
+)
+def test_a_name_does_not_lie_about_its_size(
+    tmp_path: Path, dataset: str, transitions: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        generate(dataset, tmp_path, transitions=transitions)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:

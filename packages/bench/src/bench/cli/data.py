@@ -35,7 +35,7 @@ class Generate:
         names: such as cube-double-play-v0 or pointmaze-medium-navigate-100k-v0.
         data_dir: folder of the data files; OGBench's by default.
         seed: seed of the data.
-        transitions: training transitions, instead of the number that the name states.
+        transitions: must be what the name stands for; cube-double-play-20k-v0 has 20,000.
         processes: parallel processes; one for each core by default.
         overwrite: replace files that exist and are something else.
         policy: who moves ants and humanoids: the recipe's expert (bench data expert), or random
@@ -329,7 +329,8 @@ class Measure:
         what: generation or reading.
         name: such as antmaze-large-navigate-20k-v0.
         data_dir: folder of the data files and experts; OGBench's by default.
-        transitions: how many to make or read; for reading, the episodes there are repeated.
+        transitions: how many to read, for which the episodes there are repeated; how many to make
+            is said by the name.
         processes: numbers of processes to measure generation with.
         policy: as for generate.
     """

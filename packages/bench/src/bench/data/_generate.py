@@ -55,9 +55,9 @@ def generate(
         dataset: name, e.g. `cube-double-play-v0` or `pointmaze-medium-navigate-100k-v0`.
         data_dir: folder of the data files.
         seed: seed of all episodes.
-        transitions: training transitions, rounded up to whole episodes, for a name that states
-            none; by default the published number. A tenth as many episodes (at least one)
-            validate.
+        transitions: training transitions, rounded up to whole episodes, for another recipe than
+            the published one; otherwise the name states them, by their number or as the published
+            one. A tenth as many episodes (at least one) validate.
         processes: parallel processes, by default one for each core; 1 works in this process.
         overwrite: replace files that exist and differ in recipe, seed, size or origin.
         recipe: another recipe than the published one.
@@ -77,7 +77,9 @@ def generate(
         OSError: if a file cannot be written or a process dies.
     """
     name = DatasetName.parse(dataset)
-    recipe = recipe_for(name) if recipe is None else recipe
+    if recipe is None:
+        recipe = recipe_for(name)
+        _check_size(name, recipe, transitions)
     if recipe.collector == "walker":
         recipe = with_walker(recipe, data_dir, policy)
     processes = _cores() if processes is None else processes
@@ -100,6 +102,18 @@ def generate(
         record.write(name.record_file(data_dir))
         shutil.rmtree(parts_dir)
     return training
+
+
+def _check_size(name: DatasetName, recipe: Recipe, transitions: int | None) -> None:
+    """Refuse another number of transitions than the name stands for: tables know data by name."""
+    stated = name.transitions or recipe.transitions
+    if transitions is None or transitions == stated:
+        return
+    thousands = max(1, -(-transitions // 1000))
+    raise ValueError(
+        f"'{name}' stands for {stated:,} transitions, not {transitions:,}: other sizes have names "
+        f"of their own, such as {name.resized(1000 * thousands)} (leave the number out then)"
+    )
 
 
 def _check_settings(**bounds: tuple[int | None, int]) -> None:

@@ -91,7 +91,7 @@ def measure_generation(
         dataset: name, as for `generate`.
         data_dir: where the experts are; nothing stays in it.
         processes: parallel processes.
-        transitions: how many to make, for a name that states no size.
+        transitions: what the name stands for, as for `generate`.
         policy: as for `generate`.
 
     Raises:

@@ -92,16 +92,7 @@ class Part:
 def plan_files(
     name: DatasetName, recipe: Recipe, data_dir: Path, parts_dir: Path, transitions: int | None
 ) -> list[FilePlan]:
-    """The files of a dataset: training, then validation, shard by shard.
-
-    Raises:
-        ValueError: if `transitions` is not the size that the name states.
-    """
-    if transitions and name.transitions and transitions != name.transitions:
-        raise ValueError(
-            f"'{name}' has {name.transitions} transitions by its name, not {transitions}; "
-            f"ask for a name that states the size, such as {name.stem}-20k-{name.version}"
-        )
+    """The files of a dataset: training, then validation, shard by shard."""
     per_episode = recipe.rows - 1
     total = -(-(transitions or name.transitions or recipe.transitions) // per_episode)
     per_file = SHARD_TRANSITIONS // per_episode if name.shards else total

@@ -73,7 +73,6 @@ def _load(plan: Plan, domain: Domain, stages: Display) -> TaskData | MappedTaskD
         generate(
             domain.dataset,
             folder or default_data_dir(),
-            transitions=domain.transitions,
             policy=plan.walkers,
             progress=lambda done, total: tell(domain.transitions * done // total),
         )
