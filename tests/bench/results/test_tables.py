@@ -340,8 +340,12 @@ def test_a_change_of_data_inside_a_run_is_noticed(tmp_path: Path) -> None:
 def test_the_same_cell_twice_is_refused(tmp_path: Path) -> None:
     make_run(tmp_path / "a", [(cell(), {100: 10})])
     make_run(tmp_path / "b", [(cell(), {100: 20})])
-    with pytest.raises(ResultsError, match="is there 2 times"):
+    make_run(tmp_path / "c", [(cell(agent="qam"), {100: 30})])
+    with pytest.raises(ResultsError, match="is there 2 times, differing in successes") as caught:
         final_table([tmp_path])
+    for successes, run in ((10, "a"), (20, "b")):
+        assert f"{successes} of 50 solved in {tmp_path / run}" in str(caught.value)
+    assert str(tmp_path / "c") not in str(caught.value)
 
 
 def test_the_same_measurement_in_two_runs_counts_once(tmp_path: Path) -> None:

@@ -30,17 +30,6 @@ def labelled_evaluations(runs: Sequence[Path]) -> pl.DataFrame:
             different outcomes.
     """
     rows = _each_once(scan_evaluations(runs).collect())
-    # A failure may well be noted at the step of the last good evaluation, or again on a retry.
-    measured = rows.filter(pl.col("success_rate").is_not_null())
-    twice = measured.filter(pl.struct(*_KEY, "step").is_duplicated())
-    if twice.height:
-        first = twice.row(0, named=True)
-        places = sorted(set(twice.filter(pl.col("step") == first["step"])["run"].to_list()))
-        raise ResultsError(
-            f"{first['task']}, {first['agent']} {first['variant']}, seed {first['seed']}, step "
-            f"{first['step']} is there {twice.height} times ({', '.join(places[:4])}); report "
-            "these runs one at a time, compare them with `bench compare`, or give them variants"
-        )
     versions = ["mujoco_version", "ogbench_version"]
     pairs = rows.select(versions).unique()
     labels = [simulator_label(mujoco, ogbench) for mujoco, ogbench in pairs.iter_rows()]
@@ -50,14 +39,36 @@ def labelled_evaluations(runs: Sequence[Path]) -> pl.DataFrame:
 
 def _each_once(rows: pl.DataFrame) -> pl.DataFrame:
     """Without repeated measurements; a cell that two runs agree on belongs to the later one."""
-    shared = pl.col("run").n_unique().over(_KEY) > 1
-    several = rows.filter(shared)
-    if several.is_empty():
-        return rows
     content = [name for name in rows.columns if name not in (*TIMING_COLUMNS, "run")]
+    several = pl.col("run").n_unique().over(_KEY) > 1
+    shared = rows.filter(several)
+    once = shared.sort("run").unique(content, keep="first", maintain_order=True)
+    kept = pl.concat([rows.filter(~several), once])
+    # A failure may well be noted at the step of the last good evaluation, or again on a retry.
+    measured = kept.filter(pl.col("success_rate").is_not_null())
+    twice = measured.filter(pl.struct(*_KEY, "step").is_duplicated())
+    if twice.height:
+        first = twice.row(0, named=True)
+        same_place = [pl.col(name) == first[name] for name in (*_KEY, "step")]
+        raise _conflict(measured.filter(same_place), content)
     owner = pl.col("run").sort_by("step", "run").last().over(_KEY)
-    once = several.sort("run").unique(content, keep="first", maintain_order=True)
-    return pl.concat([rows.filter(~shared), once.with_columns(run=owner)])
+    return pl.concat([rows.filter(~several), once.with_columns(run=owner)])
+
+
+def _conflict(twice: pl.DataFrame, content: Sequence[str]) -> ResultsError:
+    first = twice.row(0, named=True)
+    differing = [name for name in content if twice[name].n_unique() > 1]
+    outcomes = [
+        f"{row['successes']} of {row['episodes']} solved in {row['run']}"
+        for row in twice.sort("run").head(4).iter_rows(named=True)
+    ]
+    what = f", differing in {', '.join(differing[:4])}" if differing else ""
+    return ResultsError(
+        f"{first['task']}, {first['agent']} {first['variant']}, seed {first['seed']}, "
+        f"{first['phase']} step {first['step']} is there {twice.height} times{what}: "
+        f"{', '.join(outcomes)}; report these runs one at a time, compare them with "
+        "`bench compare`, or give them variants"
+    )
 
 
 def cell_results(runs: Sequence[Path], evaluations: pl.DataFrame | None = None) -> pl.DataFrame:
