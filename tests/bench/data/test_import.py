@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.cli.data import Import
-from bench.data import DataDamaged, DataRecord, import_data, load, read_npz
+from bench.data import (
+    RECIPES,
+    DataDamaged,
+    DataMissing,
+    DataRecord,
+    import_data,
+    load,
+    read_npz,
+)
+
+from .conftest import short
 
 LENGTHS = (4, 1, 3)  # Transitions of the episodes below; the second one ends in a terminal state.
 TERMINATED = (False, True, False)
@@ -180,8 +191,11 @@ def test_dictionary_observations_are_joined_in_order(tmp_path: Path) -> None:
         import_data(path, "new", tmp_path, observation_keys=("other",))
 
 
-def test_ogbench_files_keep_their_states_and_tasks(tiny_dir: Path, tmp_path: Path) -> None:
+def test_ogbench_files_keep_their_states_and_tasks(
+    tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = tiny_dir / "scene-play-v0.npz"
+    monkeypatch.setitem(RECIPES, "scene-play", replace(short("scene-play-v0"), episodes=3))
     import_data(str(source), "scene-play-v0", tmp_path)
     ours, theirs = read_npz(tmp_path / "scene-play-v0.npz"), read_npz(source)
     assert set(ours) == set(theirs)
@@ -288,8 +302,9 @@ def test_what_cannot_be_imported(tmp_path: Path) -> None:
     (tmp_path / "a.hdf5").write_bytes(b"no")
     with pytest.raises(DataDamaged, match=r"a\.hdf5: not a readable HDF5 file"):
         import_data(str(tmp_path / "a.hdf5"), "mine", tmp_path)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(DataMissing, match=r"no file or folder .*none\.npz to import"):
         import_data(str(tmp_path / "none.npz"), "mine", tmp_path)
+    (tmp_path / "a.csv").touch()
     with pytest.raises(ValueError, match=r"expected a file \.npz"):
         import_data(str(tmp_path / "a.csv"), "mine", tmp_path)
     for name in ("", "../x", "a b", ".hidden"):
@@ -297,6 +312,24 @@ def test_what_cannot_be_imported(tmp_path: Path) -> None:
             import_data("x.npz", name, tmp_path)
     with pytest.raises(ValueError, match="lowest below the highest"):
         import_data("x.npz", "mine", tmp_path, action_range=(1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("pointmaze-medium-navigate-v0", r"8 transitions, .* stands for 1,000,000: .* not whole"),
+        ("cube-triple-play-10m-v0", "a folder of 10 files"),
+        ("antsoccer-arena-navigate-v0", r"'observations' has shape \(3,\), in antsoccer-arena-v0"),
+    ],
+)
+def test_a_published_name_is_for_data_of_its_sizes(tmp_path: Path, name: str, message: str) -> None:
+    np.savez(tmp_path / "a.npz", **_transitions())
+    with pytest.raises(
+        ValueError, match=rf"{message}.* give them a name of your own, not '{name}'"
+    ):
+        import_data(str(tmp_path / "a.npz"), name, tmp_path)
+    import_data(str(tmp_path / "a.npz"), "arm-play-v0", tmp_path)  # OGBench has no such thing.
+    assert not (tmp_path / f"{name}.npz").exists()
 
 
 def test_taken_names_are_kept(tmp_path: Path) -> None:

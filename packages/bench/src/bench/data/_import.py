@@ -10,9 +10,12 @@ from jaxtyping import Float64, Shaped
 from numpy.typing import ArrayLike
 
 from bench.data._check import REQUIRED, check_actions, check_arrays
+from bench.data._errors import DataMissing
 from bench.data._foreign import ForeignEpisode, Tables, read_minari, read_tables, split_episodes
 from bench.data._lerobot import is_lerobot, read_lerobot
+from bench.data._names import DatasetName, is_dataset_name
 from bench.data._npz import write_npz
+from bench.data._recipes import RECIPES
 from bench.data._record import DataRecord, FileRecord
 
 _Bound = Float64[np.ndarray, "..."]
@@ -52,7 +55,9 @@ def import_data(
 
     Raises:
         DataDamaged: if the data are not sound, naming file, array and row.
-        ValueError: for arguments that do not fit, or a name that is taken.
+        ValueError: for arguments that do not fit, a name that is taken, or that of a published
+            dataset of other sizes.
+        DataMissing: if there is no such file.
         OSError: if a file cannot be read or written.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", dataset):
@@ -70,6 +75,8 @@ def import_data(
         place, tables = Path(source), read_minari(source.removeprefix("minari:"))
     else:
         place = Path(source).expanduser()
+        if not place.exists():
+            raise DataMissing(f"there is no file or folder {place} to import")
         tables = read_lerobot(place, observation_keys) if is_lerobot(place) else read_tables(place)
 
     tables = [(name, _with_scaled_actions(place / name, table, bounds)) for name, table in tables]
@@ -78,6 +85,8 @@ def import_data(
     else:
         arrays = _joined(place, list(split_episodes(place, tables, observation_keys)))
     arrays["terminals"] = ends = check_arrays(place, arrays)
+    if is_dataset_name(dataset):
+        _check_published(place, DatasetName.parse(dataset), arrays)
     specs = {key: (array.dtype, array.shape) for key, array in arrays.items()}
     fingerprint = write_npz(target, specs, lambda key: [arrays[key]])
     entry = FileRecord(target.stat().st_size, len(ends), int(ends.sum()), fingerprint)
@@ -87,6 +96,45 @@ def import_data(
     record = DataRecord(dataset, "imported", origin, settings, {}, {target.name: entry})
     record.write(data_dir / f"{dataset}.json")
     return target
+
+
+def _check_published(
+    place: Path, name: DatasetName, arrays: dict[str, Shaped[np.ndarray, "rows ..."]]
+) -> None:
+    """Refuse data that are not of the sizes of the published dataset whose name they would bear."""
+    other = f"or they are other data: give them a name of your own, not '{name}'"
+    if name.shards:
+        raise ValueError(
+            f"{place}: '{name}' is a folder of {name.shards} files, which import does not write; "
+            f"put such files there yourself, {other}"
+        )
+    recipe = RECIPES.get(name.stem)
+    stated = name.transitions or (recipe.transitions if recipe else None)
+    found = len(arrays["terminals"]) - int(arrays["terminals"].sum())
+    # The last episode may go beyond the number: they are all of one length.
+    episode = recipe.rows - 1 if recipe else 1
+    if stated is not None and found != -(-stated // episode) * episode:
+        raise ValueError(
+            f"{place}: {found:,} transitions, but '{name}' stands for {stated:,}: the file is not "
+            f"whole, {other}"
+        )
+    from bench.simulation import make  # Imported here: MuJoCo takes a second to start.
+
+    try:
+        environment = make(name.task(1))
+    except ValueError:
+        return  # Of that form, but nothing that OGBench publishes.
+    environment.close()
+    widths = {
+        "observations": environment.observation_shape,
+        "actions": environment.action_low.shape,
+    }
+    for key, width in widths.items():
+        if arrays[key].shape[1:] != width:
+            raise ValueError(
+                f"{place}: a row of '{key}' has shape {arrays[key].shape[1:]}, in "
+                f"{name.environment_id} {width}: a key is missing, {other}"
+            )
 
 
 def _has_rows_of_states(tables: Sequence[tuple[str, Tables]]) -> bool:
