@@ -378,6 +378,8 @@ def test_checksums_are_recorded_once(tmp_path: Path) -> None:
 
 
 def test_bad_settings(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="retries is -1; expected 0 or more"):
+        Patience(retries=-1)
     with pytest.raises(ValueError, match="connections is 0"):
         get(MAZE, tmp_path, connections=0)
     with pytest.raises(ValueError, match="either a url or a repository"):

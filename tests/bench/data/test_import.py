@@ -332,6 +332,17 @@ def test_a_published_name_is_for_data_of_its_sizes(tmp_path: Path, name: str, me
     assert not (tmp_path / f"{name}.npz").exists()
 
 
+def test_arrays_of_objects_are_named(tmp_path: Path) -> None:
+    ragged = np.empty(2, object)
+    ragged[:] = [np.zeros((3, 2)), np.zeros((4, 2))]
+    path = tmp_path / "a.npz"
+    np.savez(path, **_transitions(actions=ragged))
+    with pytest.raises(DataDamaged, match="array 'actions' holds Python objects") as caught:
+        import_data(str(path), "mine", tmp_path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "store one array of numbers" in str(caught.value)
+
+
 def test_taken_names_are_kept(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", **_transitions())
     import_data(str(tmp_path / "a.npz"), "mine", tmp_path)

@@ -120,6 +120,13 @@ def read_npz(
                 )
             arrays = {}
             for key in wanted:
+                with archive.open(members[key]) as file:
+                    if _read_header(file)[2].hasobject:
+                        raise DataDamaged(
+                            f"{path}: array '{key}' holds Python objects, not numbers, as lists of "
+                            "different lengths do: store one array of numbers, episodes one behind "
+                            "the other, or leave it out"
+                        )
                 stored = members[key].compress_type == zipfile.ZIP_STORED
                 if mapped and stored:
                     arrays[key] = _map(path, archive, members[key])
@@ -185,8 +192,6 @@ def _map(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array
     name_length, extra_length = struct.unpack("<HH", header[26:30])
     archive.fp.seek(name_length + extra_length, os.SEEK_CUR)
     shape, fortran, dtype = _read_header(archive.fp)
-    if dtype.hasobject:
-        raise DataDamaged(f"{path}: array '{member.filename}' holds Python objects")
     if 0 in shape:
         return np.empty(shape, dtype)
     order = "F" if fortran else "C"

@@ -34,6 +34,10 @@ class Patience:
     longest_pause: float = 60.0
     timeout: float = 20.0
 
+    def __post_init__(self) -> None:
+        if self.retries < 0:
+            raise ValueError(f"retries is {self.retries}; expected 0 or more")
+
 
 class RefusedError(Exception):
     """This source does not have the file, or serves something else; the text says which."""
