@@ -30,9 +30,9 @@ def test_the_packages_readmes_run(
     package: str, printed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     readme = README.parent / "packages" / package / "README.md"
-    (block,) = re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), re.DOTALL)
     names: dict[str, object] = {}
-    exec(compile(block, str(readme), "exec"), names)
+    for block in re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), re.DOTALL):
+        exec(compile(block, str(readme), "exec"), names)
     assert printed in capsys.readouterr().out
     if package == "adjoint":
         shift = names["shift"]

@@ -19,7 +19,8 @@ from bench.storage import load_checkpoint, read_run
 STEPS = "200"
 SMOKE = ("--suite", "quick", "--preset", "smoke")
 EVALUATION = ("--evaluate-every", "50")
-ONLINE = ("online", *SMOKE, *EVALUATION, "--online-steps", STEPS, "--warm-up", "20")
+OFFLINE_FIRST = ("online", *SMOKE, *EVALUATION)
+ONLINE = (*OFFLINE_FIRST, "--online-steps", STEPS, "--warm-up", "20")
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +153,7 @@ def test_rlpd_learns_without_an_offline_phase(tmp_path: Path, data_dir: Path) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--warm-up", STEPS), "warm-up must lie between 0 and"),
+        (("--online-steps", STEPS, "--warm-up", STEPS), "warm-up must lie between 0 and"),
         (("--online-steps", "0"), "steps must be at least 1"),
         (("--offline-share", "0.3"), "add --replay balanced"),
         (("--agent", "bc"), "no online phase"),
@@ -163,7 +164,7 @@ def test_rlpd_learns_without_an_offline_phase(tmp_path: Path, data_dir: Path) ->
 def test_impossible_options_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str
 ) -> None:
-    assert main([*ONLINE, "--out", str(tmp_path / "refused"), *options]) == 2
+    assert main([*OFFLINE_FIRST, "--out", str(tmp_path / "refused"), *options]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.startswith("error: ")

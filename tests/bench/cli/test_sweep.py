@@ -146,7 +146,7 @@ def test_settings_of_cloning_get_clones_of_their_own() -> None:
         (["--over", "kl-budget"], "name=value,value,..., got 'kl-budget'"),
         (["--over", "kl-budget=1,,2"], "name=value,value"),
         (["--over", "kl-budget=1,two"], "kl_budget must be float, got 'two'"),
-        (["--over", "kl-budget=1,-2"], "refuses a setting"),
+        (["--over", "kl-budget=1,-2"], "kl_budget must be finite and at least 0, got -2"),
         (["--over", "steps=10,0"], "at least 1, got 0"),
         (["--over", "steps=10,1.5"], "steps must be int, got '1.5'"),
         (["--over", "kl-budget=1", "--over", "kl-budget=2"], "swept twice"),
