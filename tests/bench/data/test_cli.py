@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import tyro
 
+from bench.cli import main
 from bench.cli.data import Data
+from bench.errors import BenchError
 
 MAZE = "pointmaze-medium-navigate-v0"
 
@@ -53,6 +55,35 @@ def test_a_bad_name_is_refused_before_any_work(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="no dataset was named"):
         _run("generate")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["list"],
+        ["generate", "pointmaze-medium-navigate-1k-v0"],
+        ["get", "pointmaze-medium-navigate-v0"],
+        ["verify"],
+    ],
+)
+def test_what_the_system_refuses_is_said_with_what_to_do(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(["data", *command, "--data-dir", str(tmp_path / "file")]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {tmp_path / 'file'}")
+    assert "file where a folder is needed: give another folder with --data-dir" in message
+    assert "Errno" not in message
+
+
+def test_a_full_disk_is_said_without_a_path_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bench.data.generate", full)
+    with pytest.raises(BenchError, match=r"^No space left on device; make space and run"):
+        _run("generate", MAZE)
 
 
 def test_output_is_quiet_without_a_terminal(tmp_path: Path) -> None:

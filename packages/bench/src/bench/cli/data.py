@@ -1,5 +1,6 @@
 """`bench data`: make, download, import, list, look at and verify datasets."""
 
+import errno
 import sys
 import time
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+
+from bench.errors import BenchError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -390,8 +393,29 @@ class Data:
     ]
 
     def run(self) -> int:
-        """Run the action."""
-        return self.action.run()
+        """Run the action; what the system refuses is said with what to do about it."""
+        try:
+            return self.action.run()
+        except BrokenPipeError:
+            return 1  # Who was reading the output has gone, as `head` does.
+        except OSError as error:
+            place = "" if error.filename is None else f"{error.filename}: "
+            advice = _ADVICE.get(error.errno or 0, "run it again, or elsewhere with --data-dir")
+            raise BenchError(f"{place}{error.strerror or error}; {advice}") from error
+
+
+_ELSEWHERE = "give another folder with --data-dir"
+_ADVICE = {
+    errno.ENOENT: f"check the path, or {_ELSEWHERE}",
+    errno.ENOTDIR: f"there is a file where a folder is needed: {_ELSEWHERE}",
+    errno.EEXIST: f"there is a file where a folder is needed: {_ELSEWHERE}",
+    errno.EISDIR: "there is a folder where a file is needed: move it away",
+    errno.EACCES: f"see to its permissions, or {_ELSEWHERE}",
+    errno.EPERM: f"see to its permissions, or {_ELSEWHERE}",
+    errno.EROFS: _ELSEWHERE,
+    errno.ENOSPC: f"make space and run it again, which continues, or {_ELSEWHERE}",
+}
+"""What to do about an error of the system."""
 
 
 def _bounds(env: str) -> "tuple[NDArray[np.float32], NDArray[np.float32]]":

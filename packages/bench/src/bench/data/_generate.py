@@ -1,6 +1,5 @@
 """Datasets made by OGBench's scripted policies, in parallel processes and resumable."""
 
-import errno
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from bench.data._names import DatasetName
 from bench.data._parts import FilePlan, Part, plan_files, roll_part
 from bench.data._recipes import Recipe, recipe_for
 from bench.data._record import DataRecord, FileRecord, Source, simulator_versions
+from bench.errors import BenchError
 from bench.storage import RunLock
 
 Progress = Callable[[int, int], None]
@@ -74,7 +74,8 @@ def generate(
             are not what was asked for.
         DataMissing: if the recipe needs an expert that is not there.
         RunLockedError: if another process is generating the same data.
-        OSError: if a file cannot be written or a process dies.
+        BenchError: if a process dies.
+        OSError: if a file cannot be written.
     """
     name = DatasetName.parse(dataset)
     if recipe is None:
@@ -219,8 +220,9 @@ def _finished(
         try:
             yield _in_pool(pool, jobs, 2 * processes, environment_id, recipe, seed)
         except BrokenProcessPool as error:
-            raise ChildProcessError(
-                errno.ECHILD, "a generating process died (out of memory?); run this again to go on"
+            raise BenchError(
+                "a generating process died (out of memory?): run this again to go on, with fewer "
+                "--processes if memory is short"
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
