@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bench.results import TRAINING, ResultWriter, metric_rows
 from bench.storage import PlannedCell, RunRecord, collect_provenance, write_run
+from bench.suites import suite
 
 ORIGIN = {
     "data_source": "generated",
@@ -52,6 +54,16 @@ def evaluation(of: Mapping[str, Any], step: int, successes: int, **more: Any) ->
     }
 
 
+def suite_settings(
+    name: str, domain: str, agent: str = "qam", pack: str = "pack", **other: Any
+) -> dict[str, Any]:
+    """What `bench offline` writes of a run by the suite's protocol, but for `other` values."""
+    protocol = asdict(suite(name).protocol)
+    del protocol["online"]
+    entry = {"agent": agent, "dataset": suite(name).domain(domain).dataset, "settings": {}}
+    return {"suite": name, "protocol": protocol | other, "packs": {pack: entry}}
+
+
 def make_run(
     directory: Path,
     results: Sequence[tuple[Mapping[str, Any], Mapping[int, int]]],
@@ -60,6 +72,7 @@ def make_run(
     more_cells: Sequence[Mapping[str, Any]] = (),
     pack: str = "pack",
     settings: Mapping[str, Any] | None = None,
+    metrics: bool = True,
     **columns: Any,
 ) -> Path:
     """A run whose cells have the given successes (of 50) per step."""
@@ -77,10 +90,17 @@ def make_run(
             for step, successes in curve.items()
         ]
     )
-    metrics = ResultWriter(directory / "packs" / pack / "training.parquet", TRAINING)
+    if metrics:
+        _write_metrics(directory, results, pack)
+    return directory
+
+
+def _write_metrics(
+    directory: Path, results: Sequence[tuple[Mapping[str, Any], Mapping[int, int]]], pack: str
+) -> None:
+    writer = ResultWriter(directory / "packs" / pack / "training.parquet", TRAINING)
     for of, curve in results:
         for step in range(0, max(curve) + 1, 10):
             values = {"path_kl": min(0.4, step / 100), "lambda": 3.0 - step / 50}
-            metrics.append(metric_rows(of, "offline", step, values), flush=False)
-    metrics.flush()
-    return directory
+            writer.append(metric_rows(of, "offline", step, values), flush=False)
+    writer.flush()

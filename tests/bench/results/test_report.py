@@ -117,7 +117,7 @@ def as_lists(view: pl.DataFrame) -> list[list[str]]:
 def test_the_tables_on_the_page_are_the_tables(report: Report) -> None:
     tables = read_page(report).tables
     for view in (
-        domain_view(report.table, "offline", published=True),
+        domain_view(report.table, "offline"),
         task_view(report.table),
         aggregate_view(report.table, "quick", "offline"),
         improvement_view(report.table, "quick", "offline"),

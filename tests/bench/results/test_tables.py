@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from bench.results import (
     domain_view,
     final_table,
     metric_rows,
+    planned_cells,
     print_table,
     published_domains,
     scan_evaluations,
@@ -31,8 +33,10 @@ from bench.results import (
     wilson_interval,
     write_table,
 )
+from bench.storage import PlannedCell, RunRecord, collect_provenance, write_run
+from bench.suites import SUITES
 
-from .make_runs import cell, evaluation, make_run, task_name
+from .make_runs import cell, evaluation, make_run, suite_settings, task_name
 
 DATA = Path(__file__).parent / "data"
 
@@ -421,19 +425,104 @@ def test_published_numbers_say_whose_they_are(tmp_path: Path) -> None:
         (35.0, "TRQAM, arXiv 2605.27079"),
         (44.4, "QAM, arXiv 2601.14234"),
     ]
-    domain = "cube-double-play"
-    make_run(tmp_path, [(cell(1, seed, "qam", domain), {100: 25}) for seed in (0, 1)])
-    view = domain_view(final_table([tmp_path]), "offline", published=True)
     theirs = everything.filter(
-        (pl.col("method") == "QAM") & (pl.col("domain") == domain) & (pl.col("phase") == "offline")
+        (pl.col("method") == "QAM") & (pl.col("domain") == CUBES) & (pl.col("phase") == "offline")
     ).row(0, named=True)
-    assert view.row(0, named=True) == {
-        "domain": domain,
-        "qam": "50.0 ± 0.0",
-        "QAM (published: QAM, arXiv 2601.14234)": f"{theirs['mean']:.1f} ± {theirs['std']:.1f}",
-    }
+    published = f"{theirs['mean']:.1f} ± {theirs['std']:.1f}"
+    source = "QAM, arXiv 2601.14234"
+    for suite, label in (
+        ("ogbench50-qam", f"QAM (published: {source})"),
+        ("ogbench50", f"QAM (published: {source}, protocol ogbench50-qam)"),
+    ):
+        run = cube_run(tmp_path / suite, suite)
+        assert domain_view(final_table([run]), "offline").row(0, named=True) == {
+            "domain": CUBES,
+            "qam": "50.0 ± 0.0",
+            label: published,
+        }
     with pytest.raises(ResultsError, match="no online phase"):
-        domain_view(final_table([tmp_path]), "online")
+        domain_view(final_table([tmp_path / "ogbench50"]), "online")
+
+
+CUBES = "cube-double-play"
+
+
+def cube_run(directory: Path, suite: str, tasks: int = 5, **other: Any) -> Path:
+    """QAM on so many tasks of a domain of the 50, two seeds, by the suite's protocol."""
+    cells = [
+        cell(task, seed, "qam", CUBES) | {"suite": suite}
+        for task in range(1, tasks + 1)
+        for seed in (0, 1)
+    ]
+    steps = int(other.get("offline_steps", 1_000_000))
+    settings = suite_settings(suite, CUBES, **other)
+    return make_run(
+        directory, [(of, {steps: 25}) for of in cells], planned_step=steps, settings=settings,
+        metrics=False,
+    )  # fmt: skip
+
+
+def test_published_numbers_stand_beside_the_suites_protocol_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = final_table([cube_run(tmp_path / "whole", "ogbench50-qam")])
+    assert not any("protocol" in note for note in whole.notes)
+    assert whole.domains["off_protocol"].to_list() == [""]
+    print_table(whole)
+    write_table(whole, tmp_path)
+    for text in (capsys.readouterr().out, (tmp_path / "results.md").read_text()):
+        assert "published" in text
+        assert "arXiv" in text
+    short = cube_run(tmp_path / "short", "ogbench50-qam", offline_steps=200, episodes=4)
+    for run, note in (
+        (short, "offline steps 200 instead of 1,000,000; episodes 4 instead of 50"),
+        (cube_run(tmp_path / "narrow", "ogbench50-qam", tasks=2), None),
+        (cube_run(tmp_path / "fql", "ogbench50-fql"), None),
+    ):
+        table = final_table([run])
+        notes = [text for text in table.notes if "not the suite's protocol" in text]
+        assert [note is None or note in text for text in notes] == [True] * (note is not None)
+        print_table(table)
+        write_table(table, tmp_path)
+        printed, written = capsys.readouterr().out, (tmp_path / "results.md").read_text()
+        assert "(published" not in printed + written
+        assert (note is not None) == ("not the suite's protocol" in written)
+    # Nothing is known of tables without their run.json.
+    (tmp_path / "whole" / "run.json").unlink()
+    alone = final_table([tmp_path / "whole"])
+    assert alone.domains["off_protocol"].to_list() == [None]
+    assert domain_view(alone, "offline").columns == ["domain", "qam"]
+
+
+def test_what_differs_from_the_protocol_is_said_per_phase_and_once(tmp_path: Path) -> None:
+    domain = "pointmaze-medium-navigate"
+    settings = suite_settings("quick", domain, "trqam", offline_steps=2_000)
+    online = asdict(SUITES["quick"].protocol.online)
+    bc = {"bc": {"agent": "bc", "dataset": f"{domain}-5k-v0"}}
+    settings["packs"] = bc | settings["packs"]
+    settings["online"] = {
+        "protocol": online | {"steps": 40},
+        "packs": {"pack--online": settings["packs"]["pack"]},
+    }
+    plan = [
+        PlannedCell(**cell(agent=agent), final_steps={phase: 100}, pack=pack)
+        for agent, phase, pack in (
+            ("bc", "pretrain", "bc"), ("trqam", "offline", "pack"),
+            ("trqam", "online", "pack--online"),
+        )
+    ]  # fmt: skip
+    write_run(tmp_path, RunRecord(["bench"], settings, collect_provenance([]), plan))
+    found = dict(planned_cells([tmp_path]).select("phase", "off_protocol").iter_rows())
+    assert found == {
+        "pretrain": "data of another size",
+        # 2,000 offline updates are the protocol of `bench online --suite quick`.
+        "offline": "",
+        "online": "online steps 40 instead of 6,000",
+    }
+    del settings["online"]
+    write_run(tmp_path, RunRecord(["bench"], settings, collect_provenance([]), plan[:2]))
+    found = dict(planned_cells([tmp_path]).select("phase", "off_protocol").iter_rows())
+    assert found["offline"] == "offline steps 2,000 instead of 8,000"
 
 
 def test_four_hundred_runs_are_summarised_in_seconds(tmp_path: Path) -> None:

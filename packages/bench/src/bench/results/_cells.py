@@ -82,7 +82,8 @@ def cell_results(runs: Sequence[Path], evaluations: pl.DataFrame | None = None) 
         The cell columns, `phase`, `run`; of the last evaluation `step`, `episodes`, `successes`,
         `success_rate`, `return_mean`, `length_mean`, `path_kl`, `kl_budget`, `lambda`, the origin
         columns, `precision`, `device`; `best_rate` and `best_step` over all evaluations;
-        `evaluations` (count), `planned_step`, `finished`, `failure`, `failed_at_step`.
+        `evaluations` (count), `planned_step`, `off_protocol` (as `planned_cells`), `finished`,
+        `failure`, `failed_at_step`.
 
     Raises:
         ResultsError: as `labelled_evaluations`.
@@ -107,7 +108,7 @@ def cell_results(runs: Sequence[Path], evaluations: pl.DataFrame | None = None) 
         .group_by(*_KEY, "run")
         .agg(pl.col("failure").last(), pl.col("failed_at_step").last())
     )
-    planned = planned_cells(runs).drop("pack")
+    planned = planned_cells(runs).drop("pack", "fixed_lambda")
     keys = [*_KEY, "run"]
     joined = (
         cells.join(failures, on=keys, how="full", coalesce=True)

@@ -12,6 +12,7 @@ import polars as pl
 
 from bench.errors import ResultsError
 from bench.results._cells import cell_results, labelled_evaluations, require_one_origin
+from bench.results._protocol import joined_differences
 from bench.results._schema import CELL_COLUMNS, PHASES
 from bench.results._statistics import (
     Interval,
@@ -44,6 +45,7 @@ _MEASURES: dict[str, pl.DataType] = {
     "runs_planned": pl.Int64(),
     "simulator": pl.String(),
     "data_source": pl.String(),
+    "off_protocol": pl.String(),
 }
 # Fewer runs of a task than this, and a bootstrap over them is visibly too narrow.
 _FEW_SEEDS = 5
@@ -175,6 +177,7 @@ def _measures(part: pl.DataFrame, resamples: int) -> dict[str, Any]:
         "runs": part.height,
         "simulator": _one_of(part["simulator"]),
         "data_source": _one_of(part["data_source"]),
+        "off_protocol": _off_protocol(part["off_protocol"]),
     }
 
 
@@ -209,6 +212,11 @@ def _spread_over_seeds(part: pl.DataFrame, column: str) -> float | None:
 def _one_of(values: pl.Series) -> str:
     found = values.fill_null("unknown").unique().sort().to_list()
     return found[0] if len(found) == 1 else "mixed: " + " + ".join(found)
+
+
+def _off_protocol(values: pl.Series) -> str | None:
+    """Null if it is unknown of one of them."""
+    return None if values.null_count() else joined_differences(values.to_list())
 
 
 def _coverage(cells: pl.DataFrame) -> Coverage:
@@ -257,6 +265,17 @@ def _notes(
         notes.append(
             f"{fewest} seeds: bootstrap intervals over fewer than {_FEW_SEEDS} seeds are too narrow"
         )
+    for (suite,), part in (
+        used.sort("suite", "phase").partition_by("suite", as_dict=True, maintain_order=True).items()
+    ):
+        other = part.filter(pl.col("off_protocol") != "")
+        if other.height:
+            some = f", {other.height} of {part.height} runs" if other.height < part.height else ""
+            notes.append(
+                f"not the suite's protocol ({suite}{some}): "
+                f"{joined_differences(other['off_protocol'].to_list())}; no published numbers are "
+                "shown beside it"
+            )
     idle = used.filter(pl.col("data_source") == "random policy")["domain"].unique().sort()
     if len(idle):
         notes.append(

@@ -6,7 +6,15 @@ from importlib.resources import files
 
 import polars as pl
 
-__all__ = ["published_domains", "same_method"]
+from bench.suites import SUITES
+
+__all__ = ["published_beside", "published_domains", "same_method"]
+
+_SUITE_OF = {
+    "QAM, arXiv 2601.14234": "ogbench50-qam",
+    "TRQAM, arXiv 2605.27079": "ogbench50",
+}
+"""Suite that has the protocol of a source; the other suite of the same tasks is near to it."""
 
 _SCHEMA = {
     "domain": pl.String(),
@@ -32,6 +40,44 @@ def published_domains() -> pl.DataFrame:
     """
     content = (files("bench.results") / "published.csv").read_bytes()
     return pl.read_csv(content, schema=_SCHEMA)
+
+
+def published_beside(domains: pl.DataFrame, phase: str) -> pl.DataFrame:
+    """Published rates of the methods and domains that we ran, where they can be compared.
+
+    That is: ours are by the protocol of a suite of the same 50 tasks, over all tasks of the domain;
+    the domain `all` needs all ten. A source whose own protocol is the other such suite's says so.
+
+    Args:
+        domains: rows of `FinalTable.domains`.
+        phase: of the published numbers.
+
+    Returns:
+        Columns `suite`, `domain`, `agent` (ours), `label` (method and source), `mean` and `std` in
+        percent, a row per published number; sorted by method and source.
+    """
+    ours = domains.filter(
+        pl.col("suite").is_in(list(_SUITE_OF.values()))
+        & (pl.col("off_protocol") == "")
+        & (pl.col("phase") == phase)
+    )
+    theirs = published_domains().filter(phase=phase)
+    rows = []
+    for suite, domain, agent, tasks in (
+        ours.select("suite", "domain", "agent", "tasks").unique().sort(pl.all()).iter_rows()
+    ):
+        known = SUITES[suite].domains
+        whole = sum(len(one.tasks) for one in known if domain in (one.name, "all"))
+        for row in theirs.filter(domain=domain).iter_rows(named=True):
+            if tasks == whole and same_method(agent, row["method"]):
+                whose = _SUITE_OF[row["source"]]
+                other = "" if whose == suite else f", protocol {whose}"
+                label = f"{row['method']} (published: {row['source']}{other})"
+                rows.append((suite, domain, agent, label, row["mean"], row["std"]))
+    columns = dict.fromkeys(("suite", "domain", "agent", "label"), pl.String)
+    return pl.DataFrame(
+        rows, schema=columns | {"mean": pl.Float64, "std": pl.Float64}, orient="row"
+    ).sort("label", maintain_order=True)
 
 
 def same_method(agent: str, method: str) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from bench.errors import ResultsError
+from bench.results._protocol import packs_without_budget, protocol_differences
 from bench.results._schema import CELL_COLUMNS, EVALUATIONS, TRAINING, TableSchema
 from bench.results._writer import require_version
 from bench.storage import read_run
@@ -19,6 +21,8 @@ _PLANNED = {name: EVALUATIONS.columns[name] for name in CELL_COLUMNS} | {
     "planned_step": pl.Int64(),
     "pack": pl.String(),
     "run": pl.String(),
+    "off_protocol": pl.String(),
+    "fixed_lambda": pl.Boolean(),
 }
 
 
@@ -60,19 +64,29 @@ def planned_cells(runs: Sequence[Path]) -> pl.DataFrame:
     """What the runs were started to do: one row per cell and phase, from each `run.json`.
 
     Returns:
-        The cell columns, `phase`, `planned_step`, `pack`, `run`; empty if there is no `run.json`.
+        The cell columns, `phase`, `planned_step`, `pack`, `run`, `off_protocol` (in what it differs
+        from its suite's protocol, "" if in nothing, null if that is unknown) and `fixed_lambda`
+        (whether no budget moves it); empty if there is no `run.json`.
 
     Raises:
         ResultsError: a `run.json` is damaged.
     """
     directories = sorted({path.parent for place in runs for path in place.rglob("run.json")})
-    rows = [
-        {name: getattr(cell, name) for name in CELL_COLUMNS}
-        | {"phase": phase, "planned_step": step, "pack": cell.pack, "run": str(directory)}
-        for directory in directories
-        for cell in read_run(directory).cells
-        for phase, step in cell.final_steps.items()
-    ]
+    rows: list[dict[str, Any]] = []
+    for directory in directories:
+        record = read_run(directory)
+        differences, unbudgeted = protocol_differences(record), packs_without_budget(record)
+        for cell in record.cells:
+            row = {name: getattr(cell, name) for name in CELL_COLUMNS} | {
+                "pack": cell.pack,
+                "run": str(directory),
+                "off_protocol": differences.get(cell.pack),
+                "fixed_lambda": cell.pack in unbudgeted,
+            }
+            rows += [
+                row | {"phase": phase, "planned_step": step}
+                for phase, step in cell.final_steps.items()
+            ]
     return pl.DataFrame(rows, schema=_PLANNED)
 
 

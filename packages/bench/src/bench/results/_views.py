@@ -14,7 +14,7 @@ from rich.text import Text
 
 from bench.errors import ResultsError
 from bench.results._final import FinalTable
-from bench.results._published import published_domains, same_method
+from bench.results._published import published_beside
 from bench.results._schema import PHASES
 from bench.storage import write_bytes
 
@@ -69,12 +69,12 @@ def task_view(table: FinalTable, tasks: pl.DataFrame | None = None) -> pl.DataFr
     return pl.DataFrame(rows)
 
 
-def domain_view(table: FinalTable, phase: str, *, published: bool = False) -> pl.DataFrame:
+def domain_view(table: FinalTable, phase: str) -> pl.DataFrame:
     """Domains by methods, mean ± standard deviation over seeds in percent, as text.
 
     Methods that end with pretraining (behaviour cloning) stand beside the others in every phase.
-    Ours come first. A published column carries its source in its name; only domains and methods
-    that we ran are shown, and the rows `all` are left empty unless we ran all ten domains.
+    Ours come first. A published column carries its source in its name; `published_beside` says
+    which numbers are shown.
 
     Raises:
         ResultsError: no result of this phase.
@@ -97,8 +97,12 @@ def domain_view(table: FinalTable, phase: str, *, published: bool = False) -> pl
             text += f" ({row['tasks']}/{tasks} tasks)"
         view.setdefault(name, {})[method_label(row["agent"], row["variant"])] = text
     columns = sorted({column for entries in view.values() for column in entries})
-    if published:
-        columns += _add_published(view, rows, phase)
+    for row in published_beside(rows, phase).iter_rows(named=True):
+        name = f"{row['suite']}: {row['domain']}" if several else row["domain"]
+        spread = "" if row["std"] is None else f" ± {row['std']:.1f}"
+        view[name][row["label"]] = f"{row['mean']:.1f}{spread}"
+        columns.append(row["label"])
+    columns = list(dict.fromkeys(columns))
     return pl.DataFrame(
         [
             {"domain": name} | {column: entries.get(column, MISSING) for column in columns}
@@ -185,7 +189,7 @@ def write_table(table: FinalTable, directory: Path) -> list[Path]:
     """
     text = [f"# Results: {table.coverage}\n\n", markdown_table(task_view(table))]
     for phase in phases(table):
-        view = domain_view(table, phase, published=True)
+        view = domain_view(table, phase)
         text.append(f"\n## By domain, {phase}, success % (mean ± std over seeds)\n\n")
         text.append(markdown_table(view))
     if (both := phase_view(table)).height:
@@ -210,26 +214,6 @@ def write_table(table: FinalTable, directory: Path) -> list[Path]:
             written.append(directory / f"{name}.{kind}")
             write_bytes(written[-1], data)
     return written
-
-
-def _add_published(view: dict[str, dict[str, str]], rows: pl.DataFrame, phase: str) -> list[str]:
-    theirs = published_domains().filter(pl.col("phase") == phase)
-    # A mean over ten domains beside one over three would mislead.
-    everything = set(theirs["domain"]) <= set(rows["domain"])
-    agents = rows["agent"].unique().to_list()
-    added: set[str] = set()
-    for row in theirs.iter_rows(named=True):
-        if not any(same_method(agent, row["method"]) for agent in agents):
-            continue
-        if row["domain"] == "all" and not everything:
-            continue
-        column = f"{row['method']} (published: {row['source']})"
-        text = f"{row['mean']:.1f}" + ("" if row["std"] is None else f" ± {row['std']:.1f}")
-        for name, entries in view.items():
-            if name.split(": ")[-1] == row["domain"]:
-                entries[column] = text
-                added.add(column)
-    return sorted(added)
 
 
 def _parquet(frame: pl.DataFrame) -> bytes:

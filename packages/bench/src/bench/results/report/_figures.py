@@ -12,13 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from bench.results._published import published_domains, same_method
+from bench.results._published import published_beside
 from bench.results._statistics import performance_profile
 from bench.results._views import method_label
 from bench.results.report._curves import Curve
 from bench.results.report._style import STYLE, Look, Looks, finish, grid, short_number
 
 __all__ = ["bars", "curve_grid", "profiles"]
+
+_PLACE = ("suite", "domain", "place")
 
 
 def curve_grid(
@@ -80,9 +82,11 @@ def bars(domains: pl.DataFrame, phase: str, looks: Looks, *, note: str = "") -> 
         looks: of the methods.
         note: what our numbers rest on.
     """
-    rows = domains.filter(pl.col("success").is_not_null())
-    names = rows["domain"].unique(maintain_order=True).to_list()
-    groups = _bar_groups(rows, phase, names, looks)
+    several = domains["suite"].n_unique() > 1
+    place = pl.col("suite") + ": " + pl.col("domain") if several else pl.col("domain")
+    rows = domains.filter(pl.col("success").is_not_null()).with_columns(place=place)
+    names = rows["place"].unique(maintain_order=True).to_list()
+    groups = _bar_groups(rows, phase, looks)
     width = 0.8 / len(groups)
     size = min(16.0, max(5.4, 0.16 * len(names) * (2 + len(groups))))
     with mpl.rc_context(STYLE):
@@ -135,42 +139,29 @@ def profiles(scores: dict[str, list[Any]], looks: Looks, *, note: str = "") -> F
 
 
 def _bar_groups(
-    rows: pl.DataFrame, phase: str, names: list[str], looks: Looks
+    rows: pl.DataFrame, phase: str, looks: Looks
 ) -> list[tuple[str, str, bool, dict[str, tuple[float, float, float]]]]:
     """Label, colour, whether published, and per domain value, low and high in percent."""
-    labelled = [
-        (method_label(row["agent"], row["variant"]), row) for row in rows.iter_rows(named=True)
-    ]
+    ours: dict[str, dict[str, tuple[float, float, float]]] = {}
+    agents: dict[str, str] = {}
+    for row in rows.iter_rows(named=True):
+        method = method_label(row["agent"], row["variant"])
+        agents[method] = row["agent"]
+        ends = (row["success_low"], row["success_high"])
+        low, high = (100 * (row["success"] if end is None else end) for end in ends)
+        ours.setdefault(method, {})[row["place"]] = (100 * row["success"], low, high)
+    published: dict[str, dict[str, dict[str, tuple[float, float, float]]]] = {}
+    places = {(suite, name): place for suite, name, place in rows.select(_PLACE).iter_rows()}
+    for row in published_beside(rows, phase).iter_rows(named=True):
+        mean, std = row["mean"], row["std"] or 0.0
+        group = published.setdefault(row["agent"], {}).setdefault(row["label"], {})
+        group[places[row["suite"], row["domain"]]] = (mean, mean - std, mean + std)
     groups = []
-    for method in sorted({label for label, _ in labelled}):
-        values = {
-            row["domain"]: tuple(
-                100 * (row["success"] if row[name] is None else row[name])
-                for name in ("success", "success_low", "success_high")
-            )
-            for label, row in labelled
-            if label == method
-        }
-        groups.append((f"{method} (ours, 95 %)", looks[method][0], False, values))
-        agent = next(row["agent"] for label, row in labelled if label == method)
-        theirs = published_domains().filter(
-            (pl.col("phase") == phase)
-            & pl.col("domain").is_in([name for name in names if name != "all"])
-        )
-        for (source,), part in theirs.partition_by("source", as_dict=True).items():
-            found = {
-                row["domain"]: (
-                    row["mean"],
-                    row["mean"] - (row["std"] or 0.0),
-                    row["mean"] + (row["std"] or 0.0),
-                )
-                for row in part.iter_rows(named=True)
-                if same_method(agent, row["method"])
-            }
-            if found:
-                spread = ", ± std" if part["std"].is_not_null().any() else ""
-                label = f"{agent} (published{spread}: {source})"
-                groups.append((label, looks[method][0], True, found))
+    for method in sorted(ours):
+        colour = looks[method][0]
+        groups.append((f"{method} (ours)", colour, False, ours[method]))
+        for label, found in published.pop(agents[method], {}).items():
+            groups.append((label, colour, True, found))
     return groups
 
 

@@ -92,7 +92,7 @@ def _tables(table: FinalTable) -> list[Section]:
             f"By domain, {phase}",
             "Success in percent after the last update, mean ± sample standard deviation over "
             "seeds. Columns marked published are not ours; they name their source.",
-            domain_view(table, phase, published=True),
+            domain_view(table, phase),
         )
         for phase in phases(table)
     ]

@@ -1,0 +1,98 @@
+"""What the settings in a `run.json` say about its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from bench.storage import RunRecord
+from bench.suites import SUITES, Suite
+
+__all__ = ["joined_differences", "packs_without_budget", "protocol_differences"]
+
+# How often is logged, saved and evaluated changes no final number.
+_COUNTED = ("batch_size", "pretrain_steps", "offline_steps", "episodes", "chunks", "standardise")
+_BETWEEN = "; "
+
+
+def protocol_differences(record: RunRecord) -> dict[str, str]:
+    """In what each pack was trained or measured otherwise than its suite says.
+
+    Agent settings are not the protocol's: they are what runs are made to compare.
+
+    Returns:
+        Pack to differences, "" where there is none. Empty where nothing can be told: a suite of the
+        user's own data, or a record without settings.
+    """
+    name = record.settings.get("suite")
+    if name not in SUITES or "protocol" not in record.settings:
+        return {}
+    domains = {cell.pack: cell.domain for cell in record.cells}
+    found = {}
+    for pack, settings, phase in _packs(record.settings):
+        if pack in domains:
+            differences = _differences(
+                SUITES[name], record.settings, domains[pack], settings, phase
+            )
+            found[pack] = _BETWEEN.join(differences)
+    return found
+
+
+def joined_differences(texts: Iterable[str]) -> str:
+    """Differences of several packs as one text, each once, in order."""
+    return _BETWEEN.join(
+        dict.fromkeys(part for text in texts for part in text.split(_BETWEEN) if part)
+    )
+
+
+def packs_without_budget(record: RunRecord) -> set[str]:
+    """Packs whose lambda is held fixed: their KL budget is a number that nothing reads."""
+    return {
+        pack
+        for pack, entry, _ in _packs(record.settings)
+        if (settings := entry.get("settings", {})).get("dual_rate") == 0.0
+        and settings.get("dual", "descend") == "descend"
+    }
+
+
+def _packs(settings: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], str]]:
+    """Name, entry and phase of every pack."""
+    for name, entry in settings.get("packs", {}).items():
+        yield name, entry, "pretrain" if entry.get("agent") == "bc" else "offline"
+    for name, entry in settings.get("online", {}).get("packs", {}).items():
+        yield name, entry, "online"
+
+
+def _differences(
+    suite: Suite, settings: Mapping[str, Any], domain: str, pack: Mapping[str, Any], phase: str
+) -> Iterator[str]:
+    usual = asdict(suite.protocol)
+    usual_online = usual.pop("online")
+    # Before an online phase a suite may want another number of offline updates than by themselves.
+    before_online = usual_online.pop("offline_steps")
+    found = settings["protocol"] | pack.get("protocol", {})
+    goes_on = "online" in settings and before_online is not None
+    if goes_on and (phase == "online" or found.get("offline_steps") == before_online):
+        usual["offline_steps"] = before_online
+    for name in _COUNTED:
+        unread = name == "offline_steps" and phase == "pretrain"
+        if name in found and found[name] != usual[name] and not unread:
+            yield _difference(name, found[name], usual[name])
+    if phase == "online":
+        for name, value in settings["online"]["protocol"].items():
+            if name in usual_online and value != usual_online[name]:
+                yield _difference(f"online_{name}", value, usual_online[name])
+    if domain not in {known.name for known in suite.domains}:
+        yield "another domain"
+    elif pack.get("dataset") != suite.domain(domain).dataset:
+        yield "data of another size"
+
+
+def _difference(name: str, found: object, usual: object) -> str:
+    return f"{name.replace('_', ' ')} {_shown(found)} instead of {_shown(usual)}"
+
+
+def _shown(value: object) -> str:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:,}" if number else str(value)
