@@ -376,6 +376,22 @@ def test_the_same_measurement_in_two_runs_counts_once(tmp_path: Path) -> None:
         final_table([tmp_path])
 
 
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [
+        ({"dual_rate": 0.01, "dual": "descend"}, "0.39 / 0.4"),
+        ({"dual_rate": 0.0, "dual": "descend"}, "0.39 / –"),
+        ({"dual_rate": 0.0}, "0.39 / –"),  # from before lambda could be solved for
+        ({"dual_rate": 0.0, "dual": "solve"}, "0.39 / 0.4"),
+    ],
+)
+def test_a_fixed_lambda_has_no_budget(tmp_path: Path, settings: dict[str, Any], shown: str) -> None:
+    packs = {"packs": {"pack": {"agent": "trqam", "settings": settings}}}
+    table = final_table([make_run(tmp_path, [(cell(), {100: 10})], settings=packs)])
+    assert task_view(table)["KL / budget"].to_list() == [shown]
+    assert table.cells["kl_budget"].is_null().to_list() == [shown.endswith("–")]
+
+
 def test_nothing_to_report(tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match="no evaluations"):
         final_table([tmp_path])

@@ -22,6 +22,8 @@ _KEY = (*CELL_COLUMNS, "phase")
 def labelled_evaluations(runs: Sequence[Path]) -> pl.DataFrame:
     """All evaluation rows, with the columns `run` and `simulator` (its label) added.
 
+    `kl_budget` is null where lambda is held fixed: a budget is set there, but nothing reads it.
+
     Rows of several runs that agree in everything but their cost are one measurement (every run of
     an agent evaluates the cloned policy that it starts from) and stand once, under one of the runs.
 
@@ -30,6 +32,12 @@ def labelled_evaluations(runs: Sequence[Path]) -> pl.DataFrame:
             different outcomes.
     """
     rows = _each_once(scan_evaluations(runs).collect())
+    keys = [*_KEY, "run"]
+    held = planned_cells(runs).filter("fixed_lambda").select(*keys, "fixed_lambda")
+    rows = rows.join(held, on=keys, how="left", nulls_equal=True).with_columns(
+        kl_budget=pl.when(pl.col("fixed_lambda").is_null()).then("kl_budget")
+    )
+    rows = rows.drop("fixed_lambda")
     versions = ["mujoco_version", "ogbench_version"]
     pairs = rows.select(versions).unique()
     labels = [simulator_label(mujoco, ogbench) for mujoco, ogbench in pairs.iter_rows()]
