@@ -86,8 +86,21 @@ def test_replicas_do_not_mix():
             dual.update(kl[r : r + 1])
     for r, dual in enumerate(alone):
         torch.testing.assert_close(packed.lam[r : r + 1], dual.lam, equal_nan=True, rtol=0, atol=0)
-    assert torch.isnan(packed.lam[2])
-    assert torch.all(torch.isfinite(packed.lam[[0, 1, 3]]))
+    assert torch.all(torch.isfinite(packed.lam))
+
+
+def test_a_kl_that_is_nan_moves_nothing_and_an_infinite_one_counts_as_the_cap():
+    dual = DualDescent(3, budget=0.5, clip=2.0)
+    dual.update(torch.tensor([0.9, 0.9, 0.9]))
+    held = dual.lam.clone(), dual.kl_ema.clone()
+    metrics = dual.update(torch.tensor([math.nan, math.inf, 1.0]))
+    assert (dual.lam[0], dual.kl_ema[0]) == (held[0][0], held[1][0])
+    assert metrics["kl_capped"].isnan().tolist() == [True, False, False]
+    assert metrics["kl_cap_active"].tolist() == [0.0, 1.0, 0.0]
+    assert torch.equal(dual.lam[1], dual.lam[2])
+    assert dual.kl_ema[1] > held[1][1]
+    dual.update(torch.tensor([0.9, 0.9, 0.9]))
+    assert dual.kl_ema[0] > held[1][0]
 
 
 def test_rate_zero_is_fixed_temperature():

@@ -24,8 +24,8 @@ class DualDescent(nn.Module):
     caught up.
 
     State is kept in buffers, nothing waits for the device and nothing changes shape: `update` can
-    be compiled and captured in a CUDA graph. Replicas never mix. A KL that is not finite leaves
-    lambda of its replica not finite; watch for it where you watch the losses.
+    be compiled and captured in a CUDA graph. Replicas never mix. An infinite KL counts as the cap;
+    one that is NaN tells nothing, so average and lambda of its replica stay where they are.
 
     Args:
         replicas: Number R of independent dual variables.
@@ -101,8 +101,8 @@ class DualDescent(nn.Module):
 
         Returns:
             Metrics of shape (R,): `lambda` and `lam` after the step, `kl_ema` after it,
-            `kl_capped` (the estimate that entered the average), `kl_cap_active` (1 where the cap
-            bit), `kl_budget`.
+            `kl_capped` (the estimate that entered the average; NaN where none did),
+            `kl_cap_active` (1 where the cap bit), `kl_budget`.
 
         Raises:
             ValueError: If `kl` has not shape (R,).
@@ -114,8 +114,11 @@ class DualDescent(nn.Module):
             )
         budget = self.budget(self.step).to(self.lam.dtype)
         capped = torch.minimum(kl.to(self.lam.dtype), self.clip * budget)
-        self.kl_ema.mul_(1.0 - self.ema).add_(capped, alpha=self.ema)
-        self.lam.add_(self.rate * (self.kl_ema - budget)).clamp_(*self.bounds)
+        known = ~capped.isnan()
+        average = self.kl_ema.mul(1.0 - self.ema).add(capped, alpha=self.ema)
+        self.kl_ema.copy_(torch.where(known, average, self.kl_ema))
+        moved = self.lam.add(self.rate * (self.kl_ema - budget)).clamp(*self.bounds)
+        self.lam.copy_(torch.where(known, moved, self.lam))
         self.step.add_(1)
         return {
             "lambda": self.lambda_,
