@@ -20,13 +20,16 @@ RATES = [
         "width": width,
         "replicas": replicas,
         "precision": "tf32",
+        "mode": mode,
+        "threads": "8",
         "gflops": gflops,
         "date": "2026-11-21",
     }
-    for width, replicas, gflops in (
-        ("512", "1", "1e4"),
-        ("512", "40", "1e5"),
-        ("1024", "40", "2e5"),
+    for width, replicas, mode, gflops in (
+        ("512", "1", "eager", "1e4"),
+        ("512", "40", "eager", "1e5"),
+        ("512", "40", "captured", "3e5"),
+        ("1024", "40", "eager", "2e5"),
     )
 ]
 
@@ -83,9 +86,47 @@ def test_devices_share_the_work_as_evenly_as_whole_seeds_allow(devices: int) -> 
 def test_the_fastest_measured_rate_of_the_nearest_width_is_taken() -> None:
     found = device_rate(RATES, "h200", "trqam", 512, "tf32")
     assert (found.flops_per_s, found.replicas, found.measured) == (1e14, 40, True)
-    assert "2026-11-21 on NVIDIA H200, 40 runs" in found.basis
-    assert device_rate(RATES, "h200", "trqam", 900, "tf32").flops_per_s == 2e14
-    assert "at width 1024" in device_rate(RATES, "h200", "trqam", 900, "tf32").basis
+    assert found.basis == "measured 2026-11-21 on NVIDIA H200, eager, 40 runs in a pack"
+
+
+@pytest.mark.parametrize(
+    ("width", "rate", "origin"),
+    [(900, 2e14, "1024"), (2048, 2e14, "1024"), (256, 1e14, "512"), (640, 1e14, "512")],
+)
+def test_another_width_s_rate_says_so(width: int, rate: float, origin: str) -> None:
+    found = device_rate(RATES, "h200", "trqam", width, "tf32")
+    assert found.flops_per_s == rate
+    assert found.basis.startswith(f"EXTRAPOLATED from width {origin}, measured 2026-11-21")
+    assert not found.measured
+
+
+@pytest.mark.parametrize("width", [255, 2049, 16])
+def test_a_rate_is_carried_no_further_than_twice_the_width(width: int) -> None:
+    message = rf"(?s)near width {width}; there is 512, 1024\. .*--widths {width} "
+    with pytest.raises(ValueError, match=message):
+        device_rate(RATES, "h200", "trqam", width, "tf32")
+    estimate = device_rate(RATES, "h200", "trqam", width, "tf32", utilisation=0.1)
+    assert estimate.basis.startswith("ESTIMATE")
+
+
+def test_modes_of_execution_are_never_mixed() -> None:
+    found = device_rate(RATES, "h200", "trqam", 512, "tf32", "captured")
+    assert found.flops_per_s == 3e14
+    assert ", captured, " in found.basis
+    with pytest.raises(ValueError, match=r"of trqam, compiled, on 'h200'"):
+        device_rate(RATES, "h200", "trqam", 512, "tf32", "compiled")
+
+
+def test_rates_of_a_cpu_are_of_its_fewest_threads() -> None:
+    rows = [
+        {**RATES[0], "device": "cpu", "threads": threads, "processes": processes, "gflops": gflops}
+        for threads, processes, gflops in (("2", "2", "9"), ("1", "1", "2"), ("1", "2", "5"))
+    ]
+    found = device_rate(rows, "cpu", "trqam", 512, "tf32")
+    assert (found.flops_per_s, found.threads) == (2e9, 1)
+    assert "on cpu, one thread, eager, one run" in found.basis
+    found = device_rate(rows[:1], "cpu", "trqam", 512, "tf32")
+    assert (found.threads, "4 threads" in found.basis) == (4, True)
 
 
 def test_a_device_without_a_measurement_is_refused_or_estimated_and_said_to_be() -> None:
@@ -109,7 +150,7 @@ def test_the_kept_table_has_this_projects_cpu_and_says_when_and_how() -> None:
 
 def test_another_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "wrong.csv").write_text("agent,width\ntrqam,512\n")
-    with pytest.raises(ValueError, match=r"lacks device, replicas, precision, gflops"):
+    with pytest.raises(ValueError, match=r"lacks device, replicas, precision, mode, threads"):
         read_rates(tmp_path / "wrong.csv")
 
 
@@ -123,9 +164,41 @@ def test_the_command_prints_hours(
     assert main(["plan", "--suite", "quick", "--seeds", "2", "--devices", "4"]) == 0
     out = capsys.readouterr().out
     assert "width 128: measured" in out
-    assert "4 x cpu: " in out
+    assert "4 x cpu (one thread): " in out
     assert "core hours at most" in out
     assert main(["plan", "--suite", "quick", "--device", "h200"]) == 2
     estimate = ["plan", "--suite", "quick", "--device", "h200", "--utilisation", "0.3"]
     assert main(estimate) == 0
     assert "ESTIMATE: 30 %" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_the_table_is_legible_on_any_terminal(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.scale.domain_sizes", lambda domain: SIZES)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["plan"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = (line for line in lines if line.startswith("humanoidmaze-medium-navigate"))
+    assert max(map(len, lines[: lines.index(row)])) <= 80
+    cells = row.split()
+    assert len(cells) == 8
+    for cell in cells[3:]:
+        assert len(cell.strip("~0,.").replace(",", "").replace(".", "").lstrip("0")) <= 3
+    (wide,) = (line.split() for line in lines if line.startswith("cube-triple-play"))
+    assert wide[5].startswith("~")
+    assert any(line.startswith("width 1024: EXTRAPOLATED from width 512") for line in lines)
+    assert any(line.startswith("8 x cpu (one thread): ~") for line in lines)
+
+
+def test_no_device_is_refused_before_anything_is_timed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sizes(domain: Domain) -> DomainSizes:
+        raise AssertionError("timed")
+
+    monkeypatch.setattr("bench.scale.domain_sizes", sizes)
+    for option in ("--devices", "--cores", "--seeds"):
+        assert main(["plan", option, "0"]) == 2
+        assert f"{option[2:]} must be at least 1, got 0" in capsys.readouterr().err

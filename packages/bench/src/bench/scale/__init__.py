@@ -1,7 +1,7 @@
 """`bench plan`: what a whole suite costs, from measured rates."""
 
 from bench.scale._cost import DomainCost, SuiteCost, suite_cost
-from bench.scale._rates import DeviceRate, device_rate, read_rates
+from bench.scale._rates import DeviceRate, count_threads, device_rate, read_rates
 from bench.scale._sizes import DomainSizes, domain_sizes
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "DomainCost",
     "DomainSizes",
     "SuiteCost",
+    "count_threads",
     "device_rate",
     "domain_sizes",
     "read_rates",

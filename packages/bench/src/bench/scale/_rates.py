@@ -15,7 +15,8 @@ PEAKS: Mapping[str, Mapping[str, float]] = {
 }
 """FLOP/s of dense matrix products as NVIDIA's data sheets of the SXM modules state them."""
 
-_NEEDED = ("device", "agent", "width", "replicas", "precision", "gflops")
+_NEEDED = ("device", "agent", "width", "replicas", "precision", "mode", "threads", "gflops")
+_FARTHEST = 2.0  # Factor in width over which a rate is carried; it rises with the width.
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +27,15 @@ class DeviceRate:
         flops_per_s: useful operations per second, of the matrix products of updates.
         replicas: runs in a pack at which it was measured; None for an estimate.
         basis: where the figure is from, for people.
-        measured: false for an estimate.
+        measured: at this width; false for an estimate and for another width's rate.
+        threads: of the CPU that this is the rate of; None for other devices.
     """
 
     flops_per_s: float
     replicas: int | None
     basis: str
     measured: bool
+    threads: int | None = None
 
 
 def read_rates(path: Path | None = None) -> list[dict[str, str]]:
@@ -59,10 +62,13 @@ def device_rate(
     agent: str,
     width: int,
     precision: str,
+    mode: str = "eager",
     *,
     utilisation: float | None = None,
 ) -> DeviceRate:
-    """The fastest measured rate of an agent at a width, or of the nearest width.
+    """The fastest measured rate of an agent at a width, or at one within a factor of two of it.
+
+    Rates of the CPU are those of the fewest threads in the table.
 
     Args:
         rows: see :func:`read_rates`.
@@ -70,6 +76,7 @@ def device_rate(
         agent: name in the registry.
         width: of the hidden layers.
         precision: of the matrix products.
+        mode: of execution: eager, compiled or captured; others are never taken instead.
         utilisation: where nothing was measured, estimate by this part of the device's peak.
 
     Raises:
@@ -79,30 +86,28 @@ def device_rate(
         row
         for row in rows
         if device.lower() in row["device"].lower()
-        and row["agent"] == agent
-        and row["precision"] == precision
+        and (row["agent"], row["precision"], row["mode"]) == (agent, precision, mode)
     ]
-    if found:
-        near = min(abs(int(row["width"]) - width) for row in found)
+    if all(map(_on_cpu, found)):
+        fewest = min(map(_threads, found), default=1)
+        found = [row for row in found if _threads(row) == fewest]
+    widths = sorted({int(row["width"]) for row in found})
+    nearest = min(widths, key=lambda w: (_apart(w, width), w), default=0)
+    if found and _apart(nearest, width) <= _FARTHEST:
         best = max(
-            (row for row in found if abs(int(row["width"]) - width) == near),
+            (row for row in found if int(row["width"]) == nearest),
             key=lambda row: float(row["gflops"]),
         )
-        said = f"measured {best.get('date') or '(undated)'} on {best['device']}"
-        other = "" if near == 0 else f", at width {best['width']}"
-        return DeviceRate(
-            1e9 * float(best["gflops"]),
-            int(best["replicas"]),
-            f"{said}, {best['replicas']} runs in a pack{other}",
-            True,
-        )
+        return _measured(best, width)
     peak = PEAKS.get(device.lower(), {}).get(precision)
     if utilisation is None or peak is None:
         known = "" if peak else f" (peaks are known of {', '.join(PEAKS)})"
+        others = f"near width {width}; there is {', '.join(map(str, widths))}" if widths else "yet"
         raise ValueError(
-            f"no {precision} rate of {agent} on {device!r} has been measured. Run there\n"
-            f"  python -m bench.speed --agents {agent} --widths 512 1024 --replicas 1 10 40 "
-            f"--precisions {precision} --out rates.csv\n"
+            f"no {precision} rate of {agent}, {mode}, on {device!r} has been measured {others}. "
+            f"Run there\n"
+            f"  python -m bench.speed --agents {agent} --widths {width} --replicas 1 10 40 "
+            f"--precisions {precision} --modes {mode} --out rates.csv\n"
             f"and give --rates rates.csv; or estimate with --utilisation 0.3{known}"
         )
     if not 0.0 < utilisation <= 1.0:
@@ -114,3 +119,39 @@ def device_rate(
         "TFLOP/s on the data sheet; nothing was measured",
         False,
     )
+
+
+def _measured(row: Mapping[str, str], width: int) -> DeviceRate:
+    replicas, threads = int(row["replicas"]), _threads(row)
+    parts = [f"measured {row.get('date') or '(undated)'} on {row['device']}"]
+    if _on_cpu(row):
+        parts.append(count_threads(threads))
+    parts += [row["mode"], "one run" if replicas == 1 else f"{replicas} runs in a pack"]
+    there = int(row["width"]) == width
+    basis = ", ".join(parts)
+    return DeviceRate(
+        1e9 * float(row["gflops"]),
+        replicas,
+        basis if there else f"EXTRAPOLATED from width {row['width']}, {basis}",
+        there,
+        threads if _on_cpu(row) else None,
+    )
+
+
+def count_threads(threads: int) -> str:
+    """The number for people."""
+    return "one thread" if threads == 1 else f"{threads} threads"
+
+
+def _apart(width: int, other: int) -> float:
+    """By which factor two widths differ."""
+    return max(width, other) / max(1, min(width, other))
+
+
+def _on_cpu(row: Mapping[str, str]) -> bool:
+    return row["device"].lower() == "cpu"
+
+
+def _threads(row: Mapping[str, str]) -> int:
+    """That took part, of all processes."""
+    return int(row["threads"]) * int(row.get("processes") or 1)
