@@ -139,9 +139,9 @@ def test_a_run_in_a_pack_is_found(run: Path) -> None:
     assert checkpoint is not None
     cells = checkpoint.metadata["cells"]
     assert len(cells) == 4
-    for task in ("task1-v0", "task2-v0"):
+    for task, text in (("task1-v0", "task1-v0"), ("task2-v0", "2"), ("task2-v0", "task2")):
         for seed in (0, 1):
-            policy = find_policy(run, task=task, seed=seed)
+            policy = find_policy(run, task=text, seed=seed)
             replica = cells.index(str(policy.cell))
             assert policy.cell.task_name.endswith(task)
             assert (policy.phase, policy.step) == ("offline", 20)
@@ -158,10 +158,14 @@ def test_a_run_in_a_pack_is_found(run: Path) -> None:
 def test_the_command_says_what_there_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(run), "--seed", "1"]) == 2
     message = capsys.readouterr().err
-    assert "several policies fit" in message
-    assert "task2-v0, seed 1, offline" in message
-    assert main(["export", str(run), "--agent", "fql"]) == 2
-    assert "no policy fits" in capsys.readouterr().err
+    tasks = [f"pointmaze-medium-navigate-singletask-task{task}-v0" for task in (1, 2)]
+    assert message.endswith(
+        f"several policies fit in {run}; say which: --task {', '.join(tasks)}\n"
+    )
+    assert main(["export", str(run), "--agent", "fql", "--task", "7"]) == 2
+    message = capsys.readouterr().err
+    assert f"no policy in {run} fits --agent fql --task 7; there are --agent bc, trqam;" in message
+    assert f"--task {', '.join(tasks)}; --seed 0, 1; --phase pretrain, offline" in message
     assert main(["export", str(run.parent)]) == 1
     assert "is no run directory" in capsys.readouterr().err
     assert main(["export", str(run), "--seed", "1", "--task", "task2-v0", "--formats", "pt2"]) == 0

@@ -58,13 +58,13 @@ def find_policy(
     Args:
         directory: run directory.
         agent: name of the agent.
-        task: name of the task, or its end such as ``task2-v0``.
+        task: name of the task, or its end such as ``task2-v0``, ``task2`` or ``2``.
         seed: of the run.
         variant: swept settings, as the tables name them.
         phase: `pretrain`, `offline` or `online`.
 
     Raises:
-        ValueError: no run or several fit; those there are are listed.
+        ValueError: no run or several fit; the values that there are of each option are listed.
         ResultsError: the directory is no run, or its files cannot be read.
         CheckpointError: there is no checkpoint yet, or it is of other settings.
     """
@@ -76,7 +76,7 @@ def find_policy(
         for its_phase in cell.final_steps
         if all(value in (None, getattr(cell, name)) for name, value in wanted.items())
         and (agent is not None or cell.agent != "bc" or phase == "pretrain")
-        and (task is None or cell.task == task or cell.task.endswith(f"-{task}"))
+        and (task is None or _is_task(cell.task, task))
         and phase in (None, its_phase)
     ]
     if phase is None and chosen:
@@ -85,15 +85,38 @@ def find_policy(
             chosen = [(cell, its) for cell, its in chosen if its == last]
         else:  # That phase has not begun.
             chosen = [(cell, its) for cell, its in chosen if its != last] or chosen
-    if len(chosen) != 1:
-        listed = chosen or [(cell, its) for cell in run.cells for its in cell.final_steps]
-        found = "several policies fit" if chosen else "no policy fits"
+    if not chosen:
+        given = {**wanted, "task": task, "phase": phase}
+        asked = " ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
+        everything = [(cell, its) for cell in run.cells for its in cell.final_steps]
         raise ValueError(
-            f"{found} in {directory}; say which with --agent, --task, --seed, --variant, --phase: "
-            + "; ".join(_named(cell, its) for cell, its in listed)
+            f"no policy in {directory} fits {asked or 'the default, any agent but bc'}; there are "
+            + _choices(everything, fewest=1)
+        )
+    if len(chosen) > 1:
+        raise ValueError(
+            f"several policies fit in {directory}; say which: {_choices(chosen, fewest=2)}"
         )
     (planned, its_phase) = chosen[0]
     return _load(directory, run, planned, its_phase)
+
+
+def _is_task(name: str, text: str) -> bool:
+    """Whether a text is a task's name or the end of it."""
+    return name == text or name.endswith((f"-{text}", f"-{text}-v0", f"-task{text}-v0"))
+
+
+def _choices(cells: Sequence[tuple[PlannedCell, str]], fewest: int) -> str:
+    """The values of each option, where there are at least so many."""
+    values = {
+        name: list(dict.fromkeys(str(getattr(cell, name)) for cell, _ in cells))
+        for name in ("agent", "task", "seed", "variant")
+    }
+    values["variant"] = [text for text in values["variant"] if text]  # Clones have none.
+    values["phase"] = list(dict.fromkeys(its for _, its in cells))
+    return "; ".join(
+        f"--{name} {', '.join(found)}" for name, found in values.items() if len(found) >= fewest
+    )
 
 
 def _named(cell: PlannedCell, phase: str) -> str:
