@@ -73,9 +73,10 @@ def make_run(
     pack: str = "pack",
     settings: Mapping[str, Any] | None = None,
     metrics: bool = True,
+    budgets: Mapping[int, float] | None = None,
     **columns: Any,
 ) -> Path:
-    """A run whose cells have the given successes (of 50) per step."""
+    """A run whose cells have the given successes (of 50) per step, and KL budgets from steps on."""
     cells = [of for of, _ in results] + list(more_cells)
     planned = [PlannedCell(**of, final_steps={"offline": planned_step}, pack=pack) for of in cells]
     command = ["bench", "offline", "--suite", "quick", "--out", str(directory)]
@@ -91,16 +92,21 @@ def make_run(
         ]
     )
     if metrics:
-        _write_metrics(directory, results, pack)
+        _write_metrics(directory, results, pack, budgets or {0: 0.4})
     return directory
 
 
 def _write_metrics(
-    directory: Path, results: Sequence[tuple[Mapping[str, Any], Mapping[int, int]]], pack: str
+    directory: Path,
+    results: Sequence[tuple[Mapping[str, Any], Mapping[int, int]]],
+    pack: str,
+    budgets: Mapping[int, float],
 ) -> None:
     writer = ResultWriter(directory / "packs" / pack / "training.parquet", TRAINING)
     for of, curve in results:
         for step in range(0, max(curve) + 1, 10):
+            budget = budgets[max(start for start in budgets if start <= step)]
             values = {"path_kl": min(0.4, step / 100), "lambda": 3.0 - step / 50}
+            values["kl_budget"] = budget
             writer.append(metric_rows(of, "offline", step, values), flush=False)
     writer.flush()

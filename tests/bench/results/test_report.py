@@ -12,6 +12,8 @@ from xml.etree import ElementTree
 import numpy as np
 import polars as pl
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from bench.errors import ResultsError
 from bench.results import (
@@ -26,6 +28,7 @@ from bench.results import (
 from bench.results.report import (
     Report,
     aggregate_view,
+    curve_grid,
     improvement_view,
     looks_of,
     sensitivity,
@@ -264,6 +267,45 @@ def test_training_curves_average_runs_and_leave_out_what_is_not_finite(tmp_path:
     assert (curve.value.item(), curve.low.item(), curve.high.item()) == (2.0, 1.0, 3.0)
     assert curve.runs == 2
     assert training_curves([tmp_path], cells, "nothing") == []
+
+
+def dotted(axis: Axes) -> dict[str, list[list[float]]]:
+    """Heights of the dotted lines of a panel by their colour."""
+    found: dict[str, list[list[float]]] = {}
+    for line in axis.lines:
+        if line.get_linestyle() == ":" and len(heights := np.asarray(line.get_ydata())):
+            found.setdefault(str(line.get_color()), []).append(heights.tolist())
+    return found
+
+
+def test_the_budget_is_drawn_as_it_was_logged(tmp_path: Path) -> None:
+    changed = {0: 0.4, 50: 1.0}
+    make_run(tmp_path / "a", [(cell(seed=0), {100: 10})], budgets=changed, kl_budget=1.0)
+    figure = kl_figure([tmp_path])
+    assert dotted(figure.axes[0]) == {"black": [[0.4] * 5 + [1.0] * 6]}
+    # Another run of the method with another budget: both ends; and of another method: its colour.
+    make_run(tmp_path / "b", [(cell(seed=1), {100: 10})], budgets={0: 0.2}, kl_budget=0.2)
+    make_run(tmp_path / "c", [(cell(agent="qam"), {100: 10})], budgets={0: 3.0}, kl_budget=3.0)
+    lines = dotted(kl_figure([tmp_path]).axes[0])
+    looks = looks_of(["qam", "trqam"])
+    assert lines == {
+        looks["trqam"][0]: [[0.2] * 11, [0.4] * 5 + [1.0] * 6],
+        looks["qam"][0]: [[3.0] * 11],
+    }
+
+
+def test_a_fixed_lambda_has_no_budget_to_draw(tmp_path: Path) -> None:
+    packs = {"packs": {"pack": {"agent": "trqam", "settings": {"dual_rate": 0.0}}}}
+    make_run(tmp_path, [(cell(), {100: 10})], settings=packs)
+    assert training_curves([tmp_path], cell_results([tmp_path]), "kl_budget") == []
+    assert training_curves([tmp_path], cell_results([tmp_path]), "path_kl") != []
+
+
+def kl_figure(runs: list[Path]) -> Figure:
+    cells = cell_results(runs)
+    kl, budget = (training_curves(runs, cells, metric) for metric in ("path_kl", "kl_budget"))
+    looks = looks_of(sorted({curve.method for curve in kl}))
+    return curve_grid(kl, "path KL", looks, levels=budget, level_label="KL budget")
 
 
 def test_long_training_curves_are_thinned(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from bench.results._final import rate_interval
-from bench.results._scan import scan_training
+from bench.results._scan import planned_cells, scan_training
 from bench.results._schema import PHASES
 from bench.results._views import method_label
 
@@ -92,7 +92,8 @@ def training_curves(runs: Sequence[Path], cells: pl.DataFrame, metric: str) -> l
     Args:
         runs: as for `final_table`.
         cells: `cell_results`.
-        metric: its name; values that are not finite are left out.
+        metric: its name; values that are not finite are left out, and a `kl_budget` that nothing
+            reads because lambda is held fixed.
     """
     keys = ["suite", "domain", "task", *_METHOD[1:], "seed", "phase"]
     logged = (
@@ -101,6 +102,9 @@ def training_curves(runs: Sequence[Path], cells: pl.DataFrame, metric: str) -> l
         .select(*keys, "step", "value")
         .collect()
     )
+    if metric == "kl_budget":
+        held = planned_cells(runs).filter("fixed_lambda")
+        logged = logged.join(held, on=keys, how="anti", nulls_equal=True)
     if logged.is_empty():
         return []
     logged = logged.with_columns(panel=panel_names(cells), x=_shifted(cells))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -31,7 +31,7 @@ def curve_grid(
     note: str = "",
     percent: bool = False,
     logarithmic: bool = False,
-    levels: Mapping[str, float] | None = None,
+    levels: Sequence[Curve] = (),
     level_label: str = "",
     online_from: float | None = None,
 ) -> Figure:
@@ -44,7 +44,7 @@ def curve_grid(
         note: what the numbers rest on.
         percent: values are rates, drawn from 0 to 100.
         logarithmic: vertical axis.
-        levels: a dotted horizontal line per method; one black line where all are the same.
+        levels: what the curves are held to, dotted; in black where all methods have the same one.
         level_label: what the levels are.
         online_from: step at which the online phase begins, if there is one.
     """
@@ -54,7 +54,10 @@ def curve_grid(
         for panel, axis in zip(panels, axes, strict=False):
             for curve in (curve for curve in curves if curve.panel == panel):
                 _draw_curve(axis, curve, looks[curve.method], 100 if percent else 1)
-            _draw_levels(axis, levels or {}, level_label, looks)
+            _draw_levels(axis, [level for level in levels if level.panel == panel], looks)
+            if levels:
+                # Lines in the methods' own colours would stand in the legend as one of them.
+                axis.plot([], [], color="black", linewidth=1, linestyle=":", label=level_label)
             if percent:
                 axis.set_ylim(-3, 103)
             if logarithmic:
@@ -183,13 +186,14 @@ def _draw_curve(axis: Axes, curve: Curve, look: Look, scale: float) -> None:
     )
 
 
-def _draw_levels(axis: Axes, levels: Mapping[str, float], label: str, looks: Looks) -> None:
-    common = len(set(levels.values())) == 1
-    for method, level in list(levels.items())[: 1 if common else None]:
-        colour = "black" if common else looks[method][0]
-        # Lines in the methods' own colours would stand in the legend as one of them.
-        name = label if common else None
-        axis.axhline(level, color=colour, linewidth=1, linestyle=":", label=name)
+def _draw_levels(axis: Axes, levels: Sequence[Curve], looks: Looks) -> None:
+    """The lowest and the highest level of a method's runs, which is one line where they agree."""
+    ends = [np.stack([level.low, level.high]) for level in levels]
+    common = all(end.shape == ends[0].shape and np.allclose(end, ends[0]) for end in ends)
+    for level, (low, high) in list(zip(levels, ends, strict=True))[: 1 if common else None]:
+        colour = "black" if common else looks[level.method][0]
+        for end in (low,) if np.allclose(low, high) else (low, high):
+            axis.plot(level.steps, end, color=colour, linewidth=1.2, linestyle=":")
 
 
 def _narrow(axis: Axes) -> bool:

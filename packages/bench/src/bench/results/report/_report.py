@@ -193,12 +193,14 @@ def _trust_region(
     kl = training_curves(runs, table.cells, "path_kl")
     if kl:
         caption = (
-            "Path KL of the updates, in nats per action, against its budget (dotted). Line: mean "
-            f"over runs; band: smallest to largest run; {note}.{_online_note(table)}"
+            "Path KL of the updates, in nats per action, and the budget that was in force (dotted; "
+            "the lowest and the highest where runs differ). Line: mean over runs; band: smallest "
+            f"to largest run; {note}.{_online_note(table)}"
         )
         grid = curve_grid(
             kl, "path KL", looks,
-            note=note, levels=_budgets(table), level_label="KL budget", online_from=online,
+            note=note, levels=training_curves(runs, table.cells, "kl_budget"),
+            level_label="KL budget", online_from=online,
         )  # fmt: skip
         drawings.append(_Drawing("Path KL", caption, grid))
     multiplier = training_curves(runs, table.cells, "lambda")
@@ -225,15 +227,6 @@ def _basis(table: FinalTable) -> str:
     seeds = _listed(table.tasks.filter(pl.col("runs") > 0)["seeds"])
     episodes = _listed(table.cells["episodes"].drop_nulls())
     return f"seeds per task: {seeds}; episodes per evaluation and seed: {episodes}"
-
-
-def _budgets(table: FinalTable) -> dict[str, float]:
-    """KL budget per method, for those that have one and the same everywhere."""
-    found: dict[str, set[float]] = {}
-    for agent, variant, budget in table.cells.select("agent", "variant", "kl_budget").iter_rows():
-        if budget is not None:
-            found.setdefault(method_label(agent, variant), set()).add(budget)
-    return {method: min(values) for method, values in sorted(found.items()) if len(values) == 1}
 
 
 def _online_from(table: FinalTable) -> float | None:
