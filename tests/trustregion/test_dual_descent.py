@@ -7,6 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from torch._subclasses.fake_tensor import FakeTensorMode
+
 from trustregion import (
     ConstantBudget,
     CosineBudget,
@@ -101,6 +103,13 @@ def test_a_kl_that_is_nan_moves_nothing_and_an_infinite_one_counts_as_the_cap():
     assert dual.kl_ema[1] > held[1][1]
     dual.update(torch.tensor([0.9, 0.9, 0.9]))
     assert dual.kl_ema[0] > held[1][0]
+
+
+def test_nothing_is_read_from_the_device():
+    # A fake tensor has no numbers: reading one, or branching on one, raises.
+    with FakeTensorMode():
+        dual = DualDescent(2, budget=LinearBudget(0.2, 0.9, steps=15))
+        assert dual.update(torch.empty(2))["lambda"].shape == (2,)
 
 
 def test_rate_zero_is_fixed_temperature():

@@ -74,6 +74,24 @@ def test_the_budget_moves_along_its_schedule(name: str) -> None:
     assert seen == pytest.approx([0.2, *middle, 0.6, 0.6], rel=1e-5)
 
 
+@pytest.mark.parametrize("settings", [{"budget_end": 0.6}, {"budget_steps": 4}, {}])
+def test_a_schedule_without_an_end_or_a_length_is_refused(settings: dict[str, Any]) -> None:
+    missing = "budget_steps" if "budget_end" in settings else "budget_end"
+    with pytest.raises(ValueError, match=f"budget_schedule=linear .* give {missing}"):
+        build("trqam", [0], budget_schedule="linear", **settings)
+
+
+def test_a_fixed_lambda_has_no_budget_among_its_metrics() -> None:
+    metrics = train(build("trqam", [0], dual_rate=0.0), [0], 2)
+    assert {"lambda", "lam", "path_kl"} <= set(metrics)
+    assert not {"kl_budget", "kl_ema", "kl_capped", "kl_cap_active"} & set(metrics)
+
+
+def test_a_lambda_outside_its_bounds_is_refused_by_the_names_of_the_settings() -> None:
+    with pytest.raises(ValueError, match=r"lambda_initial=1000 .* lambda_max=100"):
+        build("trqam", [0], lambda_initial=1000.0)
+
+
 def test_a_constant_budget_ignores_the_settings_of_schedules() -> None:
     agent = build("trqam", [0], kl_budget=0.2, budget_end=7.0, budget_steps=1)
     assert train(agent, [0], 3)["kl_budget"].item() == pytest.approx(0.2)
@@ -137,8 +155,10 @@ def test_too_few_samples_for_a_budget_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 13"):
         build(
             "trqam", [0], dual="solve", kl_budget=0.1, budget_schedule="linear", budget_end=0.5,
-            dual_samples=12,
+            budget_steps=4, dual_samples=12,
         )  # fmt: skip
+    with pytest.raises(ValueError, match="e\\^3001 samples"):
+        build("trqam", [0], dual="solve", kl_budget=1000.0)
 
 
 def test_the_weight_of_a_penalty_is_not_solved_for() -> None:

@@ -54,12 +54,12 @@ def followed(
         tell: called with the number of updates done.
 
     Returns:
-        Columns `rule`, `seed`, `update`, `path_kl`, `lambda`, `kl_budget`; a row per update.
+        Columns `rule`, `seed`, `update`, `path_kl`, `lambda`; a row per update.
     """
     parts: list[pl.DataFrame] = []
     for number, (rule, settings) in enumerate(RULES.items()):
         agent = start.agent(kl_budget=tracking.budget, **settings)
-        kept: dict[str, list[NDArray[np.float32]]] = {"path_kl": [], "lambda": [], "kl_budget": []}
+        kept: dict[str, list[NDArray[np.float32]]] = {"path_kl": [], "lambda": []}
         for update, metrics in enumerate(_updates(agent, start, tracking)):
             for name, values in kept.items():
                 values.append(metrics[name].numpy())

@@ -22,25 +22,29 @@ __all__ = ["BudgetShape", "budget_of", "check_samples", "solve_dual"]
 BudgetShape: TypeAlias = Literal["constant", "linear", "cosine"]
 
 
-def budget_of(shape: BudgetShape, start: float, end: float, updates: int) -> BudgetSchedule:
+def budget_of(
+    shape: BudgetShape, start: float, end: float | None, updates: int | None
+) -> BudgetSchedule:
     """A KL budget as a function of the number of updates done.
 
     Args:
         shape: `constant` stays at ``start``; the others go to ``end`` and stay there.
         start: budget at the first update, nats.
-        end: budget from ``updates`` on.
-        updates: length of the way.
+        end: budget from ``updates`` on; not read where it is constant.
+        updates: length of the way; not read where it is constant.
 
     Raises:
-        ValueError: a budget that is not positive, or no updates.
+        ValueError: a budget that is not positive, no updates, or a way without end or length.
     """
-    match shape:
-        case "constant":
-            return ConstantBudget(start)
-        case "linear":
-            return LinearBudget(start, end, updates)
-        case "cosine":
-            return CosineBudget(start, end, updates)
+    if shape == "constant":
+        return ConstantBudget(start)
+    if end is None or updates is None:
+        missing = "budget_end" if end is None else "budget_steps"
+        raise ValueError(
+            f"budget_schedule={shape} goes from kl_budget to budget_end in budget_steps updates; "
+            f"give {missing}"
+        )
+    return (LinearBudget if shape == "linear" else CosineBudget)(start, end, updates)
 
 
 def check_samples(samples: int, budget: float, horizon: int) -> None:
@@ -55,11 +59,13 @@ def check_samples(samples: int, budget: float, horizon: int) -> None:
         ValueError: they cannot tell the budget's KL.
     """
     # n weights cannot be further than log n from even, and read low within a nat of that.
-    if samples < (enough := math.exp(budget * horizon + 1.0)):
+    wanted = budget * horizon + 1.0
+    if samples < 1 or math.log(samples) < wanted:
+        enough = f"{math.ceil(math.exp(wanted)):,}" if wanted < 14.0 else f"e^{wanted:g}"
         raise ValueError(
-            f"dual_samples={samples} samples tell at most log {samples} nats, too few for a "
-            f"budget of {budget:g} nats x {horizon} actions; give at least {math.ceil(enough)}, "
-            "a smaller budget, or dual=descend"
+            f"dual=solve needs at least {enough} samples (dual_samples) for a budget of "
+            f"{budget:g} nats x {horizon} actions, got {samples}, which tell at most log "
+            f"{samples} nats; give more, a smaller budget, or dual=descend"
         )
 
 

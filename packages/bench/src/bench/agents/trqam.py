@@ -57,8 +57,8 @@ class TRQAMConfig:
         temperature: lambda of the control problem when the trust region is external.
         kl_budget: path-space KL (nats, per action of a chunk) that the trust region allows.
         budget_schedule: `constant`, or from `kl_budget` to `budget_end` by a line or half a cosine.
-        budget_end: KL allowed at the end of a schedule and behind it.
-        budget_steps: updates that a schedule takes.
+        budget_end: KL allowed at the end of a schedule and behind it; a schedule needs it.
+        budget_steps: updates that a schedule takes; a schedule needs it.
         dual: `descend` lambda with the measured KL, or `solve` for it from reference samples.
         dual_samples: reference samples per observation that lambda is solved from.
         dual_states: observations of a batch that lambda is solved from.
@@ -95,8 +95,8 @@ class TRQAMConfig:
     temperature: float = 1.0
     kl_budget: float = 1.0
     budget_schedule: BudgetShape = "constant"
-    budget_end: float = 1.0
-    budget_steps: int = 100_000
+    budget_end: float | None = None
+    budget_steps: int | None = None
     dual: Literal["descend", "solve"] = "descend"
     dual_samples: int = 64
     dual_states: int = 8
@@ -225,6 +225,8 @@ class TRQAM(nn.Module):
         metrics = take_step(self.learner, losses, total)
         if not solve:
             moved = dict(self.dual.update(losses["path_kl"].detach()))
+            if self.config.dual_rate == 0.0:  # lambda is fixed, whatever the budget
+                moved = {name: moved[name] for name in ("lambda", "lam")}
         return metrics | moved
 
     @torch.no_grad()
@@ -290,19 +292,26 @@ class TRQAM(nn.Module):
 
 def _dual(config: TRQAMConfig, problem: Problem, replicas: int) -> DualDescent:
     """Lambda, and the budget that it is moved by."""
+    if not 0.0 < config.lambda_min <= config.lambda_initial <= config.lambda_max:
+        raise ValueError(
+            f"lambda_initial={config.lambda_initial:g} must lie between "
+            f"lambda_min={config.lambda_min:g}, which is positive, and "
+            f"lambda_max={config.lambda_max:g}"
+        )
+    budget = budget_of(
+        config.budget_schedule, config.kl_budget, config.budget_end, config.budget_steps
+    )
     if config.dual == "solve":
         if config.trust_region == "external":
             raise ValueError(
                 "dual=solve gives the lambda of the control problem; with trust_region=external, "
                 "whose lambda is the weight of a penalty, use dual=descend"
             )
-        later = config.kl_budget if config.budget_schedule == "constant" else config.budget_end
-        check_samples(config.dual_samples, max(config.kl_budget, later), problem.horizon)
+        largest = max(float(budget(torch.tensor(at))) for at in (0, config.budget_steps or 0))
+        check_samples(config.dual_samples, largest, problem.horizon)
     return DualDescent(
         replicas,
-        budget=budget_of(
-            config.budget_schedule, config.kl_budget, config.budget_end, config.budget_steps
-        ),
+        budget=budget,
         rate=config.dual_rate,
         ema=config.dual_ema,
         clip=config.dual_clip,
