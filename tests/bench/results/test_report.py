@@ -13,8 +13,10 @@ import numpy as np
 import polars as pl
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from bench.agents import AGENTS
 from bench.errors import ResultsError
 from bench.results import (
     ResultWriter,
@@ -359,7 +361,8 @@ def test_a_grid_has_a_line_for_every_value_of_the_other_setting(tmp_path: Path) 
 def test_a_method_has_one_colour_in_all_figures(report: Report) -> None:
     methods = sorted([*METHODS, "bc"])
     looks = looks_of(methods)
-    assert len(set(looks_of(list(map(str, range(32)))).values())) == 32
+    assert len(set(looks_of(list(map(str, range(48)))).values())) == 48
+    assert looks_of(["trqam", "new", "trqam [kl-budget=1]"])["trqam"] == looks["trqam"]
     folder = report.page.parent
     for name in ("learning-curves", "path-kl", "lambda"):
         text = (folder / f"{name}.svg").read_text(encoding="utf-8").lower()
@@ -367,6 +370,29 @@ def test_a_method_has_one_colour_in_all_figures(report: Report) -> None:
             assert looks[method][0].lower() in text
         # Only behaviour cloning has no trust region.
         assert (looks["bc"][0].lower() in text) == (name == "learning-curves")
+
+
+def test_every_agent_has_a_colour_of_its_own() -> None:
+    """Apart by 25 in CIELAB, where 2 can just be told; a variant takes no agent's."""
+    names = [*AGENTS, "trqam [kl-budget=1]"]
+    looks = looks_of(names)
+    assert {dash for _, dash in looks.values()} == {"solid"}
+    colours = np.array([lab(looks[name][0]) for name in names])
+    apart = np.linalg.norm(colours[:, None] - colours[None], axis=-1)
+    assert apart[np.triu_indices(len(names), 1)].min() > 25
+    # Not by its place among those that happen to be there.
+    for name in AGENTS:
+        assert looks_of([name]) == {name: looks[name]}
+
+
+def lab(colour: str) -> np.ndarray:
+    """CIELAB of an sRGB colour (D65)."""
+    rgb = np.array(to_rgb(colour))
+    linear = np.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    scaled = np.array(to_xyz) @ linear / [0.9505, 1.0, 1.089]
+    x, y, z = np.where(scaled > 0.008856, np.cbrt(scaled), 7.787 * scaled + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
 def test_every_figure_says_what_it_rests_on(report: Report) -> None:

@@ -75,9 +75,8 @@ def sensitivity(sweep: Sweep, *, note: str = "") -> Figure:
     values = np.concatenate([line["value"].to_numpy() for line in sweep.lines.values()])
     with mpl.rc_context(STYLE):
         figure, (axis,) = grid(1)
-        for (label, line), look in zip(
-            sweep.lines.items(), looks_of(list(sweep.lines)).values(), strict=True
-        ):
+        looks = looks_of(list(sweep.lines))
+        for label, line in sweep.lines.items():
             value = 100 * line["success"].to_numpy()
             low, high = (
                 100 * line[name].fill_null(line["success"]).to_numpy()
@@ -86,7 +85,7 @@ def sensitivity(sweep: Sweep, *, note: str = "") -> Figure:
             ends = np.stack([value - low, high - value]).clip(0)
             axis.errorbar(
                 line["value"].to_numpy(), value, ends, marker="o", capsize=2,
-                color=look[0], linestyle=look[1], label=label,
+                color=looks[label][0], linestyle=looks[label][1], label=label,
             )  # fmt: skip
         if values.min() > 0 and values.max() >= _WIDE * values.min():
             axis.set_xscale("log")

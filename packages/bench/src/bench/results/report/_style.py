@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib as mpl
@@ -13,8 +14,22 @@ from matplotlib.figure import Figure
 
 __all__ = ["STYLE", "Look", "Looks", "finish", "grid", "looks_of", "rendered", "short_number"]
 
-# Okabe and Ito's colours, which differ for every kind of colour vision; black is kept for notes.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#9a8700", "#555555")
+# Every method's own, whatever else is in the report: Okabe and Ito's, which differ for every kind
+# of colour vision, and others between them; black is kept for notes.
+_COLOURS = {
+    "trqam": "#0072B2",
+    "qam": "#D55E00",
+    "qam-e": "#E69F00",
+    "qam-f": "#B2182B",
+    "fql": "#009E73",
+    "ifql": "#8BC34A",
+    "dsrl": "#7B3294",
+    "cgql-l": "#CC79A7",
+    "rebrac": "#7F3B08",
+    "rlpd": "#56B4E9",
+    "bc": "#757575",
+}
+_PALETTE = (*_COLOURS.values(), "#7A7A00")
 _DASHES = ("solid", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)))
 STYLE: Any = {  # matplotlib's type for this lists all its 300 settings
     "font.size": 9,
@@ -37,11 +52,20 @@ Looks = dict[str, Look]
 
 
 def looks_of(methods: Sequence[str]) -> Looks:
-    """A look for each method; beyond eight the colours come again with other dashes."""
-    return {
-        method: (_COLOURS[index % len(_COLOURS)], _DASHES[index // len(_COLOURS) % len(_DASHES)])
-        for index, method in enumerate(methods)
-    }
+    """A look for each method: its own, or for variants and other lines what is left.
+
+    Beyond twelve the colours come again with other dashes.
+    """
+    looks: Looks = {name: (_COLOURS[name], _DASHES[0]) for name in methods if name in _COLOURS}
+    taken = [colour for colour, _ in looks.values()]
+    free = [
+        (colour, dash)
+        for dash in _DASHES
+        for colour in _PALETTE
+        if dash != _DASHES[0] or colour not in taken
+    ]
+    others = [name for name in methods if name not in looks]
+    return looks | dict(zip(others, cycle(free), strict=False))
 
 
 def rendered(figure: Figure, kind: str) -> bytes:
