@@ -1,7 +1,10 @@
 """`bench agents`: the methods, their papers and their settings."""
 
+import inspect
+import re
+import sys
 from dataclasses import MISSING, dataclass, fields
-from typing import Annotated
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -10,7 +13,7 @@ __all__ = ["Agents"]
 
 @dataclass(frozen=True)
 class Agents:
-    """List the agents, or one agent's settings with their defaults.
+    """List the agents, or the settings of one with their meaning and the values of the suites.
 
     Attributes:
         agent: show the settings of this agent.
@@ -21,24 +24,88 @@ class Agents:
     def run(self) -> int:
         """Print the list or the settings."""
         from rich.console import Console
+        from rich.padding import Padding
         from rich.table import Table
 
         from bench.agents import AGENTS
         from bench.suites import unknown
 
-        table = Table()
+        # A pipe has no width of its own.
+        console = Console(width=None if sys.stdout.isatty() else 100, markup=False, highlight=False)
         if self.agent is None:
-            for column in ("agent", "method", "paper"):
-                table.add_column(column)
+            table = Table("agent", "method", "paper")
             for name, entry in AGENTS.items():
                 table.add_row(name, entry.summary, entry.paper)
-        else:
-            if self.agent not in AGENTS:
-                raise ValueError(unknown("agent", self.agent, AGENTS))
-            for column in ("setting", "default"):
-                table.add_column(column)
-            for field in fields(AGENTS[self.agent].config):
-                default = "required" if field.default is MISSING else str(field.default)
-                table.add_row(field.name, default)
-        Console().print(table)
+            console.print(table)
+            console.print("`bench agents NAME` explains the settings of one")
+            return 0
+        if self.agent not in AGENTS:
+            raise ValueError(unknown("agent", self.agent, AGENTS))
+        entry = AGENTS[self.agent]
+        console.print(f"{self.agent}: {entry.summary} ({entry.paper})")
+        console.print("settings, to be given as --set name=value, and where suites set another:\n")
+        hints, meanings = get_type_hints(entry.config), _meanings(entry.config)
+        for field in fields(entry.config):
+            default = "required" if field.default is MISSING else _text(field.default)
+            console.print(f"{field.name} = {default}  [{_values(field.name, hints[field.name])}]")
+            console.print(Padding(meanings[field.name], (0, 0, 0, 4), expand=False))
+            for line in _suite_values(self.agent, entry.config, field.name):
+                console.print(Padding(line, (0, 0, 0, 4), expand=False))
         return 0
+
+
+def _meanings(config: type[Any]) -> dict[str, str]:
+    """What the class docstring says of each setting."""
+    section = inspect.cleandoc(config.__doc__ or "").partition("Attributes:")[2]
+    found = re.findall(r"^ {4}(\w+): (.*(?:\n {8,}.*)*)", section, re.MULTILINE)
+    return {name: " ".join(text.replace("``", "`").split()) for name, text in found}
+
+
+def _values(name: str, kind: Any) -> str:
+    """What a setting of a type may be."""
+    from bench.training.settings import setting_range
+
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return ", ".join(arguments)
+    if origin is tuple:
+        return "widths: 512,512"
+    if type(None) in arguments:
+        (kind,) = (a for a in arguments if a is not type(None))
+        return f"none, or {_values(name, kind)}"
+    if kind is bool:
+        return "true, false"
+    least, most = setting_range(name)
+    number = "integer" if kind is int else "number"
+    if least == -most:
+        return number
+    return f"{least:g} to {most:g}" if most < float("inf") else f"{number}, {least:g} or more"
+
+
+def _suite_values(agent: str, config: type[Any], setting: str) -> list[str]:
+    """A line for each suite that departs from a setting's default."""
+    from bench.suites import SUITES
+    from bench.training.settings import resolve
+
+    default = next(field.default for field in fields(config) if field.name == setting)
+    lines = []
+    for suite in SUITES.values():
+        domains: dict[str, list[str]] = {}
+        for domain in suite.domains:
+            value = getattr(resolve(config, agent, domain, {}), setting)
+            if value != default:
+                domains.setdefault(_text(value), []).append(domain.name)
+        said = [
+            value if len(names) == len(suite.domains) else f"{value} ({', '.join(names)})"
+            for value, names in domains.items()
+        ]
+        if said:
+            lines.append(f"{suite.name}: {'; '.join(said)}")
+    return lines
+
+
+def _text(value: Any) -> str:
+    """A value as `--set` takes it."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)

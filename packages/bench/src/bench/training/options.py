@@ -17,16 +17,13 @@ from bench.training.cells import Pack, plan
 from bench.training.cost import rehearse
 from bench.training.own_task import chosen_suite
 from bench.training.packing import measured_size
-from bench.training.settings import parse_overrides, resolve
+from bench.training.settings import parse_overrides, resolve, setting_range
 from bench.training.tables import memory_limit
 
 if TYPE_CHECKING:
     from bench.cli.offline import Offline
 
 __all__ = ["Plan", "plan_offline", "select_device"]
-
-_SIGNED = ("pessimism", "target_entropy")
-"""Settings of agents that may be negative."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,13 +312,11 @@ def _check_ranges(agent: str, config: Any, horizon: int) -> None:
         value = getattr(config, entry.name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        least = -math.inf if entry.name in _SIGNED else int(entry.name == "best_of")
-        if not (math.isfinite(value) and value >= least):
-            expected = "finite" if entry.name in _SIGNED else f"finite and at least {least}"
-            raise ValueError(f"agent {agent!r}: {entry.name} must be {expected}, got {value}")
-    discount = getattr(config, "discount", 1.0)
-    if not 0.0 <= discount <= 1.0:
-        raise ValueError(f"agent {agent!r}: discount must lie in [0, 1], got {discount}")
+        least, most = setting_range(entry.name)
+        if not (math.isfinite(value) and least <= value <= most):
+            bounds = "" if math.isinf(least) else f" and at least {least:g}"
+            expected = f"be finite{bounds}" if math.isinf(most) else f"lie in [{least:g}, {most:g}]"
+            raise ValueError(f"agent {agent!r}: {entry.name} must {expected}, got {value}")
     narrow = {f.name: (1,) for f in fields(config) if f.name.endswith("_hidden")}
     try:
         rehearse(agent, replace(config, **narrow), Problem(1, 1, horizon))

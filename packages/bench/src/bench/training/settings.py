@@ -1,5 +1,6 @@
 """Agent settings: defaults, then the suite's values for the domain, then the user's."""
 
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,7 @@ from typing import Any
 
 from bench.suites import Domain, Setting, unknown
 
-__all__ = ["parse_overrides", "resolve"]
+__all__ = ["parse_overrides", "resolve", "setting_range"]
 
 
 def resolve(config: type[Any], agent: str, domain: Domain, overrides: Mapping[str, Setting]) -> Any:
@@ -50,6 +51,13 @@ def parse_overrides(config: type[Any], agent: str, texts: Sequence[str]) -> dict
             raise ValueError(unknown(f"setting of agent {agent!r}", name, hints))
         parsed[name] = _parse(name, hints[name], value.strip())
     return parsed
+
+
+def setting_range(name: str) -> tuple[float, float]:
+    """Least and largest value of a setting that is a number, of whatever agent."""
+    if name in ("pessimism", "target_entropy"):
+        return -math.inf, math.inf
+    return float(name == "best_of"), 1.0 if name == "discount" else math.inf
 
 
 def _parse(name: str, kind: Any, text: str) -> Setting:

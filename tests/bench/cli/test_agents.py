@@ -1,0 +1,51 @@
+"""`bench agents`: what it says of every setting."""
+
+import re
+from dataclasses import fields
+
+import pytest
+
+from bench.agents import AGENTS
+from bench.cli import main
+from bench.published_settings import published_settings
+
+
+def _entries(text: str) -> dict[str, list[str]]:
+    """Setting to its line and the lines below it, without their indentation."""
+    blocks = re.findall(r"^(\w+) = (.*(?:\n    .*)*)", text, re.MULTILINE)
+    return {name: [line.strip() for line in block.splitlines()] for name, block in blocks}
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_every_setting_has_default_values_and_meaning(
+    agent: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["agents", agent]) == 0
+    entries = _entries(capsys.readouterr().out)
+    assert list(entries) == [field.name for field in fields(AGENTS[agent].config)]
+    for name, (head, meaning, *_) in entries.items():
+        assert re.fullmatch(r"\S+  \[.+\]", head), (name, head)
+        assert len(meaning.split()) > 1, name
+
+
+def test_choices_ranges_and_the_values_of_suites(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["agents", "trqam"]) == 0
+    entries = _entries(capsys.readouterr().out)
+    assert entries["dual"][0] == "descend  [descend, solve]"
+    assert entries["discount"][0] == "0.995  [0 to 1]"
+    assert entries["best_of"][0] == "1  [integer, 1 or more]"
+    assert entries["pessimism"][0] == "0.5  [number]"
+    assert "quick: 0.4" in entries["kl_budget"]
+    assert "ogbench50: 0.5 (humanoidmaze-medium-navigate, cube-triple-play)" in entries["kl_budget"]
+    assert main(["agents", "qam"]) == 0
+    temperatures = " ".join(_entries(capsys.readouterr().out)["inverse_temperature"])
+    value = published_settings("puzzle-4x4-play")["qam"]["inverse_temperature"]
+    assert f"{value} (puzzle-4x4-play) ogbench50-qam:" in temperatures
+
+
+def test_the_list_and_an_unknown_agent(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["agents"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in AGENTS)
+    assert main(["agents", "trqma"]) == 2
+    assert "perhaps you meant trqam" in capsys.readouterr().err
