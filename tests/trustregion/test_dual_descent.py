@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from trustregion import (

@@ -168,6 +168,7 @@ def test_other_data_under_the_same_name_do_not_continue_the_run(
         ({"--env": "nowhere:Pendulum-v1"}, "the module 'nowhere'"),
         ({"--dataset": None}, "--dataset and --env belong together"),
         ({"--suite": "ogbench50"}, "not both"),
+        ({"--suite": "quick"}, "--suite quick has data of its own"),
         ({"--horizon": "0"}, "horizon must be at least 1"),
         ({"--solved-at": None}, "neither tells info['success']"),
         ({"--env": None, "--dataset": None}, "--horizon is of your own task"),

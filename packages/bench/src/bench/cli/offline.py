@@ -17,7 +17,7 @@ class Offline:
     The same command on an existing run directory continues it.
 
     Attributes:
-        suite: quick, quick-manip, ogbench50, ogbench50-qam or ogbench50-fql.
+        suite: quick (the default), quick-manip, ogbench50, ogbench50-qam or ogbench50-fql.
         dataset: your own data, as `bench data import` wrote them: path of the .npz file, or name.
         env: Gymnasium id of the environment they are of (or module:id), to evaluate in.
         horizon: actions in a chunk of your own task; 1 by default.
@@ -50,7 +50,7 @@ class Offline:
         dry_run: list the cells with their settings and the expected cost, and stop.
     """
 
-    suite: str = "quick"
+    suite: str | None = None
     dataset: str | None = None
     env: str | None = None
     horizon: int | None = None

@@ -30,11 +30,14 @@ def chosen_suite(options: "Offline") -> Suite:
             if getattr(options, name) is not None:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} is of your own task; give --dataset and --env with it")
-        return suite(options.suite)
+        return suite("quick" if options.suite is None else options.suite)
     if options.dataset is None or options.env is None:
         raise ValueError("--dataset and --env belong together: what to train on, what to play in")
-    if options.suite != "quick":
-        raise ValueError("give --suite, or --dataset and --env, not both")
+    if options.suite is not None:
+        raise ValueError(
+            f"--suite {options.suite} has data of its own: give --suite, or --dataset and --env, "
+            "not both"
+        )
     horizon = 1 if options.horizon is None else options.horizon
     if horizon < 1:
         raise ValueError(f"horizon must be at least 1, got {horizon}")
