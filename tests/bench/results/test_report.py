@@ -28,6 +28,7 @@ from bench.results import (
     task_view,
 )
 from bench.results.report import (
+    Curve,
     Report,
     aggregate_view,
     curve_grid,
@@ -301,6 +302,31 @@ def test_a_fixed_lambda_has_no_budget_to_draw(tmp_path: Path) -> None:
     make_run(tmp_path, [(cell(), {100: 10})], settings=packs)
     assert training_curves([tmp_path], cell_results([tmp_path]), "kl_budget") == []
     assert training_curves([tmp_path], cell_results([tmp_path]), "path_kl") != []
+
+
+@pytest.mark.parametrize("panels", [1, 5])
+def test_a_long_legend_takes_no_room_from_the_panels(panels: int) -> None:
+    def heights(names: list[str]) -> tuple[float, list[float]]:
+        line = np.array([0.0, 1.0])
+        curves = [
+            Curve(f"panel {panel}", name, line, line, line, line, 1, "none")
+            for panel in range(panels)
+            for name in names
+        ]
+        figure = curve_grid(curves, "y", looks_of(names), note="seeds: 3")
+        figure.canvas.draw()
+        legend = figure.legends[0].get_window_extent()
+        width, height = figure.get_size_inches() * figure.dpi
+        assert 0 <= legend.x0 < legend.x1 <= width
+        assert 0 <= legend.y0 < legend.y1 < height
+        return height, [axis.get_window_extent().height for axis in figure.axes]
+
+    figure_height, before = heights(["trqam"])
+    many = [f"trqam [trust-region=external, temperature=0.{i}, lambda-initial=0.3, dual-rate=0]"
+            for i in range(12)]  # fmt: skip
+    taller, after = heights(many)
+    assert taller > figure_height
+    assert min(after) > 0.9 * min(before)
 
 
 def kl_figure(runs: list[Path]) -> Figure:

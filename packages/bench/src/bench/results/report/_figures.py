@@ -93,7 +93,7 @@ def bars(domains: pl.DataFrame, phase: str, looks: Looks, *, note: str = "") -> 
     width = 0.8 / len(groups)
     size = min(16.0, max(5.4, 0.16 * len(names) * (2 + len(groups))))
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(size, 3.8))
+        figure = Figure(figsize=(size, 3.1))
         figure.set_layout_engine("constrained")
         axis = figure.add_subplot()
         for index, (label, colour, theirs, values) in enumerate(groups):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from itertools import cycle
 from typing import Any
@@ -82,7 +83,7 @@ def grid(panels: int) -> tuple[Figure, list[Axes]]:
     columns = min(panels, 3)
     rows = math.ceil(panels / columns)
     # A single panel is wider, and leaves room for a legend that is not.
-    figure = Figure(figsize=(5.4 if columns == 1 else 3.6 * columns, 0.7 + 2.6 * rows))
+    figure = Figure(figsize=(5.4 if columns == 1 else 3.6 * columns, 0.2 + 2.6 * rows))
     figure.set_layout_engine("constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for unused in axes[panels:]:
@@ -91,7 +92,7 @@ def grid(panels: int) -> tuple[Figure, list[Axes]]:
 
 
 def finish(figure: Figure, axes: Sequence[Axes], note: str) -> None:
-    """Adds one legend for all panels, and what the numbers rest on."""
+    """Adds below, in room of its own, one legend for all panels and what the numbers rest on."""
     entries: dict[str, Any] = {}
     for axis in axes:
         entries |= {
@@ -99,11 +100,20 @@ def finish(figure: Figure, axes: Sequence[Axes], note: str) -> None:
             for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
             if label not in entries
         }
-    # As many columns as fit: a letter is some 0.075 inches wide, line and gaps take 0.6.
-    width = 0.6 + 0.075 * max(map(len, entries), default=0)
-    columns = max(1, min(6, int(figure.get_figwidth() / width)))
+    # A letter is some 0.075 inches wide, line and gaps take 0.6; a line of text is 0.18 high.
+    width, height = figure.get_figwidth(), figure.get_figheight()
+    longest = int((width - 0.6) / 0.075)
+    labels = [textwrap.fill(label, longest, subsequent_indent="  ") for label in entries]
+    widest = max((len(line) for label in labels for line in label.split("\n")), default=0)
+    columns = max(1, min(6, int(width / (0.6 + 0.075 * widest))))
+    per_column = math.ceil(len(labels) / columns)
+    lines = max(
+        sum(1 + label.count("\n") for label in labels[start : start + per_column])
+        for start in range(0, max(1, len(labels)), max(1, per_column))
+    )
+    figure.set_figheight(height + 0.3 + 0.18 * lines)
     legend = figure.legend(
-        entries.values(), entries.keys(), loc="outside lower center", ncols=columns,
+        entries.values(), labels, loc="outside lower center", ncols=columns,
         title=note or None, title_fontsize=7,
     )  # fmt: skip
     legend.get_title().set_color("#666666")
