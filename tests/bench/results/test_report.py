@@ -20,19 +20,22 @@ from bench.agents import AGENTS
 from bench.errors import ResultsError
 from bench.results import (
     ResultWriter,
+    aggregate_table,
+    aggregate_view,
     cell_results,
     domain_view,
     final_table,
+    improvement_view,
     labelled_evaluations,
+    markdown_table,
+    pairs_table,
     phase_view,
     task_view,
 )
 from bench.results.report import (
     Curve,
     Report,
-    aggregate_view,
     curve_grid,
-    improvement_view,
     looks_of,
     sensitivity,
     success_curves,
@@ -125,8 +128,8 @@ def test_the_tables_on_the_page_are_the_tables(report: Report) -> None:
     for view in (
         domain_view(report.table, "offline"),
         task_view(report.table),
-        aggregate_view(report.table, "quick", "offline"),
-        improvement_view(report.table, "quick", "offline"),
+        aggregate_view(aggregate_table(report.table)),
+        improvement_view(pairs_table(report.table)),
     ):
         assert as_lists(view) in tables
 
@@ -143,6 +146,44 @@ def test_the_numbers_on_the_page_are_those_of_the_csv(report: Report) -> None:
         assert low == pytest.approx(100 * row["success_low"], abs=0.051)
         assert high == pytest.approx(100 * row["success_high"], abs=0.051)
         assert int(line[7]) == row["episodes"] == 150
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_the_statistics_on_the_page_are_those_of_the_files(report: Report, suffix: str) -> None:
+    read = {"csv": pl.read_csv, "parquet": pl.read_parquet}[suffix]
+    folder = report.page.parent
+    tables = read_page(report).tables
+
+    def shown_as(text: str, value: float) -> bool:
+        return float(text) == pytest.approx(100 * value, abs=0.051)
+
+    def ends_as(text: str, low: float, high: float) -> bool:
+        return all(map(shown_as, text.strip("[]").split(", "), (low, high)))
+
+    stored = read(folder / f"aggregate.{suffix}")
+    assert stored["method"].to_list() == ["bc", "fql", "qam", "trqam"]
+    shown = next(table for table in tables if "interquartile mean %" in table[0])
+    for line, row in zip(shown[1:], stored.iter_rows(named=True), strict=True):
+        assert line[:3] == [row["method"], str(row["tasks"]), str(row["runs"])]
+        assert shown_as(line[3], row["mean"])
+        assert ends_as(line[4], row["mean_low"], row["mean_high"])
+        assert shown_as(line[5], row["iqm"])
+        assert ends_as(line[6], row["iqm_low"], row["iqm_high"])
+    stored = read(folder / f"pairs.{suffix}")
+    assert stored.height == 6
+    shown = next(table for table in tables if table[0][0] == "pair")
+    for line, row in zip(shown[1:], stored.iter_rows(named=True), strict=True):
+        assert line[0] == f"{row['first']} > {row['second']}"
+        assert shown_as(line[2], row["probability"])
+        assert ends_as(line[3], row["probability_low"], row["probability_high"])
+        assert shown_as(line[4], row["difference"])
+        assert [float(text) for text in line[5:7]] == pytest.approx(
+            [row["p"], row["p_corrected"]], rel=0.051
+        )
+        assert line[7] == row["says"]
+    markdown = (folder / "results.md").read_text()
+    assert markdown_table(improvement_view(stored)) in markdown
+    assert markdown_table(aggregate_view(read(folder / f"aggregate.{suffix}"))) in markdown
 
 
 def test_a_task_of_the_page_computed_by_hand(report: Report) -> None:
@@ -455,10 +496,10 @@ def test_both_phases_stand_side_by_side(tmp_path: Path) -> None:
 def test_one_seed_makes_no_claim(tmp_path: Path) -> None:
     make_run(tmp_path, [(cell(1, 0, agent), {100: n}) for agent, n in METHODS.items()])
     table = write_report([tmp_path], tmp_path / "report").table
-    pairs = improvement_view(table, "quick", "offline")
+    pairs = improvement_view(pairs_table(table))
     assert set(pairs["says"]) == {"one seed: no claim"}
     assert set(pairs["p, corrected"]) == {"–"}
-    assert set(aggregate_view(table, "quick", "offline")["mean, 95 %"]) == {"–"}
+    assert set(aggregate_view(aggregate_table(table))["mean, 95 %"]) == {"–"}
 
 
 def test_a_pair_is_decided_only_if_the_permutation_test_agrees(tmp_path: Path) -> None:
@@ -466,14 +507,14 @@ def test_a_pair_is_decided_only_if_the_permutation_test_agrees(tmp_path: Path) -
     # every resample has the same winner.
     make_run(tmp_path / "few", [(cell(1, s, a), {100: n}) for s in (0, 1)
                                 for a, n in (("trqam", 40), ("qam", 10))])  # fmt: skip
-    pairs = improvement_view(final_table([tmp_path / "few"]), "quick", "offline")
+    pairs = improvement_view(pairs_table(final_table([tmp_path / "few"])))
     assert pairs["probability %"].to_list() == ["0.0"]
     assert pairs["95 %"].to_list() == ["[0.0, 0.0]"]
     assert float(pairs["p, corrected"].item()) == pytest.approx(1 / 3, abs=0.02)
     assert pairs["says"].to_list() == ["open"]
     make_run(tmp_path / "many", [(cell(1, s, a), {100: n + s}) for s in range(6)
                                  for a, n in (("trqam", 40), ("qam", 10))])  # fmt: skip
-    pairs = improvement_view(final_table([tmp_path / "many"]), "quick", "offline")
+    pairs = improvement_view(pairs_table(final_table([tmp_path / "many"])))
     assert pairs["says"].to_list() == ["trqam is better"]
     # Of 20 relabellings of three against three, two are as extreme: 0.1, twice for two tasks 0.005.
     finals = {"a": 0, "b": 10, "c": 20, "d": 30, "e": 40, "f": 46}
@@ -484,7 +525,7 @@ def test_a_pair_is_decided_only_if_the_permutation_test_agrees(tmp_path: Path) -
         for agent, final in finals.items()
     ]
     make_run(tmp_path / "pairs", runs)
-    pairs = improvement_view(final_table([tmp_path / "pairs"]), "quick", "offline")
+    pairs = improvement_view(pairs_table(final_table([tmp_path / "pairs"])))
     assert len(pairs) == 15
     assert [float(p) for p in pairs["p"]] == pytest.approx([0.005] * 15, abs=0.002)
     assert all(says.endswith("is probably better") for says in pairs["says"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.results._aggregate import aggregate_table, pairs_table
 from bench.results._cells import cell_results, labelled_evaluations
 from bench.results._comparison import Comparison, MethodDifference, compare_runs
 from bench.results._final import Coverage, FinalTable, final_table
@@ -18,6 +19,7 @@ from bench.results._schema import (
     TableSchema,
     metric_rows,
 )
+from bench.results._scores import method_label
 from bench.results._statistics import (
     Interval,
     bootstrap_interval,
@@ -31,9 +33,10 @@ from bench.results._statistics import (
     wilson_interval,
 )
 from bench.results._views import (
+    aggregate_view,
     domain_view,
+    improvement_view,
     markdown_table,
-    method_label,
     phase_view,
     print_table,
     task_view,
@@ -56,6 +59,8 @@ __all__ = [
     "ResultWriter",
     "RunProgress",
     "TableSchema",
+    "aggregate_table",
+    "aggregate_view",
     "bootstrap_interval",
     "cell_results",
     "check_data",
@@ -63,12 +68,14 @@ __all__ = [
     "domain_view",
     "final_table",
     "holm_p_values",
+    "improvement_view",
     "interquartile_mean",
     "labelled_evaluations",
     "markdown_table",
     "mean_over_tasks",
     "method_label",
     "metric_rows",
+    "pairs_table",
     "performance_profile",
     "permutation_p_value",
     "phase_view",

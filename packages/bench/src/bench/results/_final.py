@@ -21,7 +21,7 @@ from bench.results._statistics import (
     wilson_interval,
 )
 
-__all__ = ["Coverage", "FinalTable", "final_table"]
+__all__ = ["Coverage", "FinalTable", "final_table", "phases"]
 
 _METHOD = ("suite", "agent", "variant", "phase")
 _MEASURES: dict[str, pl.DataType] = {
@@ -289,3 +289,9 @@ def _notes(
             how = "averaged (--mix) over" if mix else "the runs differ in"
             notes.append(f"{row['domain']}: {how} {name}: {', '.join(row[name])}")
     return tuple(notes)
+
+
+def phases(table: FinalTable) -> list[str]:
+    """Phases that deserve a table by domain: pretraining only if there is nothing else."""
+    found = [phase for phase in PHASES if phase in table.domains["phase"]]
+    return [phase for phase in found if phase != "pretrain"] or found

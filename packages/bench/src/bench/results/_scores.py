@@ -7,9 +7,12 @@ from typing import Any
 
 import polars as pl
 
-from bench.results._views import method_label
+__all__ = ["final_rates", "flat_settings", "method_label"]
 
-__all__ = ["final_rates", "flat_settings"]
+
+def method_label(agent: str, variant: str | None) -> str:
+    """Agent with its variant, as tables and figures name it."""
+    return f"{agent} [{variant}]" if variant else agent
 
 
 def final_rates(cells: pl.DataFrame) -> dict[str, dict[str, list[float]]]:

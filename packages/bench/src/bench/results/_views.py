@@ -13,29 +13,27 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.errors import ResultsError
-from bench.results._final import FinalTable
+from bench.results._aggregate import aggregate_table, pairs_table
+from bench.results._final import FinalTable, phases
 from bench.results._published import published_beside
 from bench.results._schema import PHASES
+from bench.results._scores import method_label
 from bench.storage import write_bytes
 
 __all__ = [
+    "aggregate_view",
+    "by_scope",
     "domain_view",
+    "improvement_view",
     "markdown_table",
-    "method_label",
     "percent",
     "phase_view",
-    "phases",
     "print_table",
     "task_view",
     "write_table",
 ]
 
 MISSING = "–"
-
-
-def method_label(agent: str, variant: str | None) -> str:
-    """Agent with its variant, as tables and figures name it."""
-    return f"{agent} [{variant}]" if variant else agent
 
 
 def percent(value: float | None, spread: float | None = None) -> str:
@@ -58,7 +56,7 @@ def task_view(table: FinalTable, tasks: pl.DataFrame | None = None) -> pl.DataFr
                 "phase": row["phase"],
                 "method": method_label(row["agent"], row["variant"]),
                 "success %": percent(row["success"], row["success_std"]),
-                "95 %": _interval(row),
+                "95 %": _ends(row["success_low"], row["success_high"]),
                 "best %": percent(row["best"], row["best_std"]),
                 "seeds": _seeds(row),
                 "episodes": f"{row['episodes'] or 0:,}",
@@ -137,6 +135,39 @@ def phase_view(table: FinalTable) -> pl.DataFrame:
     )
 
 
+def aggregate_view(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of `aggregate_table` of one suite and phase, as text."""
+    return pl.DataFrame(
+        {
+            "method": row["method"],
+            "tasks": str(row["tasks"]),
+            "runs": str(row["runs"]),
+            "mean %": percent(row["mean"]),
+            "mean, 95 %": _ends(row["mean_low"], row["mean_high"]),
+            "interquartile mean %": percent(row["iqm"]),
+            "interquartile mean, 95 %": _ends(row["iqm_low"], row["iqm_high"]),
+        }
+        for row in rows.iter_rows(named=True)
+    )
+
+
+def improvement_view(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of `pairs_table` of one suite and phase, as text."""
+    return pl.DataFrame(
+        {
+            "pair": f"{row['first']} > {row['second']}",
+            "tasks": str(row["tasks"]),
+            "probability %": percent(row["probability"]),
+            "95 %": _ends(row["probability_low"], row["probability_high"]),
+            "mean difference": f"{100 * row['difference']:+.1f}",
+            "p": MISSING if row["p"] is None else f"{row['p']:.2g}",
+            "p, corrected": MISSING if row["p_corrected"] is None else f"{row['p_corrected']:.2g}",
+            "says": row["says"],
+        }
+        for row in rows.iter_rows(named=True)
+    )
+
+
 def markdown_table(view: pl.DataFrame) -> str:
     """A table of text as GitHub Markdown."""
     lines = [view.columns, ["---"] * view.width, *view.iter_rows()]
@@ -178,8 +209,19 @@ def print_table(table: FinalTable, console: Console | None = None) -> None:
         console.print(f"failed: {line}", style="red", markup=False)
 
 
-def write_table(table: FinalTable, directory: Path) -> list[Path]:
-    """Writes tasks, domains and cells as CSV and parquet, and all views as `results.md`.
+def write_table(
+    table: FinalTable,
+    directory: Path,
+    aggregate: pl.DataFrame | None = None,
+    pairs: pl.DataFrame | None = None,
+) -> list[Path]:
+    """Writes all tables as CSV and parquet, and all views as `results.md`.
+
+    Args:
+        table: the results.
+        directory: where to.
+        aggregate: `aggregate_table(table)`, if it is at hand.
+        pairs: `pairs_table(table)`, if it is at hand.
 
     Returns:
         The files, in the order in which a reader wants them.
@@ -195,6 +237,14 @@ def write_table(table: FinalTable, directory: Path) -> list[Path]:
     if (both := phase_view(table)).height:
         text.append("\n## Offline and online, success % (mean ± std over seeds)\n\n")
         text.append(markdown_table(both))
+    aggregate = aggregate_table(table) if aggregate is None else aggregate
+    pairs = pairs_table(table) if pairs is None else pairs
+    for (suite, phase), rows in by_scope(aggregate):
+        text.append(f"\n## Over all tasks of {suite}, {phase}\n\n")
+        text.append(markdown_table(aggregate_view(rows)))
+    for (suite, phase), rows in by_scope(pairs):
+        text.append(f"\n## Which method is better on {suite}, {phase}\n\n")
+        text.append(markdown_table(improvement_view(rows)))
     for title, lines in (
         ("Notes", table.notes),
         ("Failed", table.coverage.failed),
@@ -208,6 +258,8 @@ def write_table(table: FinalTable, directory: Path) -> list[Path]:
         ("tasks", table.tasks),
         ("domains", table.domains),
         ("cells", table.cells),
+        ("aggregate", aggregate),
+        ("pairs", pairs),
     ):
         content = {"csv": frame.write_csv().encode(), "parquet": _parquet(frame)}
         for kind, data in content.items():
@@ -222,16 +274,14 @@ def _parquet(frame: pl.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def phases(table: FinalTable) -> list[str]:
-    """Phases that deserve a table by domain: pretraining only if there is nothing else."""
-    found = [phase for phase in PHASES if phase in table.domains["phase"]]
-    return [phase for phase in found if phase != "pretrain"] or found
+def by_scope(rows: pl.DataFrame) -> list[tuple[tuple[str, str], pl.DataFrame]]:
+    """Rows of each suite and phase, in order."""
+    parts = rows.partition_by("suite", "phase", as_dict=True, maintain_order=True)
+    return [((str(suite), str(phase)), part) for (suite, phase), part in parts.items()]
 
 
-def _interval(row: dict[str, Any]) -> str:
-    if row["success_low"] is None:
-        return MISSING
-    return f"[{percent(row['success_low'])}, {percent(row['success_high'])}]"
+def _ends(low: float | None, high: float | None) -> str:
+    return MISSING if low is None else f"[{percent(low)}, {percent(high)}]"
 
 
 def _seeds(row: dict[str, Any]) -> str:

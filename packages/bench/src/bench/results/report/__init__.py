@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bench.results.report._aggregate import aggregate_view, improvement_view
 from bench.results.report._curves import Curve, success_curves, training_curves
 from bench.results.report._figures import bars, curve_grid, profiles
 from bench.results.report._report import Report, write_report
@@ -14,10 +13,8 @@ __all__ = [
     "Looks",
     "Report",
     "Sweep",
-    "aggregate_view",
     "bars",
     "curve_grid",
-    "improvement_view",
     "looks_of",
     "profiles",
     "rendered",

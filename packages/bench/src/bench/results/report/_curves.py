@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bench.results._final import rate_interval
 from bench.results._scan import planned_cells, scan_training
 from bench.results._schema import PHASES
-from bench.results._views import method_label
+from bench.results._scores import method_label
 
 __all__ = ["Curve", "panel_names", "success_curves", "training_curves"]
 

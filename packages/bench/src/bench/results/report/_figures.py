@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from bench.results._published import published_beside
+from bench.results._scores import method_label
 from bench.results._statistics import performance_profile
-from bench.results._views import method_label
 from bench.results.report._curves import Curve
 from bench.results.report._style import STYLE, Look, Looks, finish, grid, short_number
 

@@ -10,17 +10,19 @@ from pathlib import Path
 import polars as pl
 from matplotlib.figure import Figure
 
+from bench.results._aggregate import aggregate_table, method_scores, pairs_table
 from bench.results._cells import labelled_evaluations
-from bench.results._final import FinalTable, final_table
+from bench.results._final import FinalTable, final_table, phases
+from bench.results._scores import method_label
 from bench.results._views import (
+    aggregate_view,
+    by_scope,
     domain_view,
-    method_label,
+    improvement_view,
     phase_view,
-    phases,
     task_view,
     write_table,
 )
-from bench.results.report._aggregate import aggregate_view, improvement_view, method_scores
 from bench.results.report._curves import success_curves, training_curves
 from bench.results.report._figures import bars, curve_grid, profiles
 from bench.results.report._page import Picture, Section, html_page
@@ -70,7 +72,8 @@ def write_report(
         OSError: the directory cannot be written.
     """
     table = final_table(runs, unfinished=unfinished, mix=mix)
-    written = write_table(table, directory)
+    aggregate, pairs = aggregate_table(table), pairs_table(table)
+    written = write_table(table, directory, aggregate, pairs)
     pictures = []
     for drawing in _drawings(runs, table):
         name = drawing.title.lower().replace(",", "").replace(" ", "-")
@@ -82,7 +85,8 @@ def write_report(
         pictures.append(Section(drawing.title, picture=picture))
     page = directory / "report.html"
     made_at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    write_bytes(page, html_page(table, [*_tables(table), *pictures], runs, made_at).encode())
+    sections = [*_tables(table), *_statistics(aggregate, pairs), *pictures]
+    write_bytes(page, html_page(table, sections, runs, made_at).encode())
     return Report(table, page, (page, *written))
 
 
@@ -113,31 +117,31 @@ def _tables(table: FinalTable) -> list[Section]:
             task_view(table),
         )
     )
-    for suite in table.tasks["suite"].unique().sort():
-        for phase in phases(table):
-            methods = method_scores(table, suite, phase)
-            if methods:
-                sections.append(
-                    Section(
-                        f"Over all tasks of {suite}, {phase}",
-                        "95 %: bootstrap over seeds, stratified by task.",
-                        aggregate_view(table, suite, phase),
-                    )
-                )
-            pairs = improvement_view(table, suite, phase)
-            if pairs.height:
-                sections.append(
-                    Section(
-                        f"Which method is better on {suite}, {phase}",
-                        "Probability that a run of the first beats a run of the second on a task "
-                        "of theirs drawn at random; ties count one half. p: permutation test of "
-                        "the mean difference over seeds within tasks; corrected: by Holm for the "
-                        "number of pairs. Better: corrected p below 0.05; probably better: only "
-                        "the uncorrected one. Few seeds decide little, however large the gap.",
-                        pairs,
-                    )
-                )
     return sections
+
+
+def _statistics(aggregate: pl.DataFrame, pairs: pl.DataFrame) -> list[Section]:
+    over_all = [
+        Section(
+            f"Over all tasks of {suite}, {phase}",
+            "95 %: bootstrap over seeds, stratified by task.",
+            aggregate_view(rows),
+        )
+        for (suite, phase), rows in by_scope(aggregate)
+    ]
+    better = [
+        Section(
+            f"Which method is better on {suite}, {phase}",
+            "Probability that a run of the first beats a run of the second on a task of theirs "
+            "drawn at random; ties count one half. p: permutation test of the mean difference over "
+            "seeds within tasks; corrected: by Holm for the number of pairs. Better: corrected p "
+            "below 0.05; probably better: only the uncorrected one. Few seeds decide little, "
+            "however large the gap.",
+            improvement_view(rows),
+        )
+        for (suite, phase), rows in by_scope(pairs)
+    ]
+    return [*over_all, *better]
 
 
 def _drawings(runs: Sequence[Path], table: FinalTable) -> list[_Drawing]:

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from bench.results._views import method_label
+from bench.results._scores import method_label
 from bench.results.report._style import STYLE, finish, grid, looks_of, short_number
 
 __all__ = ["Sweep", "sensitivity", "sweeps_of"]
