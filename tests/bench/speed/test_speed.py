@@ -34,6 +34,18 @@ def test_an_unknown_agent_is_one_line(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().err.startswith("error: ")
 
 
+def test_folders_are_made_and_hopeless_files_found_before_measuring(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main([*TINY, "--agents", "bc", "--out", str(tmp_path / "new" / "speed.json")]) == 0
+    assert (tmp_path / "new" / "speed.json").exists()
+    capsys.readouterr()
+    assert main([*TINY, "--out", str(tmp_path / "new" / "speed.json" / "speed.csv")]) == 1
+    assert "preparing" not in capsys.readouterr().err
+    assert main([*TINY, "--against", "no-such-program"]) == 2
+    assert "preparing" not in capsys.readouterr().err
+
+
 def test_it_imports_neither_simulator_nor_tables() -> None:
     code = (
         "import sys, bench.speed.command; "

@@ -13,7 +13,16 @@ __all__ = ["run_speed"]
 
 
 def run_speed(request: SpeedRequest) -> int:
-    """Print the table of a request and write it where that was asked for."""
+    """Print the table of a request and write it where that was asked for.
+
+    Raises:
+        ValueError: the request is impossible.
+        BenchError: a peer's command or a process failed, or there is no compiler.
+        OSError: a file cannot be written; a folder that cannot be made is found before measuring.
+    """
+    request.check()
+    for file in filter(None, (request.out, request.roofline)):
+        file.parent.mkdir(parents=True, exist_ok=True)
     if request.processes > 1:
         rows = measure_side_by_side(request)
     else:

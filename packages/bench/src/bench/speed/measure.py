@@ -3,6 +3,7 @@
 import itertools
 import resource
 import shlex
+import shutil
 import statistics
 import subprocess
 import time
@@ -116,6 +117,9 @@ def measure(
             request.agents, request.widths, request.replicas, request.precisions, request.modes
         )
     )
+    for command in request.against:
+        if not (words := shlex.split(command)) or shutil.which(words[0]) is None:
+            raise ValueError(f"--against {command!r}: there is no such program")
     for agent, _, _, precision, mode in combinations:
         agent_config(agent, 1, 1, 1)
         if mode == "captured" and device.type != "cuda":
@@ -264,7 +268,10 @@ def _row(
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"unknown device {name!r}; use cpu, cuda or cuda:N") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"no CUDA device is visible to torch; give --device cpu, not {name}")
     return device

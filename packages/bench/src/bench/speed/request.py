@@ -1,6 +1,8 @@
 """What to measure; plain data, so that a command line is quick to answer."""
 
+import math
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -41,7 +43,7 @@ class SpeedRequest:
         seconds: length of a turn.
         turns: how many turns each combination gets.
         against: shell commands whose last line of output is their updates per second.
-        out: file for the table, .csv, .json or .parquet (which needs polars).
+        out: file for the table, .csv, .json or .parquet (which needs polars); folders are made.
         roofline: file for a picture of the eager rows under the machine's limits, .png, .svg or
             .pdf (which needs matplotlib).
     """
@@ -80,6 +82,9 @@ class SpeedRequest:
             "batch": self.batch,
             "critics": self.critics,
             "flow-steps": self.flow_steps,
+            "observation-dim": self.observation_dim,
+            "action-dim": self.action_dim,
+            "horizon": self.horizon,
             "per-launch": self.per_launch,
             "turns": self.turns,
             "processes": self.processes,
@@ -92,8 +97,8 @@ class SpeedRequest:
             raise ValueError("--clock cpu adds up the time of all threads: give --threads 1")
         if self.processes > 1 and (self.against or self.roofline):
             raise ValueError("--processes adds up agents alone: leave --against and --roofline out")
-        if not self.seconds > 0.0:
-            raise ValueError(f"--seconds must be positive, got {self.seconds}")
+        if not (math.isfinite(self.seconds) and self.seconds > 0.0):
+            raise ValueError(f"--seconds must be positive and finite, got {self.seconds}")
         if self.roofline is not None:
             if self.roofline.suffix not in (".png", ".svg", ".pdf"):
                 raise ValueError(f"--roofline must end in .png, .svg or .pdf, got {self.roofline}")
@@ -101,3 +106,13 @@ class SpeedRequest:
                 raise ValueError("--roofline shows eager updates: add eager to --modes")
         if self.out is not None and self.out.suffix not in (".csv", ".json", ".parquet"):
             raise ValueError(f"--out must end in .csv, .json or .parquet, got {self.out}")
+        for option, file, kind, library in (
+            ("out", self.out, ".parquet", "polars"),
+            ("roofline", self.roofline, "", "matplotlib"),
+        ):
+            if file is None:
+                continue
+            if file.suffix.startswith(kind) and find_spec(library) is None:
+                raise ValueError(f"--{option} {file} needs {library}, which is not installed")
+            if file.is_dir():
+                raise ValueError(f"--{option} {file} is a folder, expected a file")

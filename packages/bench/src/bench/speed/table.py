@@ -37,18 +37,15 @@ def format_table(rows: Sequence[SpeedRow]) -> str:
 
 
 def write_rows(rows: Sequence[SpeedRow], path: Path) -> None:
-    """Write all columns as .csv, .json or .parquet.
+    """Write all columns as .csv, .json or .parquet (which needs polars).
 
     Raises:
-        ValueError: parquet without polars.
         OSError: the file cannot be written.
     """
     records = [asdict(row) for row in rows]
     if path.suffix == ".parquet":
-        try:
-            import polars
-        except ImportError as error:
-            raise ValueError("parquet needs polars, which is not installed: --out *.csv") from error
+        import polars
+
         polars.DataFrame(records, infer_schema_length=None).write_parquet(path)
     elif path.suffix == ".json":
         path.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
