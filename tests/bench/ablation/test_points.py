@@ -48,8 +48,12 @@ def test_every_point_has_its_settings_and_one_clone_serves_all() -> None:
 
 
 def test_impossible_comparisons_are_refused() -> None:
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match="--budgets must be positive"):
         families((0.0,), (), (), 0.1)
+    with pytest.raises(ValueError, match="--temperature must be positive"):
+        families((1.0,), (), (), float("nan"))
+    with pytest.raises(ValueError, match="--flow-steps must be at least 1"):
+        kernel_grid(("follmer",), (0,), 8)
     with pytest.raises(ValueError, match="trqam"):
         plan_points(Offline(agent=("fql",)), "kernels", kernel_grid(("follmer",), (5,), 8))
     with pytest.raises(ValueError, match="kl_budget"):
@@ -58,7 +62,7 @@ def test_impossible_comparisons_are_refused() -> None:
         plan_points(Offline(set=("flow-steps=3",)), "x", kernel_grid(("follmer",), (5,), 8))
     with pytest.raises(ValueError, match="at least one"):
         plan_points(SMOKE, "kernels", [])
-    with pytest.raises(ValueError, match="kernel must be one of"):
+    with pytest.raises(ValueError, match=r"at kernel=euler, .*: kernel must be one of"):
         plan_points(SMOKE, "kernels", kernel_grid(("euler",), (5,), 8))
 
 

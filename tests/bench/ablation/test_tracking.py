@@ -73,6 +73,8 @@ def test_critic_and_reference_are_held_while_lambda_moves() -> None:
 def test_the_command_writes_table_and_figure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert main(["ablate", "dual", "--budget", "100"]) == 2  # before any training
+    assert "dual=solve needs" in capsys.readouterr().err
     out = tmp_path / "dual"
     command = ["ablate", "dual", "--updates", "30", "--warm-up", "10", "--seeds", "2"]
     assert main([*command, "--out", str(out)]) == 0

@@ -229,22 +229,26 @@ def test_missing_data_say_which_command_makes_them(tmp_path: Path) -> None:
         (["--agent", "trqam", "fql", "--set", "kl_bugdet=1"], "perhaps you meant kl_budget"),
         (["--agent", "bc", "--set", "kl_budget=1"], "unknown setting of bc"),
         (["--set", "critics=two"], "critics must be int, got 'two'"),
-        (["--set", "critics=0"], "refuses a setting"),
-        (["--set", "discount=1.5"], "discount must lie in [0, 1], got 1.5"),
-        (["--set", "best_of=0"], "best_of must be finite and at least 1, got 0"),
+        (["--set", "critics=0"], "critics must be 1 or more, got 0"),
+        (["--set", "actor_hidden=0"], "actor_hidden must be widths of 1 or more, got 0"),
+        (["--set", "budget_schedule=linear"], "refuses its settings: budget_schedule=linear goes"),
+        (["--set", "kl_budget"], "--set takes name=value, got 'kl_budget'"),
+        (["--set", "discount=1.5"], "discount must be 0 to 1, got 1.5"),
+        (["--set", "best_of=0"], "best_of must be 1 or more, got 0"),
         (["--set", "pessimism=nan"], "pessimism must be finite, got nan"),
         (["--agent", "qam", "--set", "inverse_temperature=-3"], "inverse_temperature must be"),
         (["--kl-budget", "1", "--set", "kl_budget=2"], "kl_budget is given twice"),
         (["--set", "critics=2", "critics=3"], "critics is given twice"),
         (["--agent", "qam", "--dual", "solve"], "no trust region, so --dual has no use"),
-        (["--kl-budget", "-1"], "kl_budget must be finite and at least 0, got -1.0"),
-        (["--steps", "0"], "at least 1, got 0"),
+        (["--kl-budget", "-1"], "--kl-budget must be above 0, got -1.0"),
+        (["--agent", "bc", "--kl-budget", "1"], "no trust region, so --kl-budget has no use"),
+        (["--steps", "0"], "--steps must be at least 1, got 0"),
         (["--tasks", "9"], "1, 2"),
         (["--domains", "pointmaze-medum-navigate"], "pointmaze-medium-navigate"),
         (["--precision", "tf32", "--device", "cpu"], "float32 or bfloat16"),
         (["--device", "tpu"], "cpu, cuda"),
-        (["--seeds", "0"], "at least 1"),
-        (["--pack", "0"], "at least 1, got 0"),
+        (["--seeds", "0"], "--seeds must be at least 1"),
+        (["--pack", "0"], "--pack must be at least 1, got 0"),
         (["--agent", "rlpd"], "online only"),
     ],
 )
@@ -257,6 +261,17 @@ def test_bad_input_is_one_clear_line(
     assert message.count("\n") == 1
     assert expected in message
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_a_file_is_found_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for option in ("--out", "--data-dir"):
+        assert main(["offline", "--dry-run", option, str(tmp_path / "file" / "below")]) == 2
+        message = capsys.readouterr().err
+        assert message.startswith(f"error: {option} ")
+        assert "file is a file, expected a folder" in message
 
 
 def test_a_repeated_option_adds_its_values(

@@ -153,12 +153,13 @@ def test_rlpd_learns_without_an_offline_phase(tmp_path: Path, data_dir: Path) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--online-steps", STEPS, "--warm-up", STEPS), "warm-up must lie between 0 and"),
-        (("--online-steps", "0"), "steps must be at least 1"),
+        (("--online-steps", STEPS, "--warm-up", STEPS), "--warm-up must be at least 0 and less than"),
+        (("--online-steps", "0"), "--online-steps must be at least 1"),
         (("--offline-share", "0.3"), "add --replay balanced"),
         (("--agent", "bc"), "no online phase"),
         (("--agent", "fql", "--online-kl-budget", "0.3"), "no trust region"),
-        (("--online-kl-budget", "-1"), "must be positive"),
+        (("--online-kl-budget", "-1"), "--online-kl-budget must be above 0, got -1"),
+        (("--online-kl-budget", "30", "--dual", "solve"), "dual=solve needs at least e^"),
     ],
 )
 def test_impossible_options_are_refused(

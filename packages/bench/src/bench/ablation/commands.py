@@ -1,20 +1,24 @@
 """What `bench ablate` runs, prints and writes."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 from matplotlib.figure import Figure
 
-from bench.ablation.bandit import Bandit, WarmStart
+from bench.ablation.bandit import PROBLEM, Bandit, WarmStart
 from bench.ablation.figures import Line, drawn, lines_against, tracking_figure
 from bench.ablation.points import outcomes, plan_points
 from bench.ablation.settings import families, kernel_grid
-from bench.ablation.tracking import Tracking, followed, summary
+from bench.ablation.tracking import RULES, Tracking, followed, summary
+from bench.agents import TRQAM, TRQAMConfig
 from bench.results import markdown_table
 from bench.storage import write_bytes
 from bench.training.dry_run import describe
 from bench.training.job import Job
+from bench.training.ranges import check_folder
+from qlearn import RandomStreams
 
 if TYPE_CHECKING:
     from bench.cli.ablate import Dual, InternalVsExternal, Kernels
@@ -28,9 +32,16 @@ def ablate_dual(options: "Dual") -> int:
     Raises:
         ValueError: an impossible value.
     """
-    if min(options.updates, options.seeds, options.warm_up) < 1 or not options.factor > 0.0:
-        raise ValueError("updates, seeds and warm-up must be at least 1, and factor positive")
+    for name in ("updates", "seeds", "warm_up"):
+        if (count := getattr(options, name)) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {count}")
+    for name in ("budget", "factor"):
+        if not (math.isfinite(value := getattr(options, name)) and value > 0.0):
+            raise ValueError(f"--{name} must be positive and finite, got {value}")
+    check_folder("--out", options.out)
     tracking = Tracking(options.budget, options.updates, options.factor)
+    for rule in RULES.values():  # what a rule refuses, before minutes are spent on the others
+        TRQAM(TRQAMConfig(kl_budget=options.budget, **rule), PROBLEM, RandomStreams([0]))
     start = WarmStart.of(Bandit(), tuple(range(options.seeds)), options.warm_up)
     curves = followed(start, tracking)
     directory = options.out or Path("runs/ablate-dual")

@@ -9,7 +9,7 @@ import polars as pl
 
 from bench.results import final_table, scan_training
 from bench.training.cells import Pack
-from bench.training.options import Plan, plan_offline
+from bench.training.options import Plan, plan_offline, plan_point
 
 if TYPE_CHECKING:
     from bench.cli.offline import Offline
@@ -33,7 +33,9 @@ def plan_points(offline: "Offline", name: str, points: Sequence[Point]) -> Plan:
             whatever the offline phase refuses.
     """
     if offline.agent != ("trqam",):
-        raise ValueError(f"this compares settings of trqam, so --agent {offline.agent} has no use")
+        raise ValueError(
+            f"this compares settings of trqam, so --agent {' '.join(offline.agent)} has no use"
+        )
     if not points:
         raise ValueError("nothing to compare: give at least one value")
     given = {text.partition("=")[0].strip().replace("-", "_") for text in offline.set}
@@ -45,8 +47,8 @@ def plan_points(offline: "Offline", name: str, points: Sequence[Point]) -> Plan:
     configs: dict[str, Any] = {pack.name: base.configs[pack.name] for pack in base.pretraining}
     for point in points:
         texts = tuple(f"{setting}={value}" for setting, value in point.items())
-        plan = plan_offline(replace(offline, set=(*offline.set, *texts)))
         variant = tuple(f"{key.replace('_', '-')}={_short(value)}" for key, value in point.items())
+        plan = plan_point(replace(offline, set=(*offline.set, *texts)), ", ".join(variant))
         for pack in plan.packs:
             packs.append(replace(pack, variant=variant))
             configs[packs[-1].name] = plan.configs[pack.name]

@@ -1,5 +1,6 @@
 """Which settings the ablations on a suite compare."""
 
+import math
 from collections.abc import Sequence
 
 __all__ = ["families", "kernel_grid"]
@@ -20,11 +21,17 @@ def families(
         temperature: lambda of the control problem under the penalty.
 
     Raises:
-        ValueError: a value that is not positive.
+        ValueError: a value that is not a positive number.
     """
-    for value in (*budgets, *coefficients, *lambdas, temperature):
-        if not value > 0.0:
-            raise ValueError(f"budgets, coefficients and lambdas must be positive, got {value}")
+    for option, values in {
+        "budgets": budgets,
+        "coefficients": coefficients,
+        "lambdas": lambdas,
+        "temperature": (temperature,),
+    }.items():
+        for value in values:
+            if not (math.isfinite(value) and value > 0.0):
+                raise ValueError(f"--{option} must be positive and finite, got {value}")
     # dual_rate=0 holds lambda at lambda_scale * lambda_initial.
     held: dict[str, object] = {"dual_rate": 0.0, "lambda_scale": 1.0}
     return [
@@ -45,7 +52,17 @@ def families(
 def kernel_grid(
     kernels: Sequence[str], steps: Sequence[int], samples: int
 ) -> list[dict[str, object]]:
-    """Every kernel at every number of flow steps, with the endpoint KL measured."""
+    """Every kernel at every number of flow steps, with the endpoint KL measured.
+
+    Raises:
+        ValueError: a number below 1.
+    """
+    for option, number in (
+        *(("flow-steps", count) for count in steps),
+        ("endpoint-samples", samples),
+    ):
+        if number < 1:
+            raise ValueError(f"--{option} must be at least 1, got {number}")
     return [
         {"kernel": kernel, "flow_steps": count, "endpoint_kl_samples": samples}
         for kernel in kernels

@@ -56,4 +56,6 @@ def memoryless_kernel(
         of_data = spread.clamp(min=_LEAST_SCALE)
     if name == "follmer":
         return FollmerKernel(steps, scale=of_data, interpolant=interpolant)
+    if steps < 3:
+        raise ValueError(f"kernel=adams_bashforth needs at least 3 flow_steps, got {steps}")
     return AdamsBashforthKernel(steps, scale=of_data, interpolant=interpolant)

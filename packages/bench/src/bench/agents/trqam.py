@@ -292,11 +292,10 @@ class TRQAM(nn.Module):
 
 def _dual(config: TRQAMConfig, problem: Problem, replicas: int) -> DualDescent:
     """Lambda, and the budget that it is moved by."""
-    if not 0.0 < config.lambda_min <= config.lambda_initial <= config.lambda_max:
+    if not config.lambda_min <= config.lambda_initial <= config.lambda_max:
         raise ValueError(
             f"lambda_initial={config.lambda_initial:g} must lie between "
-            f"lambda_min={config.lambda_min:g}, which is positive, and "
-            f"lambda_max={config.lambda_max:g}"
+            f"lambda_min={config.lambda_min:g} and lambda_max={config.lambda_max:g}"
         )
     budget = budget_of(
         config.budget_schedule, config.kl_budget, config.budget_end, config.budget_steps

@@ -65,11 +65,18 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, BenchError, OSError) as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_text(error)}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         return 130
+
+
+def _text(error: Exception) -> str:
+    """An error in words: of the system's errors, what it was about and what was wrong."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        return f"{error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}"
+    return str(error)
 
 
 def _gathered(arguments: list[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """`bench agents`: the methods, their papers and their settings."""
 
 import inspect
+import math
 import re
 import sys
 from dataclasses import MISSING, dataclass, fields
@@ -75,11 +76,11 @@ def _values(name: str, kind: Any) -> str:
         return f"none, or {_values(name, kind)}"
     if kind is bool:
         return "true, false"
-    least, most = setting_range(name)
+    allowed = setting_range(name)
     number = "integer" if kind is int else "number"
-    if least == -most:
+    if math.isinf(allowed.least):
         return number
-    return f"{least:g} to {most:g}" if most < float("inf") else f"{number}, {least:g} or more"
+    return f"{number}, {allowed}" if math.isinf(allowed.most) else str(allowed)
 
 
 def _suite_values(agent: str, config: type[Any], setting: str) -> list[str]:

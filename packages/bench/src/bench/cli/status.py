@@ -34,7 +34,7 @@ class Status:
 
     def run(self) -> int:
         """Print the table; 1 if a cell failed."""
-        if self.watch is not None and self.watch <= 0:
+        if self.watch is not None and not 0 < self.watch < 1e6:
             raise ValueError(f"--watch must be a positive number of seconds, given {self.watch}")
         from rich.console import Console
         from rich.live import Live

@@ -10,6 +10,7 @@ from bench.training.cells import Pack
 from bench.training.online import is_balanced
 from bench.training.options import Plan, plan_offline
 from bench.training.own_task import chosen_suite
+from bench.training.ranges import check_ranges
 
 if TYPE_CHECKING:
     from bench.cli.online import Online
@@ -42,7 +43,7 @@ def plan_online(options: "Online") -> Plan:
     for pack in plan.packs:
         scratch = AGENTS[pack.agent].online_only
         later.append(replace(pack, protocol=protocol, online=True, from_scratch=scratch))
-        configs[later[-1].name] = _config(pack.agent, configs[pack.name], options.online_kl_budget)
+        configs[later[-1].name] = _config(pack, configs[pack.name], options.online_kl_budget)
     packs = tuple(pack for pack in plan.packs if not AGENTS[pack.agent].online_only)
     cloned = any(AGENTS[pack.agent].pretrained for pack in packs)
     directory = plan.directory
@@ -69,33 +70,37 @@ def _protocol(published: OnlineProtocol, options: "Online") -> OnlineProtocol:
         "offline_share": options.offline_share,
     }
     online = replace(published, **{k: v for k, v in given.items() if v is not None})
-    for name in ("steps", "updates_per_step"):
-        if getattr(online, name) < 1:
-            raise ValueError(
-                f"{name.replace('_', ' ')} must be at least 1, got {getattr(online, name)}"
-            )
+    for option, value in (
+        ("online-steps", online.steps),
+        ("updates-per-step", online.updates_per_step),
+    ):
+        if value < 1:
+            raise ValueError(f"--{option} must be at least 1, got {value}")
     if not 0 <= online.warm_up < online.steps:
         raise ValueError(
-            f"warm-up must lie between 0 and the {online.steps:,} online steps, got "
-            f"{online.warm_up:,}: nothing would be learned"
+            f"--warm-up must be at least 0 and less than the {online.steps:,} online steps, got "
+            f"{online.warm_up:,}"
         )
     if not 0.0 <= online.offline_share <= 1.0:
-        raise ValueError(f"offline-share must lie in [0, 1], got {online.offline_share}")
+        raise ValueError(f"--offline-share must lie in [0, 1], got {online.offline_share}")
     return online
 
 
 def _check_pack(pack: Pack, online: OnlineProtocol, options: "Online") -> None:
     horizon = pack.domain.horizon
     if online.steps < horizon:
-        raise ValueError(f"online-steps must be at least {horizon}, a chunk of {pack.domain.name}")
+        raise ValueError(
+            f"--online-steps must be at least {horizon}, a chunk of {pack.domain.name}, got "
+            f"{online.steps}"
+        )
     if is_balanced(online, from_scratch=AGENTS[pack.agent].online_only):
         if online.warm_up < horizon:
             raise ValueError(
-                f"balanced replay needs a chunk of {horizon} steps before the first update, got a "
-                f"warm-up of {online.warm_up}"
+                f"--warm-up must be at least {horizon} with balanced replay, which draws chunks of "
+                f"it, got {online.warm_up}"
             )
     elif options.offline_share is not None and len(options.offline.agent) == 1:
-        raise ValueError("offline-share is of balanced replay; add --replay balanced")
+        raise ValueError("--offline-share is of balanced replay; add --replay balanced")
     alone = len(options.offline.agent) == 1 and options.offline.agent != ("all",)
     if options.online_kl_budget is not None and alone and not _has_budget(pack.agent):
         raise ValueError(
@@ -107,11 +112,14 @@ def _has_budget(agent: str) -> bool:
     return "kl_budget" in {f.name for f in fields(AGENTS[agent].config)}
 
 
-def _config(agent: str, config: Any, budget: float | None) -> Any:
-    if budget is None or not _has_budget(agent):
+def _config(pack: Pack, config: Any, budget: float | None) -> Any:
+    if budget is None or not _has_budget(pack.agent):
         return config
-    if not budget > 0.0:
-        raise ValueError(f"online-kl-budget must be positive, got {budget}")
-    if "budget_schedule" in {f.name for f in fields(config)}:
-        config = replace(config, budget_schedule="constant")
-    return replace(config, kl_budget=budget)
+    config = replace(config, budget_schedule="constant", kl_budget=budget)
+    check_ranges(
+        pack.agent,
+        config,
+        pack.domain.horizon,
+        lambda name: "--online-kl-budget" if name == "kl_budget" else name,
+    )
+    return config

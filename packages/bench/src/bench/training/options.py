@@ -1,6 +1,5 @@
 """From the options of a command to packs with complete settings, or one clear error."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -8,16 +7,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from bench.agents import AGENTS, Problem
+from bench.agents import AGENTS
 from bench.simulation import available_cores
 from bench.suites import Protocol as TrainingProtocol
 from bench.suites import Suite, smoke, unknown
 from bench.tracking import require
 from bench.training.cells import Pack, plan
-from bench.training.cost import rehearse
 from bench.training.own_task import chosen_suite
 from bench.training.packing import measured_size
-from bench.training.settings import parse_overrides, resolve, setting_range
+from bench.training.ranges import check_folder, check_ranges
+from bench.training.settings import parse_overrides, resolve
 from bench.training.tables import memory_limit
 
 if TYPE_CHECKING:
@@ -141,11 +140,12 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
     if options.preset == "smoke":
         chosen = smoke(chosen)
     chosen = replace(chosen, protocol=_protocol(chosen, options))
-    if options.seeds < 1 or options.first_seed < 0:
-        raise ValueError(
-            f"seeds must be at least 1 and first-seed at least 0, got {options.seeds} and "
-            f"{options.first_seed}"
-        )
+    if options.seeds < 1:
+        raise ValueError(f"--seeds must be at least 1, got {options.seeds}")
+    if options.first_seed < 0:
+        raise ValueError(f"--first-seed must be at least 0, got {options.first_seed}")
+    check_folder("--out", options.out)
+    check_folder("--data-dir", options.data_dir)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     agents = _agents(options.agent, online_only=online_only)
     device = select_device(options.device)
@@ -153,19 +153,29 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
     processes = _processes(options, device, runs)
     precision = _precision(options.precision, device)
 
+    def spelled(name: str) -> str:
+        own = getattr(options, name, None) is not None and name in ("kl_budget", "dual")
+        return f"--{name.replace('_', '-')}" if own else name
+
     def resolved(agent: str, texts: Sequence[str]) -> dict[str, Any]:
         config = AGENTS[agent].config
         overrides = parse_overrides(config, agent, texts)
         found = {d.name: resolve(config, agent, d, overrides) for d in chosen.domains}
         for domain in chosen.domains:
-            _check_ranges(agent, found[domain.name], domain.horizon)
+            check_ranges(agent, found[domain.name], domain.horizon, spelled)
         return found
 
     known = sorted({field for agent in agents for field in _fields(agent)})
     # These two have options of their own.
     alone = {"kl_budget": options.kl_budget, "dual": options.dual}
     given = [name for name, value in alone.items() if value is not None]
-    for name in map(_name, options.set):
+    for name in given:
+        if name not in known:
+            who = f"agent {agents[0]!r} has" if len(agents) == 1 else "these agents have"
+            raise ValueError(f"{who} no trust region, so {spelled(name)} has no use")
+    for name, text in zip(map(_name, options.set), options.set, strict=True):
+        if not name or "=" not in text:
+            raise ValueError(f"--set takes name=value, got {text!r}")
         if name not in known:
             raise ValueError(unknown(f"setting of {', '.join(agents)}:", name, known))
         if name in given:
@@ -181,9 +191,6 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
         for name, value in alone.items():
             if value is not None and name in _fields(agent):
                 texts.append(f"{name}={value}")
-            elif value is not None and len(agents) == 1:
-                option = name.replace("_", "-")
-                raise ValueError(f"agent {agent!r} has no trust region, so --{option} has no use")
         by_agent[agent] = resolved(agent, texts)
     suffix = "" if options.preset == "full" else f"-{options.preset}"
     directory = options.out or Path("runs") / (chosen.name + suffix)
@@ -222,6 +229,18 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
     )
 
 
+def plan_point(options: "Offline", point: str) -> Plan:
+    """The plan of one of several points that are compared; errors name the point.
+
+    Raises:
+        ValueError: as :func:`plan_offline`.
+    """
+    try:
+        return plan_offline(options)
+    except ValueError as error:
+        raise ValueError(f"at {point}: {error}") from error
+
+
 def select_device(name: str) -> torch.device:
     """The device of that name; ``auto`` is a GPU if there is one.
 
@@ -247,7 +266,7 @@ def _processes(options: "Offline", device: torch.device, runs: int) -> int:
     """One per GPU, or one per core, but no more than runs."""
     if options.processes is not None:
         if options.processes < 1:
-            raise ValueError(f"processes must be at least 1, got {options.processes}")
+            raise ValueError(f"--processes must be at least 1, got {options.processes}")
         return options.processes
     if options.preset == "smoke":
         return 1
@@ -275,23 +294,18 @@ def _precision(name: str, device: torch.device) -> str:
     if name == "auto":
         return "tf32" if device.type == "cuda" else "float32"
     if name == "tf32" and device.type != "cuda":
-        raise ValueError("precision tf32 exists on GPUs only; use float32 or bfloat16 on the CPU")
+        raise ValueError("--precision tf32 exists on GPUs only; use float32 or bfloat16 on the CPU")
     return name
 
 
 def _protocol(chosen: Suite, options: "Offline") -> TrainingProtocol:
-    given: dict[str, Any] = {
-        "offline_steps": options.steps,
-        "pretrain_steps": options.pretrain_steps,
-        "evaluate_every": options.evaluate_every,
-        "episodes": options.episodes,
-    }
-    values = {name: value for name, value in given.items() if value is not None}
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"{name.replace('_', ' ')} must be at least 1, got {value}")
-    if isinstance(options.pack, int) and options.pack < 1:
-        raise ValueError(f"pack must be at least 1, got {options.pack}")
+    values: dict[str, Any] = {}
+    for name in ("steps", "pretrain_steps", "evaluate_every", "episodes", "pack"):
+        value = getattr(options, name)
+        if isinstance(value, int) and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+        if value is not None and name != "pack":
+            values["offline_steps" if name == "steps" else name] = value
     return replace(chosen.protocol, **values)
 
 
@@ -304,24 +318,6 @@ def _agents(names: Sequence[str], *, online_only: bool) -> tuple[str, ...]:
         if AGENTS[name].online_only and not online_only:
             raise ValueError(f"agent {name!r} learns online only; use `bench online`")
     return tuple(dict.fromkeys(names))
-
-
-def _check_ranges(agent: str, config: Any, horizon: int) -> None:
-    """Refuse values that the agent cannot use, before anything is made or trained for it."""
-    for entry in fields(config):
-        value = getattr(config, entry.name)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        least, most = setting_range(entry.name)
-        if not (math.isfinite(value) and least <= value <= most):
-            bounds = "" if math.isinf(least) else f" and at least {least:g}"
-            expected = f"be finite{bounds}" if math.isinf(most) else f"lie in [{least:g}, {most:g}]"
-            raise ValueError(f"agent {agent!r}: {entry.name} must {expected}, got {value}")
-    narrow = {f.name: (1,) for f in fields(config) if f.name.endswith("_hidden")}
-    try:
-        rehearse(agent, replace(config, **narrow), Problem(1, 1, horizon))
-    except ValueError as error:
-        raise ValueError(f"agent {agent!r} refuses a setting: {error}") from error
 
 
 def _check_start(agent: str, predictions: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """From a data file and an environment of the user's to a suite of one task, or one clear error."""
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,9 @@ def chosen_suite(options: "Offline") -> Suite:
         )
     horizon = 1 if options.horizon is None else options.horizon
     if horizon < 1:
-        raise ValueError(f"horizon must be at least 1, got {horizon}")
+        raise ValueError(f"--horizon must be at least 1, got {horizon}")
+    if options.solved_at is not None and not math.isfinite(options.solved_at):
+        raise ValueError(f"--solved-at must be a finite return, got {options.solved_at}")
     environment = _make(options.env)
     try:
         threshold = _threshold(environment) if options.solved_at is None else options.solved_at
@@ -121,7 +124,13 @@ def _check_data(
     dataset: str, data_dir: Path | None, environment: "SeededEnv"
 ) -> tuple[int, list[Any] | None]:
     """Rows of the data and the range that their actions come from, if the shapes fit."""
-    location = locate(dataset, data_dir or default_data_dir())
+    try:
+        location = locate(dataset, data_dir or default_data_dir())
+    except ValueError as error:
+        raise ValueError(
+            f"--dataset {dataset} is neither a .npz file nor a data set of `bench data list`: "
+            f"{error}"
+        ) from error
     rows = 0
     for path in location.files:
         specs = npz_specs(path)

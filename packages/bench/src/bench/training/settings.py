@@ -4,12 +4,12 @@ import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from bench.suites import Domain, Setting, unknown
 
-__all__ = ["parse_overrides", "resolve", "setting_range"]
+__all__ = ["SettingRange", "parse_overrides", "resolve", "setting_range"]
 
 
 def resolve(config: type[Any], agent: str, domain: Domain, overrides: Mapping[str, Setting]) -> Any:
@@ -53,11 +53,57 @@ def parse_overrides(config: type[Any], agent: str, texts: Sequence[str]) -> dict
     return parsed
 
 
-def setting_range(name: str) -> tuple[float, float]:
-    """Least and largest value of a setting that is a number, of whatever agent."""
+@dataclass(frozen=True, slots=True)
+class SettingRange:
+    """Which numbers a setting may be; all of them are finite.
+
+    Attributes:
+        least: smallest one.
+        most: largest one.
+        above: whether ``least`` itself is refused.
+    """
+
+    least: float = 0.0
+    most: float = math.inf
+    above: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether a number is one of them."""
+        low = value > self.least if self.above else value >= self.least
+        return math.isfinite(value) and low and value <= self.most
+
+    def __str__(self) -> str:
+        if math.isinf(self.least):
+            return "finite"
+        if self.above:
+            return f"above {self.least:g}" + (
+                "" if math.isinf(self.most) else f", to {self.most:g}"
+            )
+        return f"{self.least:g} " + ("or more" if math.isinf(self.most) else f"to {self.most:g}")
+
+
+_COUNTS = {"best_of", "budget_steps", "critics", "dual_samples", "dual_states", "flow_steps"}
+_POSITIVE = {
+    "budget_end", "kl_budget", "lambda_initial", "lambda_max", "lambda_min", "lambda_scale",
+    "max_gradient_norm", "temperature",
+}  # fmt: skip
+_SHARES = {"discount", "expectile", "target_rate"}
+
+
+def setting_range(name: str) -> SettingRange:
+    """The range of a setting that is a number, of whatever agent."""
     if name in ("pessimism", "target_entropy"):
-        return -math.inf, math.inf
-    return float(name == "best_of"), 1.0 if name == "discount" else math.inf
+        return SettingRange(-math.inf)
+    if name in _COUNTS:
+        return SettingRange(1.0)
+    if name in _POSITIVE:
+        return SettingRange(above=True)
+    if name in _SHARES:
+        return SettingRange(most=1.0)
+    if name == "dual_ema":
+        return SettingRange(most=1.0, above=True)
+    # A cap at the budget or below it could only let lambda fall.
+    return SettingRange(1.0, above=True) if name == "dual_clip" else SettingRange()
 
 
 def _parse(name: str, kind: Any, text: str) -> Setting:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bench.agents import AGENTS
 from bench.suites import unknown
 from bench.training.cells import Pack
-from bench.training.options import Plan, plan_offline
+from bench.training.options import Plan, plan_offline, plan_point
 from bench.training.settings import parse_overrides
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def plan_sweep(options: "Sweep") -> Plan:
     configs: dict[str, Any] = {}
     for values in product(*axes.values()):
         point = dict(zip(axes, values, strict=True))
-        plan = plan_offline(_at(offline, point))
+        spelled = ", ".join(f"{name.replace('_', '-')}={value}" for name, value in point.items())
+        plan = plan_point(_at(offline, point), spelled)
         for pack in plan.in_order:
             variant = _variant(pack.agent, point)
             named = replace(pack, variant=variant)
@@ -96,7 +97,7 @@ def _spelled(name: str, text: str, agents: Sequence[str]) -> str:
         try:
             return str(int(text))
         except ValueError:
-            raise ValueError(f"{name} must be int, got {text!r}") from None
+            raise ValueError(f"{name.replace('_', '-')} must be int, got {text!r}") from None
     agent = next(agent for agent in agents if name in _fields(agent))
     value = parse_overrides(AGENTS[agent].config, agent, [f"{name}={text}"])[name]
     if isinstance(value, tuple):
