@@ -39,8 +39,7 @@ def test_runs_are_spread_over_processes_before_they_are_packed() -> None:
     threads = torch.get_num_threads()
     try:
         found = best_pack(
-            "bc",
-            BCConfig(actor_hidden=(8,)),
+            {"bc": BCConfig(actor_hidden=(8,))},
             Problem(3, 2, 1),
             4,
             runs=3,
@@ -54,6 +53,31 @@ def test_runs_are_spread_over_processes_before_they_are_packed() -> None:
     assert found.replica_updates_per_s == 3 * found.measured[0].replica_updates_per_s > 0.0
 
 
+def test_every_agent_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Small networks gain from packs, large ones lose: both count, by the time that they take.
+    rates = {"small": {1: 100.0, 2: 190.0, 4: 191.0}, "large": {1: 10.0, 2: 9.0}}
+
+    def measured(agent: str, *given: object, **more: object) -> PackRate:
+        replicas = given[3]
+        assert isinstance(replicas, int)
+        return PackRate(replicas, rates[agent][replicas], GIB)
+
+    monkeypatch.setattr("bench.training.packing.measured_pack", measured)
+    threads = torch.get_num_threads()
+    try:
+        found = {
+            agents: best_pack(
+                dict.fromkeys(agents), Problem(3, 2), 4, runs=4, device=torch.device("cpu"),
+                processes=1,
+            )
+            for agents in (("small",), ("large",), ("small", "large"), ("large", "small"))
+        }  # fmt: skip
+    finally:
+        torch.set_num_threads(threads)
+    assert [choice.replicas for choice in found.values()] == [2, 1, 1, 1]
+    assert found["small", "large"].replica_updates_per_s == pytest.approx(2.0 / (0.01 + 0.1))
+
+
 def test_no_runs_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one run"):
-        best_pack("bc", BCConfig(), Problem(3, 2, 1), 4, runs=0, device=torch.device("cpu"))
+        best_pack({"bc": BCConfig()}, Problem(3, 2, 1), 4, runs=0, device=torch.device("cpu"))

@@ -9,7 +9,7 @@ import polars as pl
 
 from bench.results import final_table, scan_training
 from bench.training.cells import Pack
-from bench.training.options import Plan, plan_offline, plan_point
+from bench.training.options import Plan, plan_offline, plan_point, settled
 
 if TYPE_CHECKING:
     from bench.cli.offline import Offline
@@ -42,6 +42,7 @@ def plan_points(offline: "Offline", name: str, points: Sequence[Point]) -> Plan:
     given |= {name for name in ("kl_budget", "dual") if getattr(offline, name) is not None}
     if both := sorted(given & {setting for point in points for setting in point}):
         raise ValueError(f"{both[0]} is what is compared; do not give it by itself as well")
+    offline = settled(offline, f"ablate-{name}")
     base = plan_offline(offline)
     packs: list[Pack] = []
     configs: dict[str, Any] = {pack.name: base.configs[pack.name] for pack in base.pretraining}
@@ -52,8 +53,7 @@ def plan_points(offline: "Offline", name: str, points: Sequence[Point]) -> Plan:
         for pack in plan.packs:
             packs.append(replace(pack, variant=variant))
             configs[packs[-1].name] = plan.configs[pack.name]
-    directory = offline.out or Path(f"{base.directory}-ablate-{name}")
-    return replace(base, packs=tuple(packs), configs=configs, directory=directory)
+    return replace(base, packs=tuple(packs), configs=configs)
 
 
 def _short(value: object) -> str:

@@ -44,7 +44,7 @@ class Offline:
             disk ahead of the updates. auto is half of what is free, 0 reads all from the disk.
         generate: make missing data with OGBench's own recipe where that is possible.
         pack: most runs trained as one; by default all of a domain and agent, or as many as keep
-            every process busy; auto measures what is fastest within memory.
+            every process busy; auto measures what is fastest within memory, over all the agents.
         processes: packs trained at a time; by default one per GPU, or one per core of the CPU.
         track: show the curves in TensorBoard or Weights & Biases, or both.
         dry_run: list the cells with their settings and the expected cost, and stop.

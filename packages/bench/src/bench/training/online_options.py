@@ -1,14 +1,13 @@
 """From the options of `bench online` to the packs of both phases, or one clear error."""
 
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.agents import AGENTS
 from bench.suites import OnlineProtocol, smoke
 from bench.training.cells import Pack
 from bench.training.online import is_balanced
-from bench.training.options import Plan, plan_offline
+from bench.training.options import Plan, plan_offline, settled
 from bench.training.own_task import chosen_suite
 from bench.training.ranges import check_ranges
 
@@ -29,9 +28,10 @@ def plan_online(options: "Online") -> Plan:
     if offline.preset == "smoke":
         chosen = smoke(chosen)
     online = _protocol(chosen.protocol.online, options)
-    shortened = offline.steps is None and online.offline_steps is not None
-    if shortened:
+    if offline.steps is None and online.offline_steps is not None:
+        # Another offline phase than that of `bench offline`, so not its directory.
         offline = replace(offline, steps=online.offline_steps)
+        offline = settled(offline, "online", online_only=True)
     plan = plan_offline(offline, online_only=True)
     for pack in plan.packs:
         _check_pack(pack, online, options)
@@ -46,10 +46,6 @@ def plan_online(options: "Online") -> Plan:
         configs[later[-1].name] = _config(pack, configs[pack.name], options.online_kl_budget)
     packs = tuple(pack for pack in plan.packs if not AGENTS[pack.agent].online_only)
     cloned = any(AGENTS[pack.agent].pretrained for pack in packs)
-    directory = plan.directory
-    if shortened and offline.out is None:
-        # Another offline phase than that of `bench offline`, so not its directory.
-        directory = Path(f"{directory}-online")
     return replace(
         plan,
         suite=replace(plan.suite, protocol=protocol),
@@ -57,7 +53,6 @@ def plan_online(options: "Online") -> Plan:
         packs=packs,
         online=tuple(later),
         configs=configs,
-        directory=directory,
     )
 
 

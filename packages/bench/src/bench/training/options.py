@@ -22,7 +22,7 @@ from bench.training.tables import memory_limit
 if TYPE_CHECKING:
     from bench.cli.offline import Offline
 
-__all__ = ["Plan", "plan_offline", "select_device"]
+__all__ = ["Plan", "plan_offline", "plan_point", "select_device", "settled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +227,24 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
         data_memory=memory_limit(options.data_memory, device, processes),
         track=options.track,
     )
+
+
+def settled(options: "Offline", suffix: str, *, online_only: bool = False) -> "Offline":
+    """The options with a run directory of its own and with the packs measured, if they are to be.
+
+    So a run that is planned in several pieces is measured once, and goes on in the packs that it
+    began with.
+
+    Raises:
+        ValueError: as :func:`plan_offline`.
+    """
+    if options.out is None:
+        usual = plan_offline(replace(options, pack=None), online_only=online_only).directory
+        options = replace(options, out=Path(f"{usual}-{suffix}"))
+    if options.pack == "auto":
+        plan = plan_offline(options, online_only=online_only)
+        options = replace(options, pack=plan.largest_pack)
+    return options
 
 
 def plan_point(options: "Offline", point: str) -> Plan:

@@ -1,6 +1,7 @@
 """How many runs to train as one: by measuring, within memory."""
 
 import os
+import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from bench.agents import Problem
 from bench.simulation import available_cores
 from bench.storage import read_run
-from bench.suites import Suite
+from bench.suites import Domain, Suite
 
 __all__ = ["PackChoice", "PackRate", "best_pack", "choose", "measured_pack", "measured_size"]
 
@@ -27,7 +28,8 @@ class PackRate:
 
     Attributes:
         replicas: trained as one.
-        replica_updates_per_s: updates per second times replicas, of one process.
+        replica_updates_per_s: updates per second times replicas, of one process; of several
+            agents in turn, the harmonic mean.
         memory: bytes that the pack takes.
     """
 
@@ -54,8 +56,7 @@ class PackChoice:
 
 
 def best_pack(
-    agent: str,
-    config: Any,
+    agents: Mapping[str, Any],
     problem: Problem,
     batch: int,
     *,
@@ -68,14 +69,16 @@ def best_pack(
     """The fastest number of replicas in a pack, by measuring 1, 2, 4, ... on made-up data.
 
     It takes a few seconds for a small network and minutes at paper size on a CPU. On a CPU it sets
-    torch to one thread, since packs then run side by side in one-thread processes.
+    torch to one thread, since packs then run side by side in one-thread processes. Several agents
+    are all measured, and the pack is the one in which equally many updates of each take least time
+    together: agents that start from one clone are packed alike.
 
     Args:
-        agent: name in the registry.
-        config: its settings.
-        problem: its sizes.
+        agents: settings by name in the registry.
+        problem: sizes.
         batch: chunks per update and replica.
-        runs: how many there are to train; a pack never leaves a process without work.
+        runs: how many there are to train, of all agents; a pack never leaves a process without
+            work.
         device: where.
         precision: of the matrix products.
         processes: packs at a time; by default one on a GPU and one per usable core of a CPU.
@@ -84,6 +87,7 @@ def best_pack(
     Raises:
         ValueError: no runs.
     """
+    assert agents
     if runs < 1:
         raise ValueError(f"there must be at least one run to pack, got {runs}")
     if device.type == "cuda":
@@ -93,12 +97,24 @@ def best_pack(
         processes = min(processes or available_cores(), runs)
         free = float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
         torch.set_num_threads(1)
-    most = -(-runs // processes)
+    most = -(-runs // max(processes, len(agents)))
 
     def measure(replicas: int) -> PackRate:
-        return measured_pack(
-            agent, config, problem, batch, replicas, device, precision=precision, seconds=seconds
-        )
+        found = [
+            measured_pack(
+                agent,
+                config,
+                problem,
+                batch,
+                replicas,
+                device,
+                precision=precision,
+                seconds=seconds,
+            )
+            for agent, config in agents.items()
+        ]
+        together = statistics.harmonic_mean([rate.replica_updates_per_s for rate in found])
+        return PackRate(replicas, together, max(rate.memory for rate in found))
 
     return choose(measure, most, processes, _FILL * free)
 
@@ -113,7 +129,7 @@ def measured_size(
     precision: str,
     processes: int,
 ) -> int:
-    """The largest pack of a plan: that of its run directory, or the best of its largest networks.
+    """The largest pack of a plan: that of its run directory, or the best on its widest domain.
 
     Args:
         suite: of the plan.
@@ -130,11 +146,12 @@ def measured_size(
             return known
     from bench.scale import domain_sizes
 
-    agent = next(iter(configs))
-    widest = max(suite.domains, key=lambda domain: sum(configs[agent][domain.name].critic_hidden))
+    def width(domain: Domain) -> int:
+        return sum(sum(found[domain.name].critic_hidden) for found in configs.values())
+
+    widest = max(suite.domains, key=width)
     choice = best_pack(
-        agent,
-        configs[agent][widest.name],
+        {agent: found[widest.name] for agent, found in configs.items()},
         domain_sizes(widest).problem,
         suite.protocol.batch_size,
         runs=runs,

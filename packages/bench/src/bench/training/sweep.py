@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.agents import AGENTS
 from bench.suites import unknown
 from bench.training.cells import Pack
-from bench.training.options import Plan, plan_offline, plan_point
+from bench.training.options import Plan, plan_offline, plan_point, settled
 from bench.training.settings import parse_overrides
 
 if TYPE_CHECKING:
@@ -33,9 +32,10 @@ def plan_sweep(options: "Sweep") -> Plan:
             given by itself.
     """
     offline = options.offline
-    base = plan_offline(offline)
+    base = plan_offline(replace(offline, pack=None))
     agents = tuple(dict.fromkeys(pack.agent for pack in (*base.packs, *base.pretraining)))
     axes = _axes(options.over, agents, offline)
+    offline = settled(offline, "-".join(["sweep", *axes]).replace("_", "-"))
     packs: dict[str, Pack] = {}
     configs: dict[str, Any] = {}
     for values in product(*axes.values()):
@@ -47,16 +47,11 @@ def plan_sweep(options: "Sweep") -> Plan:
             named = replace(pack, variant=variant)
             packs[named.name] = named
             configs[named.name] = plan.configs[pack.name]
-    directory = base.directory
-    if offline.out is None:
-        swept = "-".join(name.replace("_", "-") for name in axes)
-        directory = Path(f"{directory}-sweep-{swept}")
     return replace(
-        base,
+        plan_offline(offline),
         pretraining=tuple(pack for pack in packs.values() if pack.agent == "bc"),
         packs=tuple(pack for pack in packs.values() if pack.agent != "bc"),
         configs=configs,
-        directory=directory,
     )
 
 
