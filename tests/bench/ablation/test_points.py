@@ -1,13 +1,16 @@
 """`bench ablate internal-vs-external` and `kernels`: what is run, and what the tables say."""
 
 from pathlib import Path
+from typing import get_args
 
 import polars as pl
 import pytest
 
 from bench.ablation.points import outcomes, plan_points
 from bench.ablation.settings import families, kernel_grid
+from bench.agents.kernels import KernelName
 from bench.cli import main
+from bench.cli.ablate import Kernels
 from bench.cli.offline import Offline
 from bench.data import generate
 from bench.results import scan_training
@@ -89,14 +92,17 @@ def test_internal_against_external(tmp_path: Path, data_dir: Path) -> None:
 @pytest.mark.slow
 def test_kernels(tmp_path: Path, data_dir: Path) -> None:
     out = tmp_path / "run"
-    values = ["--flow-steps", "3", "5", "--endpoint-samples", "8"]
+    assert set(Kernels().kernels) == set(get_args(KernelName))
+    values = ["--kernels", "memoryless_euler", "follmer", "--flow-steps", "3", "5"]
+    values += ["--endpoint-samples", "8"]
     assert main(command("kernels", *values, data_dir=data_dir, out=out)) == 0
     table = pl.read_csv(out / "kernels.csv")
     points = [("follmer", 3), ("follmer", 5), ("memoryless_euler", 3), ("memoryless_euler", 5)]
     assert list(zip(table["kernel"], table["steps"], strict=True)) == points
     for column in ("success", "path_kl", "endpoint_kl", "lambda"):
         assert table[column].is_finite().all(), column
-    assert (out / "kernels.svg").exists()
+    drawn = (out / "kernels.svg").read_text(encoding="utf-8")
+    assert "every point: 1 seed, 2 evaluation episodes in all; bars: 95 %" in drawn
     logged = scan_training([out]).filter(metric="endpoint_kl").collect()
     assert logged.height == 4 * 4  # every log line of every point
     rows = outcomes(out)

@@ -83,7 +83,7 @@ def test_the_command_writes_table_and_figure(
     printed = capsys.readouterr().out
     assert printed.startswith((out / "dual.md").read_text(encoding="utf-8"))
     assert (out / "dual.png").read_bytes().startswith(b"\x89PNG")
-    assert b"<svg" in (out / "dual.svg").read_bytes()
+    assert b"2 seeds: median and range" in (out / "dual.svg").read_bytes()
     found = pl.read_parquet(out / "curves.parquet")
     assert found.height == len(RULES) * 2 * 60
     # The critic's scale changed half-way: lambda follows where it is solved for, alone at once.

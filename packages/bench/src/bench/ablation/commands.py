@@ -75,7 +75,10 @@ def ablate_trust_region(options: "InternalVsExternal") -> int:
         for label, part in _groups(rows, "kind")
     ]
     figure = lines_against(
-        {"success, %": lines}, "realised path KL, nats per action", logarithmic=True
+        {"success, %": lines},
+        "realised path KL, nats per action",
+        note=_basis(rows),
+        logarithmic=True,
     )
     _write(plan.directory, "internal-vs-external", rows.drop("endpoint_kl"), figure)
     return status
@@ -109,9 +112,21 @@ def ablate_kernels(options: "Kernels") -> int:
                 Line(f"{label}: {text}", steps, values, values, values, name == "endpoint_kl")
             )
     figure = lines_against(
-        {"success, %": success, "nats per action": kls}, "flow steps", logarithmic=False
+        {"success, %": success, "nats per action": kls},
+        "flow steps",
+        note=_basis(rows),
+        logarithmic=False,
     )
-    order = ["domain", "kernel", "steps", "success", "success_low", "success_high", "seeds"]
+    order = [
+        "domain",
+        "kernel",
+        "steps",
+        "success",
+        "success_low",
+        "success_high",
+        "seeds",
+        "episodes",
+    ]
     table = rows.select(*order, "path_kl", "endpoint_kl", "lambda")
     _write(plan.directory, "kernels", table, figure)
     return status
@@ -124,6 +139,20 @@ def _success(part: pl.DataFrame) -> tuple[list[float], list[float], list[float]]
         for name in ("success", "success_low", "success_high")
     )
     return value, low, high
+
+
+def _basis(rows: pl.DataFrame) -> str:
+    """What every point rests on, in words."""
+
+    def counted(column: str, noun: str) -> str:
+        found = sorted(set(rows[column].to_list()))
+        several = "s" * (found[-1] > 1)
+        return f"{' or '.join(map(str, found))} {noun}{several}"
+
+    return (
+        f"every point: {counted('seeds', 'seed')}, {counted('episodes', 'evaluation episode')} in "
+        "all; bars: 95 %"
+    )
 
 
 def _groups(rows: pl.DataFrame, kind: str) -> list[tuple[str, pl.DataFrame]]:

@@ -30,6 +30,9 @@ def tracking_figure(curves: pl.DataFrame, tracking: Tracking) -> Figure:
     """Path KL and lambda over updates: per rule the median of the seeds and their range."""
     figure = Figure(figsize=(9.0, 3.4))
     figure.set_layout_engine("constrained")
+    runs = curves["seed"].n_unique()
+    note = f"{runs} seed{'s' * (runs > 1)}: median and range; made-up bandit"
+    figure.suptitle(note, fontsize=8)
     axes = figure.subplots(1, 2)
     labels = {"path_kl": "path KL, nats per action", "lambda": "lambda"}
     for axis, (metric, label) in zip(axes, labels.items(), strict=True):
@@ -79,17 +82,21 @@ class Line:
     dashed: bool = False
 
 
-def lines_against(panels: Mapping[str, Sequence[Line]], label: str, *, logarithmic: bool) -> Figure:
+def lines_against(
+    panels: Mapping[str, Sequence[Line]], label: str, *, note: str, logarithmic: bool
+) -> Figure:
     """One panel per quantity; lines with error bars against one axis.
 
     Args:
         panels: lines by the label of their vertical axis.
         label: of the horizontal axes.
+        note: what the points rest on, above the panels.
         logarithmic: horizontal axes; otherwise their ticks are the points' own.
     """
     most = max(map(len, panels.values()))
-    figure = Figure(figsize=(4.2 * len(panels), 3.2 + 0.16 * most))
+    figure = Figure(figsize=(4.2 * len(panels), 3.4 + 0.16 * most))
     figure.set_layout_engine("constrained")
+    figure.suptitle(note, fontsize=8)
     for axis, (quantity, lines) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):

@@ -65,15 +65,17 @@ def outcomes(directory: Path) -> pl.DataFrame:
 
     Returns:
         A row per domain and variant: `success` with `success_low` and `success_high` at the last
-        evaluation, `seeds`, and the means of `path_kl`, `endpoint_kl` (null where it was not
-        measured) and `lambda` over the last quarter of the logged steps.
+        evaluation, `seeds` and `episodes` (of all runs together), and the means of `path_kl`,
+        `endpoint_kl` (null where it was not measured) and `lambda` over the last quarter of the
+        logged steps.
     """
     success = final_table([directory]).domains.filter(agent="trqam")
     of_agent = scan_training([directory]).filter(agent="trqam", phase="offline")
     late = of_agent.filter(pl.col("step") > 0.75 * pl.col("step").max().over("domain", "variant"))
     wanted = late.filter(pl.col("metric").is_in(["path_kl", "endpoint_kl", "lambda"]))
     means = wanted.group_by("domain", "variant", "metric").agg(pl.col("value").mean()).collect()
-    rows = success.select("domain", "variant", "success", "success_low", "success_high", "seeds")
+    measured = ("success", "success_low", "success_high", "seeds", "episodes")
+    rows = success.select("domain", "variant", *measured)
     for metric in ("path_kl", "endpoint_kl", "lambda"):
         column = means.filter(metric=metric).select("domain", "variant", value=pl.col("value"))
         rows = rows.join(column.rename({"value": metric}), on=["domain", "variant"], how="left")

@@ -73,13 +73,13 @@ class Kernels:
     """Discretisations of the memoryless SDE: success, path KL and measured endpoint KL.
 
     Attributes:
-        kernels: which, by TRQAM's setting `kernel`.
+        kernels: which, by TRQAM's setting `kernel`; adams_bashforth takes 3 flow steps or more.
         flow_steps: numbers of flow steps, for each of them.
         endpoint_samples: actions by which the endpoint KL is measured at every log line.
         offline: the run at every point.
     """
 
-    kernels: tuple[str, ...] = ("memoryless_euler", "follmer")
+    kernels: tuple[str, ...] = ("memoryless_euler", "follmer", "adams_bashforth")
     flow_steps: tuple[int, ...] = (5, 10, 20)
     endpoint_samples: int = 256
     offline: Annotated[Offline, tyro.conf.arg(name="")] = field(default_factory=Offline)
