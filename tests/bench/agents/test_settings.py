@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.agents import AGENTS
+from bench.agents import AGENTS, CGQLConfig
 from bench.published_settings import published_settings
 from bench.suites import SUITES, Domain
 from bench.training.settings import resolve
@@ -16,7 +16,7 @@ DOMAINS = [
 
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_every_agent_has_settings_on_every_domain(domain: Domain) -> None:
-    assert set(domain.agents) <= set(AGENTS)
+    assert {name.partition(" ")[0] for name in domain.agents} <= set(AGENTS)
     for name, entry in AGENTS.items():
         config = resolve(entry.config, name, domain, {})
         for setting, value in domain.agents.get(name, {}).items():
@@ -47,8 +47,30 @@ def test_published_values(domain: str, agent: str, setting: str, value: float | 
 
 def test_every_published_method_has_every_domain_of_the_papers_suite() -> None:
     compared = {"qam", "qam-e", "qam-f", "fql", "ifql", "dsrl", "cgql-l", "rebrac"}
+    compared |= {"cgql-l mode=simple", "cgql-l mode=mse"}
     for domain in SUITES["ogbench50"].domains:
         assert set(published_settings(domain.name)) == compared
+
+
+@pytest.mark.parametrize(
+    ("domain", "overrides", "guidance", "noisy_weight"),
+    [
+        ("puzzle-4x4-play", {}, 1.0, 0.001),
+        ("puzzle-4x4-play", {"mode": "simple"}, 0.1, 0.001),
+        ("puzzle-4x4-play", {"mode": "mse"}, 1.0, 0.001),
+        ("puzzle-3x3-play", {"mode": "linex"}, 0.1, 0.001),
+        ("puzzle-3x3-play", {"mode": "mse"}, 0.1, 0.1),
+        ("puzzle-3x3-play", {"mode": "mse", "noisy_weight": 0.5}, 0.1, 0.5),
+        ("humanoidmaze-large-navigate", {"mode": "simple"}, 0.01, 0.1),
+    ],
+)
+def test_a_mode_of_cgql_brings_its_published_values(
+    domain: str, overrides: dict[str, str | float], guidance: float, noisy_weight: float
+) -> None:
+    for suite in ("ogbench50", "ogbench50-qam"):
+        found = resolve(CGQLConfig, "cgql-l", SUITES[suite].domain(domain), overrides)
+        assert (found.guidance, found.noisy_weight) == (guidance, noisy_weight)
+        assert (found.mode, found.inverse_temperature) == (overrides.get("mode", "linex"), 10.0)
 
 
 def test_a_suites_own_values_win() -> None:

@@ -3,7 +3,8 @@
 The values at which QAM (arXiv 2601.14234) and its baselines were compared. Their names there:
 `inv_temp` is our `inverse_temperature`, `alpha` (FQL) and `fql_alpha` (QAM-F) `distill_weight`,
 `kappa` `expectile`, `guidance_coef` `guidance`, `noisy_coef` `noisy_weight`, `alpha_actor`
-`cloning_weight`, `actor_noise` `target_noise`.
+`cloning_weight`, `actor_noise` `target_noise`. CGQL and CGQL-M there are `cgql-l mode=simple` and
+`cgql-l mode=mse` here: what applies to `cgql-l` when the user sets that mode.
 """
 
 import csv

@@ -111,7 +111,8 @@ class Domain:
         sparse: reward -1 until everything is solved instead of minus the number of unsolved parts.
         tasks: numbers of the single tasks.
         settings: values for every agent that has a setting of that name.
-        agents: values for one agent, by agent name; they win over `settings`.
+        agents: values for one agent, by agent name; they win over `settings`. Under a name such as
+            `cgql-l mode=mse`, those that go with a value that the user gives; they win over both.
         own: the user's own data and environment instead of OGBench's; then there is one task.
     """
 

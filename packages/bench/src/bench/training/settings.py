@@ -18,7 +18,8 @@ def resolve(config: type[Any], agent: str, domain: Domain, overrides: Mapping[st
     Args:
         config: the agent's settings dataclass.
         agent: its name, for the domain's agent-specific values.
-        domain: whose values apply where the agent has a setting of that name.
+        domain: whose values apply where the agent has a setting of that name; those that go with
+            one of the user's values, such as `cgql-l mode=mse`, before the agent's usual ones.
         overrides: the user's values; each must be a setting of the agent.
 
     Raises:
@@ -30,6 +31,8 @@ def resolve(config: type[Any], agent: str, domain: Domain, overrides: Mapping[st
             raise ValueError(unknown(f"setting of agent {agent!r}", name, known))
     values = {name: value for name, value in domain.settings.items() if name in known}
     values |= domain.agents.get(agent, {})
+    for name, value in overrides.items():
+        values |= domain.agents.get(f"{agent} {name}={value}", {})
     values |= overrides
     return config(**values)
 
