@@ -33,7 +33,7 @@ from bench.storage import (
     write_run,
 )
 
-from .make_runs import cell, evaluation, make_run
+from .make_runs import cell, evaluation, make_run, suite_settings
 
 
 def test_report_prints_where_everything_is(
@@ -180,9 +180,14 @@ def test_compare_finds_a_real_difference(
     assert 0.3 < method.difference.low < 0.4 < method.difference.high < 0.5
     assert method.improvement == 1.0
     assert method.p_value < 0.01
-    assert "+40.0 points for A, significant" in method.verdict
+    assert method.verdict == comparison.verdict
+    assert method.verdict.startswith("A is better with trqam (offline): +40.0 points for A, 95 % [")
+    assert "], significant (p = " in method.verdict
+    assert "Holm" not in method.verdict
     assert Compare(a, b).run() == 0
-    assert "significant" in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.startswith(comparison.verdict)
+    assert compare_runs(b, a).verdict.startswith("B is better with trqam (offline): -40.0 points")
 
 
 def test_compare_does_not_find_what_is_not_there(tmp_path: Path) -> None:
@@ -190,14 +195,81 @@ def test_compare_does_not_find_what_is_not_there(tmp_path: Path) -> None:
     b = make_run(tmp_path / "b", seeds("qam", 22, 31, 36))
     (method,) = compare_runs(a, b).methods
     assert (method.first, method.second) == ("trqam", "qam")
+    assert method.verdict.startswith(
+        "Neither is shown to be better with trqam against qam (offline): "
+    )
     assert "not significant" in method.verdict
+
+
+def test_compare_corrects_for_the_number_of_comparisons(tmp_path: Path) -> None:
+    # Four seeds a side on one task: of 70 relabellings two are as extreme, p = 2/70.
+    def one_task(agent: str, *finals: int) -> list[tuple[dict[str, object], dict[int, int]]]:
+        return [(cell(1, seed, agent), {100: final}) for seed, final in enumerate(finals)]
+
+    high, low = (40, 41, 42, 43), (20, 21, 22, 23)
+    a = make_run(tmp_path / "a", one_task("trqam", *high))
+    b = make_run(tmp_path / "b", one_task("trqam", *low))
+    assert compare_runs(a, b).methods[0].better == "A"
+    several = [
+        make_run(tmp_path / name, [*one_task("trqam", *first), *one_task("qam", *second),
+                                   *one_task("fql", 30)])
+        for name, first, second in (("c", high, (30, 20, 25, 28)), ("d", low, (31, 19, 25, 27)))
+    ]  # fmt: skip
+    comparison = compare_runs(*several)
+    fql, qam, trqam = comparison.methods
+    assert trqam.p_value == pytest.approx(2 / 70, abs=0.005)
+    assert trqam.p_corrected == pytest.approx(2 * trqam.p_value)
+    assert (fql.better, qam.better, trqam.better) == (None, "neither", "neither")
+    assert "corrected by Holm for 2 comparisons" in trqam.verdict
+    assert comparison.verdict == (
+        "Neither is shown to be better with qam (offline), trqam (offline); no claim can be made "
+        "from one seed with fql (offline) (permutation tests over seeds within tasks, p corrected "
+        "by Holm for 2 comparisons)"
+    )
+
+
+def test_compare_names_settings_as_the_user_gives_them(tmp_path: Path) -> None:
+    domain = "pointmaze-medium-navigate"
+
+    def run(name: str, budget: float, rate: float, agent: str = "trqam", **other: int) -> Path:
+        settings = suite_settings("quick", domain, agent, **other)
+        values = {"kl_budget": budget, "learning_rate": rate, "flow_steps": 10}
+        settings["packs"]["pack"]["settings"] = values
+        finals = (20, 21) if name == "a" else (20, 21, 22)
+        return make_run(tmp_path / name, seeds(agent, *finals), settings=settings)
+
+    a = run("a", 0.4, 1e-3)
+    assert compare_runs(a, run("b", 0.7, 3e-4, offline_steps=100)).settings == {
+        "--steps": ("8000", "100"),
+        "--seeds": ("0, 1", "0, 1, 2"),
+        "--kl-budget": ("0.4", "0.7"),
+        "--set learning_rate": ("0.001", "0.0003"),
+    }
+    # Of another agent: what both have.
+    other = run("c", 0.4, 3e-4, "qam")
+    record = read_run(other)
+    del record.settings["packs"]["pack"]["settings"]["kl_budget"]
+    write_run(other, record)
+    assert compare_runs(a, other).settings == {
+        "--agent": ("trqam", "qam"),
+        "--seeds": ("0, 1", "0, 1, 2"),
+        "--set learning_rate": ("0.001", "0.0003"),
+    }
+    # What only one of them knows of is noted, not listed.
+    newer = run("d", 0.4, 1e-3)
+    record = read_run(newer)
+    record.settings["packs"]["pack"]["settings"]["kernel"] = "follmer"
+    write_run(newer, record)
+    comparison = compare_runs(a, newer)
+    assert comparison.settings == {"--seeds": ("0, 1", "0, 1, 2")}
+    assert "recorded by B only, so not compared: --set kernel" in comparison.notes
 
 
 def test_compare_of_single_seeds_makes_no_claim(tmp_path: Path) -> None:
     a = make_run(tmp_path / "a", seeds("trqam", 48))
     b = make_run(tmp_path / "b", seeds("trqam", 2), data_source="downloaded")
     comparison = compare_runs(a, b)
-    assert "no claim" in comparison.methods[0].verdict
+    assert comparison.verdict.startswith("No claim can be made with trqam (offline): +92.0 points")
     assert any("different data: generated and downloaded" in note for note in comparison.notes)
     c = make_run(tmp_path / "c", [(cell(5), {100: 1})])
     with pytest.raises(ResultsError, match="no finished runs of a common method and task"):

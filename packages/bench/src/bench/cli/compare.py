@@ -10,7 +10,7 @@ __all__ = ["Compare"]
 
 @dataclass(frozen=True)
 class Compare:
-    """Show which settings of two runs differ, and whether their success does.
+    """Say which of two runs is better and whether the seeds support it, and what was set otherwise.
 
     Attributes:
         first: run directory A.
@@ -33,13 +33,31 @@ class Compare:
 
         comparison = compare_runs(self.first, self.second, mix=self.mix)
         console = Console(highlight=False)
-        console.print(f"A: {self.first}\nB: {self.second}", markup=False)
+        console.print(f"{comparison.verdict}.", markup=False, style="bold")
+        console.print(f"A: {self.first}\nB: {self.second}", markup=False, soft_wrap=True)
+        results = Table(title="Success", title_justify="left", box=box.SIMPLE_HEAD)
+        columns = ("methods", "tasks", "A %", "B %", "runs", "A - B", "95 %", "A beats B", "p")
+        for column in columns:
+            results.add_column(column, justify="left" if column == "methods" else "right")
+        for method in comparison.methods:
+            low, high = 100 * method.difference.low, 100 * method.difference.high
+            results.add_row(
+                Text(method.name),
+                str(method.tasks),
+                *(f"{100 * rate:.1f}" for rate in method.success),
+                f"{method.runs[0]}, {method.runs[1]}",
+                f"{100 * method.difference.value:+.1f}",
+                Text("–" if method.one_seed else f"[{low:+.1f}, {high:+.1f}]"),
+                f"{method.improvement:.2f}",
+                "–" if method.one_seed else f"{method.p_corrected:.2g}",
+            )
+        console.print(results)
         for title, differences in (
-            ("Settings", comparison.settings),
+            ("Settings that differ", comparison.settings),
             ("Environment", comparison.environment),
         ):
             if not differences:
-                console.print(f"{title}: the same")
+                console.print(f"{title}: {'none' if 'differ' in title else 'the same'}")
                 continue
             table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
             for column in ("name", "A", "B"):
@@ -47,19 +65,6 @@ class Compare:
             for name, values in differences.items():
                 table.add_row(*map(Text, (name, *values)))
             console.print(table)
-        for method in comparison.methods:
-            one, other = (f"{100 * rate:.1f} %" for rate in method.success)
-            ends = ""
-            if not method.one_seed:
-                low, high = 100 * method.difference.low, 100 * method.difference.high
-                ends = f", difference [{low:+.1f}, {high:+.1f}]"
-            console.print(
-                f"{method.phase}, {method.tasks} tasks: A {method.first} {one} "
-                f"({method.runs[0]} runs), B {method.second} {other} ({method.runs[1]} runs){ends}"
-                f"; a run of A beats a run of B with probability {method.improvement:.2f}",
-                markup=False,
-            )
-            console.print(f"  {method.verdict}", markup=False, style="bold")
         for note in comparison.notes:
             console.print(f"note: {note}", markup=False, style="yellow")
         return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ import polars as pl
 from bench.errors import ResultsError
 from bench.results._final import FinalTable, final_table
 from bench.results._scores import final_rates, flat_settings
+from bench.results._setting_names import method_pairs, setting_differences
 from bench.results._statistics import (
     Interval,
     bootstrap_interval,
+    holm_p_values,
     permutation_p_value,
     probability_of_improvement,
 )
@@ -39,6 +41,9 @@ class MethodDifference:
         difference: with the 95 % interval of a bootstrap over seeds (None with one seed a side).
         p_value: two-sided permutation test over seeds within tasks.
         improvement: probability that a run of A beats a run of B on a shared task.
+        one_seed: whether a side has a single run of some task, so that nothing is tested.
+        tests: how many pairs of the comparison are tested.
+        p_corrected: `p_value` by Holm for that many.
     """
 
     phase: str
@@ -51,19 +56,43 @@ class MethodDifference:
     p_value: float
     improvement: float
     one_seed: bool
+    tests: int = 1
+    p_corrected: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """Methods and phase."""
+        pair = self.first if self.first == self.second else f"{self.first} against {self.second}"
+        return f"{pair} ({self.phase})"
+
+    @property
+    def better(self) -> str | None:
+        """`A` or `B` if the seeds support it, `neither` if they do not, None if untested."""
+        if self.one_seed:
+            return None
+        if self.p_corrected >= _LEVEL:
+            return "neither"
+        return "A" if self.difference.value > 0 else "B"
 
     @property
     def verdict(self) -> str:
-        """One sentence about what the seeds support."""
-        gap = f"{100 * self.difference.value:+.1f} points for A"
+        """One sentence: which is better, whether significantly, and by which test."""
+        points = 100 * self.difference.value
         if self.one_seed:
             return (
-                f"{gap}; one seed a side on some task: no claim about the methods can be made, "
-                "run more seeds"
+                f"No claim can be made with {self.name}: {points:+.1f} points for A, but one seed "
+                "a side on some task; run more seeds"
             )
-        if self.p_value < _LEVEL:
-            return f"{gap}, significant (p = {self.p_value:.2g}, permutation test over seeds)"
-        return f"{gap}, not significant (p = {self.p_value:.2g}, permutation test over seeds)"
+        ends = f"[{100 * self.difference.low:+.1f}, {100 * self.difference.high:+.1f}]"
+        gap = f"{points:+.1f} points for A, 95 % {ends}"
+        test = f"p = {self.p_corrected:.2g}, permutation test over seeds within tasks"
+        if self.tests > 1:
+            test += f", corrected by Holm for {self.tests} comparisons"
+        if self.better == "neither":
+            return (
+                f"Neither is shown to be better with {self.name}: {gap}, not significant ({test})"
+            )
+        return f"{self.better} is better with {self.name}: {gap}, significant ({test})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +100,9 @@ class Comparison:
     """What differs between two runs.
 
     Attributes:
-        settings: name to the value in A and in B, differing ones only.
+        settings: option to the value in A and in B, differing ones only.
         environment: the same for provenance (packages, commit, hardware, simulator).
-        methods: differences in success.
+        methods: differences in success, at least one.
         notes: notes of both tables, prefixed by their run.
     """
 
@@ -82,12 +111,34 @@ class Comparison:
     methods: list[MethodDifference]
     notes: list[str]
 
+    @property
+    def verdict(self) -> str:
+        """One sentence about all of it."""
+        if len(self.methods) == 1:
+            return self.methods[0].verdict
+        parts = [
+            f"{says} with {', '.join(names)}"
+            for better, says in (
+                ("A", "A is better"),
+                ("B", "B is better"),
+                ("neither", "neither is shown to be better"),
+                (None, "no claim can be made from one seed"),
+            )
+            if (names := [method.name for method in self.methods if method.better == better])
+        ]
+        sentence = "; ".join(parts)
+        tests = self.methods[0].tests
+        test = "permutation tests over seeds within tasks"
+        if tests > 1:
+            test += f", p corrected by Holm for {tests} comparisons"
+        return sentence[0].upper() + sentence[1:] + (f" ({test})" if tests else "")
+
 
 def compare_runs(first: Path, second: Path, *, mix: bool = False) -> Comparison:
     """Compares two run directories.
 
     Methods of the same name are compared with each other; if both runs hold a single method, these
-    two are compared whatever their names.
+    two are compared whatever their names. Cloned policies are compared if there is nothing else.
 
     Args:
         first: run A.
@@ -113,8 +164,14 @@ def compare_runs(first: Path, second: Path, *, mix: bool = False) -> Comparison:
     origins = [set(table.tasks["data_source"].drop_nulls()) for table in tables]
     if origins[0] != origins[1]:
         notes.append(f"trained on different data: {_joined(origins[0])} and {_joined(origins[1])}")
+    settings, recorded_once = setting_differences(*records)
+    notes += [
+        f"recorded by {label} only, so not compared: {'; '.join(names)}"
+        for label, names in zip("AB", recorded_once, strict=True)
+        if names
+    ]
     return Comparison(
-        _differences(records[0].settings, records[1].settings),
+        settings,
         _differences(environments[0], environments[1]),
         methods,
         notes,
@@ -132,15 +189,21 @@ def _method_differences(first: FinalTable, second: FinalTable) -> list[MethodDif
     ours, theirs = _rates(first), _rates(second)
     found = []
     for phase in ours:
-        names = sorted(set(ours[phase]) & set(theirs.get(phase, {})))
-        pairs = [(name, name) for name in names]
-        if not pairs and len(ours[phase]) == 1 and len(theirs.get(phase, {})) == 1:
-            pairs = [(next(iter(ours[phase])), next(iter(theirs[phase])))]
-        for one, other in pairs:
+        for one, other in method_pairs(ours[phase], theirs.get(phase, {})):
             difference = _difference(phase, one, other, ours[phase][one], theirs[phase][other])
             if difference is not None:
                 found.append(difference)
-    return found
+    found = [method for method in found if method.phase != "pretrain"] or found
+    tested = [method for method in found if not method.one_seed]
+    corrected = iter(holm_p_values([method.p_value for method in tested]))
+    return [
+        replace(
+            method,
+            tests=len(tested),
+            p_corrected=method.p_value if method.one_seed else next(corrected),
+        )
+        for method in found
+    ]
 
 
 def _difference(
