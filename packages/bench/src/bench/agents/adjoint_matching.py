@@ -36,6 +36,11 @@ def adjoint_losses(
 ) -> dict[str, Float[Tensor, "R"]]:
     """Sample a path of ``fine``, pull ``-grad reward`` back along it, and regress ``fine`` on that.
 
+    With the lean adjoint ``a_k`` of that path under ``base``, ``dv = v_fine - v_base`` and
+    ``sigma_k = g_k/sqrt(lam)``, the published discretisation has the loss
+    ``E sum_k ||(2/sigma_k) dv_k + sigma_k a_k||^2`` and the path KL
+    ``E sum_k (2 h/g_k^2) ||dv_k||^2 / H``. Other kernels have sums of the same form.
+
     Args:
         kernel: the memoryless SDE.
         fine: fine-tuned field; the only one that receives gradient. It is evaluated once at each

@@ -2,7 +2,9 @@
 
 The behaviour-cloned flow is left as it is; a tanh-Gaussian policy chooses the noise that it starts
 from. A second critic on noise is distilled from the critic on actions, so that no gradient runs
-through the flow. Soft actor-critic on noise, with its entropy held at a target.
+through the flow. Soft actor-critic on noise, with its entropy held at a target: with
+``a = flow(s, c tanh u)`` and the critic on noise ``Qz(s, z) ~ Q(s, flow(s, z))``, u minimises
+``alpha log p(u|s) - mean_i Qz_i(s, c tanh u)``.
 """
 
 import copy

@@ -1,7 +1,8 @@
 """Flow Q-learning (FQL), arXiv 2502.02538.
 
 A flow clones the data's behaviour. A one-step policy is distilled from it and climbs the critic at
-the same time, so that no gradient ever runs through the flow's steps. The one-step policy acts.
+the same time, so that no gradient ever runs through the flow's steps. The one-step policy ``mu``
+acts; it minimises ``alpha mean (mu(s, z) - flow(s, z))^2 - mean_i Q_i(s, mu(s, z))``, z ~ N(0, I).
 """
 
 import copy

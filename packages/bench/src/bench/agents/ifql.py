@@ -2,7 +2,9 @@
 
 The flow variant of IDQL (arXiv 2304.10573). A value network regresses the upper expectile of the
 critic over the data's actions (IQL, arXiv 2110.06169), so the critic never sees an action outside
-the data. Acting takes the best of many samples of a behaviour-cloned flow.
+the data. Acting takes the best of many samples of a behaviour-cloned flow. With
+``d = mean_i Q'_i(s, a) - rho std_i Q'_i(s, a) - V(s)``, V minimises ``E |kappa - 1{d < 0}| d^2``,
+and the critic's target is ``R + discount^H mask V(s')``.
 """
 
 import copy

@@ -2,7 +2,7 @@
 
 QAM's fine-tuned flow (`fast`) proposes an action. A tanh-Gaussian policy reads it and adds a small
 edit, ``a = clip(a_flow + scale * tanh(u), -1, 1)``, trained to climb the critic with its entropy
-held at a target.
+held at a target: it minimises ``alpha log p(tanh u|s, a_flow) - mean_i Q_i(s, a)``.
 """
 
 import copy

@@ -1,7 +1,8 @@
 """QAM with a one-step policy (QAM-F), arXiv 2601.14234.
 
 QAM's fine-tuned flow (`fast`) is the teacher of a policy that turns noise into an action in one
-evaluation and also climbs the critic, as in FQL (arXiv 2502.02538). The one-step policy acts.
+evaluation and also climbs the critic, as in FQL (arXiv 2502.02538). This one-step policy ``mu``
+acts; it minimises ``alpha mean (mu(s, z) - flow(s, z))^2 - mean_i Q_i(s, mu(s, z))``, z ~ N(0, I).
 """
 
 import copy

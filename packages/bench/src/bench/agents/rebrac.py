@@ -2,7 +2,8 @@
 
 TD3+BC (arXiv 2106.06860) with LayerNorm and deep networks: a deterministic policy climbs the
 critic, scaled by its own magnitude, and is held at the data's actions by a squared distance. Target
-actions are smoothed by clipped noise.
+actions are smoothed by clipped noise. With ``q = mean_i Q_i(s, pi(s)) - rho std_i Q_i(s, pi(s))``
+the policy minimises ``-E q / E|q| + w E ||pi(s) - a||^2``.
 """
 
 import copy

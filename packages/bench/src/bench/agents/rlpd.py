@@ -2,6 +2,7 @@
 
 Soft actor-critic (arXiv 1812.05905) with a LayerNorm critic ensemble, from scratch on the online
 phase, every batch half from the data set and half from the environment (`qlearn.BalancedSampler`).
+The policy minimises ``alpha log p(a|s) - (mean_i Q_i(s, a) - rho std_i Q_i(s, a))``.
 """
 
 import copy
