@@ -18,7 +18,7 @@ def test_endpoint_kl_is_inside_path_kl_on_a_trained_policy() -> None:
     start = WarmStart.of(Bandit(), (0, 1), updates=300)
     agent = start.agent(kl_budget=0.5, dual="solve")
     streams = RandomStreams((0, 1))
-    for _ in range(300):
+    for _ in range(600):
         agent.update(start.held(streams), draw(streams, agent.noise(64)))
 
     fresh = RandomStreams((5, 6))

@@ -19,6 +19,7 @@ RULES: Mapping[str, Mapping[str, Any]] = {
     "descend": {},
     "descend, rate 0.1": {"dual_rate": 0.1},
     "solve": {"dual": "solve"},
+    "solve, uncorrected": {"dual": "solve", "dual_rate": 0.0},
     "fixed lambda": {"dual_rate": 0.0},
 }
 _PHASES = ("start", "after the step")

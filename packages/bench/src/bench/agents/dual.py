@@ -17,7 +17,10 @@ from trustregion import (
     tilted_kl,
 )
 
-__all__ = ["BudgetShape", "budget_of", "check_samples", "solve_dual"]
+__all__ = ["BudgetShape", "budget_of", "check_samples", "correct_dual", "solve_dual"]
+
+# KL* goes with lambda^-2, so this is a KL that is off by four.
+_LARGEST_CORRECTION = math.log(2.0)
 
 BudgetShape: TypeAlias = Literal["constant", "linear", "cosine"]
 
@@ -71,7 +74,7 @@ def check_samples(samples: int, budget: float, horizon: int) -> None:
 
 @torch.no_grad()
 def solve_dual(
-    dual: DualDescent, values: Float[Tensor, "R S n"], horizon: int
+    dual: DualDescent, correction: Float[Tensor, "R"], values: Float[Tensor, "R S n"], horizon: int
 ) -> dict[str, Float[Tensor, "R"]]:
     """Move lambda to where the tilted reference has the budget's KL, instead of descending.
 
@@ -79,11 +82,12 @@ def solve_dual(
     minimiser of the dual function, ``mean_s KL*(lambda; s) = H eps``; its logarithm is averaged
     over updates with the dual's rate, the first one taken as it is. The process being memoryless,
     ``KL*`` is the path KL of the policy that adjoint matching aims at. So lambda follows a critic
-    that changes, but nothing measures the policy: what the regression and the discretisation miss,
-    the KL misses. Nothing waits for the device, and replicas never mix.
+    that changes; what the policy misses of that aim is made up for by :func:`correct_dual`.
+    Nothing waits for the device, and replicas never mix.
 
     Args:
         dual: keeps lambda, its bounds and the budget.
+        correction: what is added to the logarithm of the solved lambda.
         values: the critic's, of n reference samples at each of S observations.
         horizon: actions ``H`` of a chunk; the budget is per action.
 
@@ -96,7 +100,8 @@ def solve_dual(
     low, high = (dual.scale * bound for bound in dual.bounds)
     solved = solve_lambda(values, horizon * budget, shared=1, bounds=(low, high))
     weight = torch.where(dual.step == 0, 1.0, dual.ema).to(values.dtype)
-    dual.lam.copy_(torch.lerp(dual.lam.log(), (solved / dual.scale).log(), weight).exp())
+    aim = (solved / dual.scale).log() + correction
+    dual.lam.copy_(torch.lerp(dual.lam.log(), aim, weight).exp().clamp(*dual.bounds))
     dual.step.add_(1)
     # One lambda per replica, the same at all of its observations.
     per_state = tilted_kl(values, dual.lambda_.unsqueeze(-1).expand(values.shape[:-1]))
@@ -107,3 +112,27 @@ def solve_dual(
         "tilted_kl": per_state.mean(-1) / horizon,
         "kl_budget": budget.expand(solved.shape).clone(),
     }
+
+
+@torch.no_grad()
+def correct_dual(
+    dual: DualDescent, correction: Float[Tensor, "R"], kl: Float[Tensor, "R"]
+) -> dict[str, Float[Tensor, "R"]]:
+    """Move the correction of a solved lambda, in place, by how far the measured KL is off.
+
+    ``c <- clip(c + eta log(KL/eps), -log 2, log 2)`` with the dual's rate ``eta``, and with
+    ``KL/eps`` inside ``[1/clip, clip]``, so that the KL of a policy that has hardly moved yet does
+    not count for more than any other that is too small. A KL that is NaN leaves it.
+
+    Args:
+        dual: that :func:`solve_dual` has just moved.
+        correction: of its replicas.
+        kl: measured path KL, nats per action.
+
+    Returns:
+        The metric `lambda_correction` ``(R,)``, the factor ``exp(c)`` from the next update on.
+    """
+    budget = dual.budget(dual.step - 1).to(correction.dtype)
+    gap = (kl.to(correction.dtype) / budget).clamp(1.0 / dual.clip, dual.clip).log().nan_to_num(0.0)
+    correction.add_(dual.rate * gap).clamp_(-_LARGEST_CORRECTION, _LARGEST_CORRECTION)
+    return {"lambda_correction": correction.exp()}

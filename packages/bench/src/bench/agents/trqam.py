@@ -3,7 +3,7 @@
 A behaviour-cloned flow policy (`slow`) is the reference. A second one (`fast`) is fine-tuned
 towards ``p(a|s) ~ p_slow(a|s) exp(Q(s,a)/lambda)`` by adjoint matching, and lambda moves so
 that the path-space KL between the two stays at a budget: by projected dual descent as published, or
-by solving the dual.
+by solving the dual and correcting for what the policy misses.
 """
 
 import copy
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from bench.agents.acting import best_of, flow_action, sampled
 from bench.agents.adjoint_matching import adjoint_losses, adjoint_noise
 from bench.agents.diffusion import PolicyField, PolicyPrediction, interpolant_of, policy_field
-from bench.agents.dual import BudgetShape, budget_of, check_samples, solve_dual
+from bench.agents.dual import BudgetShape, budget_of, check_samples, correct_dual, solve_dual
 from bench.agents.endpoint_kl import endpoint_kl
 from bench.agents.kernels import KernelName, memoryless_kernel
 from bench.agents.losses import cloning_loss, critic_loss, take_step
@@ -59,12 +59,15 @@ class TRQAMConfig:
         budget_schedule: `constant`, or from `kl_budget` to `budget_end` by a line or half a cosine.
         budget_end: KL allowed at the end of a schedule and behind it; a schedule needs it.
         budget_steps: updates that a schedule takes; a schedule needs it.
-        dual: `descend` lambda with the measured KL, or `solve` for it from reference samples.
+        dual: `descend` lambda with the measured KL, or `solve` for it from reference samples and
+            correct that by the measured KL.
         dual_samples: reference samples per observation that lambda is solved from.
         dual_states: observations of a batch that lambda is solved from.
-        dual_rate: step size of the dual descent on lambda; 0 keeps lambda where it starts.
+        dual_rate: step size of the dual descent on lambda, 0 keeps lambda where it starts; or of
+            the correction of a solved lambda's logarithm, 0 keeps it uncorrected.
         dual_ema: averaging rate of the KL estimate, or of the logarithm of the solved lambda.
-        dual_clip: KL estimates are capped at this multiple of the budget.
+        dual_clip: KL estimates are capped at this multiple of the budget; for a correction, also
+            from below at the budget divided by it.
         lambda_min: lower bound of the dual variable.
         lambda_max: upper bound of the dual variable.
         lambda_scale: lambda in the control problem is this multiple of the dual variable.
@@ -121,6 +124,8 @@ class TRQAM(nn.Module):
         streams: one random stream per replica; they draw the initial parameters.
     """
 
+    dual_correction: Tensor
+
     def __init__(self, config: TRQAMConfig, problem: Problem, streams: RandomStreams) -> None:
         super().__init__()
         self.config, self.problem = config, problem
@@ -147,6 +152,8 @@ class TRQAM(nn.Module):
         self.target_slow = copy.deepcopy(self.slow).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.dual = _dual(config, problem, streams.replicas)
+        if config.dual == "solve":
+            self.register_buffer("dual_correction", torch.zeros(streams.replicas))
         self.to(streams.device)
         self.learner = Learner(
             self.named_parameters(),
@@ -214,17 +221,20 @@ class TRQAM(nn.Module):
     def update(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One step of critic, reference, fine-tuned policy and dual; metrics are ``(R,)``."""
         moved: dict[str, Tensor] = {}
-        solve = self.config.dual == "solve"
+        solve, dual = self.config.dual == "solve", self.dual
         if solve:
             values = self.reference_values(batch.observations, noise["reference"])
-            moved = solve_dual(self.dual, values, self.problem.horizon)
+            moved = solve_dual(dual, self.dual_correction, values, self.problem.horizon)
         losses = self.losses(batch, noise)
         total = losses["critic_loss"] + losses["flow_loss"] + losses["adjoint_loss"]
         if "kl_penalty" in losses:
             total = total + losses["kl_penalty"]
         metrics = take_step(self.learner, losses, total)
-        if not solve:
-            moved = dict(self.dual.update(losses["path_kl"].detach()))
+        kl = losses["path_kl"].detach()
+        if solve:
+            moved |= correct_dual(dual, self.dual_correction, kl)
+        else:
+            moved = dict(dual.update(kl))
             if self.config.dual_rate == 0.0:  # lambda is fixed, whatever the budget
                 moved = {name: moved[name] for name in ("lambda", "lam")}
         return metrics | moved
