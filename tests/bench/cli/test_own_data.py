@@ -166,6 +166,8 @@ def test_other_data_under_the_same_name_do_not_continue_the_run(
         ({"--env": "CartPole-v1"}, "has action_space Discrete(2), expected a Box"),
         ({"--env": "InvertedPendulum-v5"}, "'observations' has shape (804, 3), but"),
         ({"--env": "nowhere:Pendulum-v1"}, "the module 'nowhere'"),
+        ({"--dataset": "nothing"}, "--dataset nothing is neither a .npz file nor imported into"),
+        ({"--dataset": "nothing.npz"}, "error: there is no file nothing.npz"),
         ({"--dataset": None}, "--dataset and --env belong together"),
         ({"--suite": "ogbench50"}, "not both"),
         ({"--suite": "quick"}, "--suite quick has data of its own"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.data import DataRecord, default_data_dir, locate, npz_specs
+from bench.data import DataMissing, DataRecord, default_data_dir, locate, npz_specs
 from bench.data import DatasetName as OGBenchName
 from bench.suites import OwnTask, Suite, own_suite, suite
 
@@ -124,12 +124,14 @@ def _check_data(
     dataset: str, data_dir: Path | None, environment: "SeededEnv"
 ) -> tuple[int, list[Any] | None]:
     """Rows of the data and the range that their actions come from, if the shapes fit."""
+    data_dir = data_dir or default_data_dir()
     try:
-        location = locate(dataset, data_dir or default_data_dir())
+        location = locate(dataset, data_dir)
+    except DataMissing:
+        raise
     except ValueError as error:
         raise ValueError(
-            f"--dataset {dataset} is neither a .npz file nor a data set of `bench data list`: "
-            f"{error}"
+            f"--dataset {dataset} is neither a .npz file nor imported into {data_dir}, and {error}"
         ) from error
     rows = 0
     for path in location.files:
