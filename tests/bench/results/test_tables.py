@@ -510,6 +510,21 @@ def test_published_numbers_stand_beside_the_suites_protocol_only(
     assert domain_view(alone, "offline").columns == ["domain", "qam"]
 
 
+def test_a_table_too_wide_is_printed_in_parts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agents = [f"an-agent-with-a-name-{index}" for index in range(12)]
+    cells = [(cell(task, 0, agent), {100: 5 * task}) for agent in agents for task in (1, 2)]
+    table = final_table([make_run(tmp_path, cells, metrics=False)])
+    print_table(table)
+    lines = capsys.readouterr().out.splitlines()
+    begin = next(n for n, line in enumerate(lines) if line.startswith("By domain"))
+    shown = " ".join(lines[begin:]).split()
+    assert [word for word in shown if word in agents] == sorted(agents)
+    assert shown.count("pointmaze-medium-navigate") == 4
+    assert max(map(len, lines)) <= 120
+
+
 def test_what_differs_from_the_protocol_is_said_per_phase_and_once(tmp_path: Path) -> None:
     domain = "pointmaze-medium-navigate"
     settings = suite_settings("quick", domain, "trqam", offline_steps=2_000)

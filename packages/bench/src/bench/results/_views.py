@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,8 @@ def domain_view(table: FinalTable, phase: str) -> pl.DataFrame:
     """Domains by methods, mean ± standard deviation over seeds in percent, as text.
 
     Methods that end with pretraining (behaviour cloning) stand beside the others in every phase.
-    Ours come first. A published column carries its source in its name; `published_beside` says
-    which numbers are shown.
+    A published column follows ours of that method and carries its source in its name;
+    `published_beside` says which numbers are shown.
 
     Raises:
         ResultsError: no result of this phase.
@@ -94,13 +95,17 @@ def domain_view(table: FinalTable, phase: str) -> pl.DataFrame:
         elif row["tasks"] < tasks:
             text += f" ({row['tasks']}/{tasks} tasks)"
         view.setdefault(name, {})[method_label(row["agent"], row["variant"])] = text
-    columns = sorted({column for entries in view.values() for column in entries})
+    published: dict[str, list[str]] = {}
     for row in published_beside(rows, phase).iter_rows(named=True):
         name = f"{row['suite']}: {row['domain']}" if several else row["domain"]
         spread = "" if row["std"] is None else f" ± {row['std']:.1f}"
         view[name][row["label"]] = f"{row['mean']:.1f}{spread}"
-        columns.append(row["label"])
-    columns = list(dict.fromkeys(columns))
+        published.setdefault(row["agent"], []).append(row["label"])
+    columns = []
+    for agent in rows["agent"].unique().sort():
+        variants = rows.filter(agent=agent)["variant"].unique()
+        columns += sorted(method_label(agent, variant) for variant in variants)
+        columns += dict.fromkeys(published.get(agent, []))
     return pl.DataFrame(
         [
             {"domain": name} | {column: entries.get(column, MISSING) for column in columns}
@@ -199,7 +204,10 @@ def print_table(table: FinalTable, console: Console | None = None) -> None:
         _print(console, view, title)
     if table.tasks["task"].n_unique() > 1:
         for phase in phases(table):
-            _print(console, domain_view(table, phase), f"By domain, {phase}, success %")
+            title = f"By domain, {phase}, success %"
+            for view in _columns_that_fit(domain_view(table, phase), console.width):
+                _print(console, view, title)
+                title = f"By domain, {phase}, continued"
     if (both := phase_view(table)).height:
         _print(console, both, "Offline and online, success %")
     console.print(f"{table.coverage} finished", markup=False)
@@ -296,6 +304,24 @@ def _kl(row: dict[str, Any]) -> str:
     return f"{row['path_kl']:.3g} / {budget}"
 
 
+def _columns_that_fit(view: pl.DataFrame, width: int) -> list[pl.DataFrame]:
+    """The view cut into several with the same first column, none wider than so many letters."""
+    # Two letters between columns.
+    widths = {name: 2 + _width(view, name) for name in view.columns}
+    first, *others = view.columns
+    parts: list[list[str]] = [[]]
+    for name in others:
+        if parts[-1] and sum(widths[n] for n in (first, *parts[-1], name)) > width - 2:
+            parts.append([])
+        parts[-1].append(name)
+    return [view.select(first, *part) for part in parts]
+
+
+def _width(view: pl.DataFrame, column: str) -> int:
+    """Letters of a column whose long heading is broken between words, but none of its entries."""
+    return max(min(12, len(column)), *map(len, [*column.split(), *view[column].to_list()]))
+
+
 def _print(console: Console, view: pl.DataFrame, title: str) -> None:
     # As `Text`: rich would take the brackets around a variant for markup.
     shown = Table(
@@ -303,7 +329,8 @@ def _print(console: Console, view: pl.DataFrame, title: str) -> None:
     )
     for index, column in enumerate(view.columns):
         left = index == 0 or column in ("domain", "phase", "method")
-        shown.add_column(Text(column), justify="left" if left else "right", overflow="fold")
+        heading = textwrap.fill(column, _width(view, column), break_on_hyphens=False)
+        shown.add_column(Text(heading), justify="left" if left else "right", overflow="fold")
     for line in view.iter_rows():
         shown.add_row(*map(Text, line))
     console.print(shown)
