@@ -65,7 +65,7 @@ def curve_grid(
                 axis.yaxis.set_major_formatter(short_number)
                 axis.yaxis.set_minor_formatter(short_number if _narrow(axis) else NullFormatter())
             if online_from is not None:
-                axis.axvline(online_from, color="black", linewidth=0.8, linestyle=(0, (1, 2)))
+                axis.axvline(online_from, color="0.6", linewidth=0.8)
             axis.set_title(panel)
             axis.set_xlabel(
                 "updates" if online_from is None else "updates | environment steps online"
