@@ -11,11 +11,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 
 from bench.cli import main
 from bench.data import generate
-from bench.results import TIMING_COLUMNS
+from bench.results import TIMING_COLUMNS, scan_training
 from bench.storage import load_checkpoint, read_log, read_run
+from bench.training.compilation import has_compiler
 
 SMOKE = ("offline", "--suite", "quick", "--preset", "smoke")
 STEPS = 120
@@ -329,3 +331,28 @@ def test_measured_packs_are_those_of_the_run_when_it_goes_on(
     assert found in (1, 2, 4)
     assert main([*command, "--steps", "10"]) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not has_compiler(torch.device("cpu")), reason="torch.compile needs a C++ compiler on a CPU"
+)
+def test_compiled_training_is_eager_training_up_to_rounding(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--tasks", "1", "--steps", "10")
+    eager, compiled = (arguments(tmp_path / name, data_dir, *more) for name in ("e", "c"))
+    assert main(eager) == 0
+    assert main([*compiled, "--compile"]) == 0
+    assert read_run(tmp_path / "c").settings["compiled"] is True
+    keys = ["step", "metric"]  # the clone is taken from the first run
+    tables = (scan_training([tmp_path / name]).collect() for name in ("e", "c"))
+    rows = [table.filter(phase="offline").sort(keys) for table in tables]
+    assert rows[0].select(keys).equals(rows[1].select(keys))
+    assert {"total_loss", "path_kl", "gradient_norm"} <= set(rows[0]["metric"])
+    torch.testing.assert_close(
+        *(torch.tensor(table["value"].to_numpy()) for table in rows), rtol=1e-3, atol=1e-5
+    )
+    capsys.readouterr()
+    assert main(compiled) != 0  # eager again: that is not the same run
+    assert "compiled" in capsys.readouterr().err

@@ -9,8 +9,9 @@ from torch._dynamo.utils import counters
 
 from bench.agents import Problem
 from bench.agents.trqam import TRQAMConfig
-from bench.speed.execution import CapturedUpdates, compile_agent, has_compiler
+from bench.speed.execution import CapturedUpdates
 from bench.speed.workload import Workload
+from bench.training.compilation import compile_agent, has_compiler
 
 HIDDEN = (16, 16)
 CONFIG = TRQAMConfig(actor_hidden=HIDDEN, critic_hidden=HIDDEN, critics=2, flow_steps=2)

@@ -38,6 +38,7 @@ class Offline:
         set: agent settings as name=value.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.
         precision: of the matrix products; auto is tf32 on a GPU and float32 elsewhere.
+        compile: run updates through torch.compile; a minute or more for every new shape, for GPUs.
         out: run directory; runs/SUITE by default.
         data_dir: where data sets are looked for; OGBench's folder by default.
         data_memory: memory that a data set may take, such as 8GB; larger ones are read from the
@@ -70,6 +71,7 @@ class Offline:
     set: tuple[str, ...] = ()
     device: str = "auto"
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
+    compile: bool = False
     out: Path | None = None
     data_dir: Path | None = None
     data_memory: str = "auto"

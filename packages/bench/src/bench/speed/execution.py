@@ -1,56 +1,17 @@
-"""Three ways to run the same updates: operation by operation, compiled, or as one CUDA graph."""
+"""Whole updates as one CUDA graph, and the precision of their products."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench.agents import Agent
-from bench.errors import BenchError
 from bench.speed.workload import Workload
 from bench.training.precision import autocast, float32_products
 
-__all__ = ["CapturedUpdates", "compile_agent", "has_compiler", "precision_context"]
+__all__ = ["CapturedUpdates", "precision_context"]
 
 _WARMUP = 3
-
-
-def compile_agent(agent: Agent) -> None:
-    """Compile an agent's losses with their gradients, and its gradient clipping, in place.
-
-    What stays outside is one fused optimiser call and a few updates of scalars per replica.
-
-    Raises:
-        BenchError: there is no compiler for the agent's device.
-    """
-    parameter = agent.learner.parameters[0]
-    if not has_compiler(parameter.device):
-        raise BenchError(
-            "torch.compile needs a C++ compiler (g++ or clang) for the CPU and Triton for a GPU; "
-            "install one, or leave out the mode compiled"
-        )
-    target: Any = agent
-    target.losses = torch.compile(target.losses, fullgraph=True, dynamic=False)
-    guard: Any = agent.learner.guard
-    guard.forward = torch.compile(guard.forward, fullgraph=True, dynamic=False)
-
-
-def has_compiler(device: torch.device) -> bool:
-    """Whether `torch.compile` can generate code for a device."""
-    if device.type == "cuda":
-        from torch.utils._triton import has_triton
-
-        return bool(has_triton())
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    try:
-        get_cpp_compiler()
-    except (InvalidCxxCompiler, RuntimeError):
-        return False
-    return True
 
 
 class CapturedUpdates:

@@ -14,10 +14,11 @@ import torch
 
 from bench.agents import Problem
 from bench.errors import BenchError
-from bench.speed.execution import CapturedUpdates, compile_agent, precision_context
+from bench.speed.execution import CapturedUpdates, precision_context
 from bench.speed.request import Mode, Precision, SpeedRequest
 from bench.speed.roofline import bandwidth, traffic
 from bench.speed.workload import Workload, agent_config
+from bench.training.compilation import compile_agent
 from bench.training.cost import calls_per_second, finish, matmul_rate, update_flops
 
 __all__ = ["SpeedRow", "measure", "peak_memory"]

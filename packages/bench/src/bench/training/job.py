@@ -15,6 +15,7 @@ from bench.results import FinalTable, final_table, print_table, write_table
 from bench.simulation import SimulatorPool
 from bench.storage import RunLock, checkpoint_steps, log_to, package_versions
 from bench.training.cells import Pack
+from bench.training.compilation import compile_agent
 from bench.training.console import Display, Stages, standard_output
 from bench.training.online import OnlineExperience, load_offline_result, replay
 from bench.training.options import Plan
@@ -129,6 +130,8 @@ class Job:
             )
             self._cache(pack, prepared).load([cell.seed for cell in pack.cells], clone)
             agent.start_from(clone)
+        if plan.compiled:
+            compile_agent(agent)
         replicas_tasks = (
             [0] * streams.replicas
             if pack.agent == "bc"

@@ -13,6 +13,7 @@ from bench.suites import Protocol as TrainingProtocol
 from bench.suites import Suite, smoke, unknown
 from bench.tracking import require
 from bench.training.cells import Pack, plan
+from bench.training.compilation import check_compiler
 from bench.training.own_task import chosen_suite
 from bench.training.packing import measured_size
 from bench.training.ranges import check_folder, check_ranges
@@ -46,6 +47,7 @@ class Plan:
             where there is no expert.
         data_memory: bytes that a data set may take; larger ones are read from the disk.
         track: names of the trackers that show the curves.
+        compiled: whether updates run through `torch.compile`.
     """
 
     suite: Suite
@@ -63,6 +65,7 @@ class Plan:
     walkers: Literal["recipe", "any"] = "recipe"
     data_memory: int = 1 << 62
     track: tuple[str, ...] = ()
+    compiled: bool = False
 
     @property
     def in_order(self) -> tuple[Pack, ...]:
@@ -95,6 +98,8 @@ class Plan:
             "suite": self.suite.name,
             "protocol": protocol,
             "precision": self.precision,
+            # Named only where it is so: run directories from before it existed go on.
+            **({"compiled": True} if self.compiled else {}),
             "largest_pack": self.largest_pack,
             "packs": self._packs((*self.pretraining, *self.packs)),
         }
@@ -152,6 +157,8 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
     runs = options.seeds * len(agents) * sum(len(domain.tasks) for domain in chosen.domains)
     processes = _processes(options, device, runs)
     precision = _precision(options.precision, device)
+    if options.compile:
+        check_compiler(device)
 
     def spelled(name: str) -> str:
         own = getattr(options, name, None) is not None and name in ("kl_budget", "dual")
@@ -226,6 +233,7 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
         walkers="any" if options.preset == "smoke" else "recipe",
         data_memory=memory_limit(options.data_memory, device, processes),
         track=options.track,
+        compiled=options.compile,
     )
 
 
