@@ -352,6 +352,16 @@ def test_the_same_cell_twice_is_refused(tmp_path: Path) -> None:
     assert str(tmp_path / "c") not in str(caught.value)
 
 
+def test_the_same_cell_twice_is_refused_without_a_column_of_it(tmp_path: Path) -> None:
+    # Of tables without a column that says which cell it is, that column is null.
+    for name, successes in (("a", 10), ("b", 20)):
+        run = make_run(tmp_path / name, [(cell(), {100: successes})], metrics=False)
+        table = run / "packs" / "pack" / "evaluations.parquet"
+        pl.read_parquet(table).drop("variant").write_parquet(table)
+    with pytest.raises(ResultsError, match="is there 2 times, differing in successes"):
+        final_table([tmp_path])
+
+
 def test_the_same_measurement_in_two_runs_counts_once(tmp_path: Path) -> None:
     # Every run of an agent evaluates the cloned policy that it starts from.
     for agent, seconds in (("trqam", 1.0), ("qam", 2.0)):

@@ -57,7 +57,8 @@ def _each_once(rows: pl.DataFrame) -> pl.DataFrame:
     twice = measured.filter(pl.struct(*_KEY, "step").is_duplicated())
     if twice.height:
         first = twice.row(0, named=True)
-        same_place = [pl.col(name) == first[name] for name in (*_KEY, "step")]
+        # A table from before a column existed has null there, which equals nothing.
+        same_place = [pl.col(name).eq_missing(first[name]) for name in (*_KEY, "step")]
         raise _conflict(measured.filter(same_place), content)
     owner = pl.col("run").sort_by("step", "run").last().over(_KEY)
     return pl.concat([rows.filter(~several), once.with_columns(run=owner)])
