@@ -566,6 +566,21 @@ def test_what_differs_from_the_protocol_is_said_per_phase_and_once(tmp_path: Pat
     assert found["offline"] == "offline steps 2,000 instead of 8,000"
 
 
+def test_data_that_a_record_does_not_name_are_unknown_not_of_another_size(tmp_path: Path) -> None:
+    domain = "pointmaze-medium-navigate"
+
+    def off_protocol(**other: Any) -> str | None:
+        settings = suite_settings("quick", domain, "trqam", **other)
+        del settings["packs"]["pack"]["dataset"]
+        plan = [PlannedCell(**cell(), final_steps={"offline": 100}, pack="pack")]
+        write_run(tmp_path, RunRecord(["bench"], settings, collect_provenance([]), plan))
+        (found,) = planned_cells([tmp_path])["off_protocol"]
+        return None if found is None else str(found)
+
+    assert off_protocol() is None
+    assert off_protocol(episodes=4) == "episodes 4 instead of 50"
+
+
 def test_four_hundred_runs_are_summarised_in_seconds(tmp_path: Path) -> None:
     for seed in range(8):
         for task in range(1, 6):

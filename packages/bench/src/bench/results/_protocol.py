@@ -22,8 +22,9 @@ def protocol_differences(record: RunRecord) -> dict[str, str]:
     Agent settings are not the protocol's: they are what runs are made to compare.
 
     Returns:
-        Pack to differences, "" where there is none. Empty where nothing can be told: a suite of the
-        user's own data, or a record without settings.
+        Pack to differences, "" where there is none. Without what nothing can be told of: everything
+        for a suite of the user's own data or a record without settings, a pack that does not name
+        its data set and differs in nothing else.
     """
     name = record.settings.get("suite")
     if name not in SUITES or "protocol" not in record.settings:
@@ -35,7 +36,9 @@ def protocol_differences(record: RunRecord) -> dict[str, str]:
             differences = _differences(
                 SUITES[name], record.settings, domains[pack], settings, phase
             )
-            found[pack] = _BETWEEN.join(differences)
+            text = _BETWEEN.join(differences)
+            if text or settings.get("dataset") is not None:
+                found[pack] = text
     return found
 
 
@@ -85,7 +88,7 @@ def _differences(
                 yield _difference(f"online_{name}", value, usual_online[name])
     if domain not in {known.name for known in suite.domains}:
         yield "another domain"
-    elif pack.get("dataset") != suite.domain(domain).dataset:
+    elif pack.get("dataset") not in {None, suite.domain(domain).dataset}:
         yield "data of another size"
 
 
