@@ -129,6 +129,17 @@ def test_rates_of_a_cpu_are_of_its_fewest_threads() -> None:
     assert (found.threads, "4 threads" in found.basis) == (4, True)
 
 
+def test_threads_are_chosen_at_the_nearest_width() -> None:
+    rows = [
+        {**RATES[0], "device": "cpu", "width": width, "threads": threads, "gflops": gflops}
+        for width, threads, gflops in (("128", "1", "2"), ("512", "4", "9"), ("512", "2", "5"))
+    ]
+    wide = device_rate(rows, "cpu", "trqam", 512, "tf32")
+    assert (wide.flops_per_s, wide.threads, wide.measured) == (5e9, 2, True)
+    narrow = device_rate(rows, "cpu", "trqam", 128, "tf32")
+    assert (narrow.flops_per_s, narrow.threads, narrow.measured) == (2e9, 1, True)
+
+
 def test_a_device_without_a_measurement_is_refused_or_estimated_and_said_to_be() -> None:
     with pytest.raises(ValueError, match=r"(?s)bench.speed --agents trqam.*--utilisation"):
         device_rate([], "h200", "trqam", 512, "tf32")
@@ -170,6 +181,21 @@ def test_the_command_prints_hours(
     estimate = ["plan", "--suite", "quick", "--device", "h200", "--utilisation", "0.3"]
     assert main(estimate) == 0
     assert "ESTIMATE: 30 %" in capsys.readouterr().out
+
+
+def test_hours_name_the_threads_only_where_all_widths_share_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.scale.domain_sizes", lambda domain: SIZES)
+    row = {**RATES[0], "device": "cpu", "precision": "float32"}
+    rows = [{**row, "width": "512", "threads": "1"}, {**row, "width": "1024", "threads": "2"}]
+    table = tmp_path / "rates.csv"
+    table.write_text("\n".join([",".join(row), *(",".join(r.values()) for r in rows)]))
+    assert main(["plan", "--rates", str(table)]) == 0
+    out = capsys.readouterr().out
+    assert "width 512: measured 2026-11-21 on cpu, one thread" in out
+    assert "width 1024: measured 2026-11-21 on cpu, 2 threads" in out
+    assert "8 x cpu (threads as above): " in out
 
 
 @pytest.mark.parametrize("columns", [80, 200])

@@ -23,7 +23,8 @@ class Plan:
         seeds: per task.
         domains: only these domains.
         online: with the online phase.
-        device: part of a device's name in the table, such as cpu (one thread of it) or h200.
+        device: part of a device's name in the table, such as h200, or cpu (the fewest threads
+            measured).
         devices: how many of them, besides one.
         cores: of the CPU for simulators.
         precision: of the matrix products; auto is tf32, on a cpu float32.
@@ -117,8 +118,12 @@ class Plan:
         lines = [f"width {width}: {found[width].basis}" for width in sorted(found)]
         if guessed:
             lines.append("~ rests on a rate that was not measured at this width")
-        threads = next(iter(found.values())).threads
-        unit = self.device if threads is None else f"{self.device} ({count_threads(threads)})"
+        threads = {r.threads for r in found.values() if r.threads is not None}
+        unit = self.device
+        if threads:
+            # A table may hold rates of other numbers of threads at other widths.
+            text = count_threads(*threads) if len(threads) == 1 else "threads as above"
+            unit = f"{self.device} ({text})"
         for count in sorted({1, self.devices}):
             device = unit if count == 1 else f"{count} x {unit}"
             lines.append(f"{device}: {guessed}{_short(cost.hours(count))} hours of training")

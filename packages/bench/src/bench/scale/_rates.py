@@ -68,7 +68,7 @@ def device_rate(
 ) -> DeviceRate:
     """The fastest measured rate of an agent at a width, or at one within a factor of two of it.
 
-    Rates of the CPU are those of the fewest threads in the table.
+    Rates of the CPU are those of the fewest threads that were measured at that width.
 
     Args:
         rows: see :func:`read_rates`.
@@ -88,17 +88,14 @@ def device_rate(
         if device.lower() in row["device"].lower()
         and (row["agent"], row["precision"], row["mode"]) == (agent, precision, mode)
     ]
-    if all(map(_on_cpu, found)):
-        fewest = min(map(_threads, found), default=1)
-        found = [row for row in found if _threads(row) == fewest]
     widths = sorted({int(row["width"]) for row in found})
     nearest = min(widths, key=lambda w: (_apart(w, width), w), default=0)
     if found and _apart(nearest, width) <= _FARTHEST:
-        best = max(
-            (row for row in found if int(row["width"]) == nearest),
-            key=lambda row: float(row["gflops"]),
-        )
-        return _measured(best, width)
+        found = [row for row in found if int(row["width"]) == nearest]
+        if all(map(_on_cpu, found)):
+            fewest = min(map(_threads, found))
+            found = [row for row in found if _threads(row) == fewest]
+        return _measured(max(found, key=lambda row: float(row["gflops"])), width)
     peak = PEAKS.get(device.lower(), {}).get(precision)
     if utilisation is None or peak is None:
         known = "" if peak else f" (peaks are known of {', '.join(PEAKS)})"
