@@ -95,6 +95,19 @@ def test_imported_data_are_listed_and_verified(copy: Path) -> None:
         verify("flights", copy)
 
 
+@pytest.mark.parametrize("name", ["foo-play-v0", "pointmaze-medium-navigate-4k-v0"])
+def test_only_import_brings_imported_data_back_whatever_their_name(
+    name: str, tmp_path: Path
+) -> None:
+    row = np.zeros((4004, 2), np.float32)
+    ends = np.arange(1, 4005) % 1001 == 0
+    np.savez(tmp_path / "raw.npz", observations=row, actions=row, terminals=ends)
+    import_data(str(tmp_path / "raw.npz"), name, tmp_path)
+    entries = {entry.dataset: entry for entry in catalogue(tmp_path)}
+    assert (entries[name].source, entries[name].ways) == ("imported", ("import",))
+    assert entries[MAZE].ways == ("generate", "get")
+
+
 def test_a_summary_counts_by_hand(copy: Path) -> None:
     path = copy / f"{MAZE}.npz"
     arrays = {key: array.copy() for key, array in read_npz(path).items()}

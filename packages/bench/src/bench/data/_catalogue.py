@@ -19,7 +19,7 @@ class CatalogueEntry:
     Attributes:
         dataset: its name.
         transitions: training transitions by its name or recipe; None where neither says.
-        ways: commands of `bench data` that bring it here.
+        ways: commands of `bench data` that bring it here; `import` alone for data of one's own.
         present: training files on the disk.
         expected: training files that it has.
         bytes: length of the files on the disk, validation included.
@@ -89,8 +89,9 @@ def _entry(dataset: str, data_dir: Path) -> CatalogueEntry:
     if record is not None and present == len(training):
         entries = [record.files[p.name] for p in training if p.name in record.files]
         transitions = sum(entry.rows - entry.episodes for entry in entries) or transitions
-    ways = ["import"] if name is None else ["get"]
-    if recipe is not None:
+    imported = name is None or (record is not None and record.source == "imported")
+    ways = ["import"] if imported else ["get"]
+    if recipe is not None and not imported:
         able = not recipe.walker or expert_folder(data_dir, recipe.walker).exists()
         ways.insert(0, "generate" if able else "generate (needs expert)")
     found = (present, len(training), size, source, problem)
