@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from bench.cli.compare import Compare
@@ -241,7 +243,7 @@ def test_compare_names_settings_as_the_user_gives_them(tmp_path: Path) -> None:
     a = run("a", 0.4, 1e-3)
     assert compare_runs(a, run("b", 0.7, 3e-4, offline_steps=100)).settings == {
         "--steps": ("8000", "100"),
-        "--seeds": ("0, 1", "0, 1, 2"),
+        "seeds": ("0, 1", "0, 1, 2"),
         "--kl-budget": ("0.4", "0.7"),
         "--set learning_rate": ("0.001", "0.0003"),
     }
@@ -252,7 +254,7 @@ def test_compare_names_settings_as_the_user_gives_them(tmp_path: Path) -> None:
     write_run(other, record)
     assert compare_runs(a, other).settings == {
         "--agent": ("trqam", "qam"),
-        "--seeds": ("0, 1", "0, 1, 2"),
+        "seeds": ("0, 1", "0, 1, 2"),
         "--set learning_rate": ("0.001", "0.0003"),
     }
     # What only one of them knows of is noted, not listed.
@@ -261,8 +263,98 @@ def test_compare_names_settings_as_the_user_gives_them(tmp_path: Path) -> None:
     record.settings["packs"]["pack"]["settings"]["kernel"] = "follmer"
     write_run(newer, record)
     comparison = compare_runs(a, newer)
-    assert comparison.settings == {"--seeds": ("0, 1", "0, 1, 2")}
+    assert comparison.settings == {"seeds": ("0, 1", "0, 1, 2")}
     assert "recorded by B only, so not compared: --set kernel" in comparison.notes
+
+
+def test_compare_does_not_name_lists_after_options_that_take_numbers(tmp_path: Path) -> None:
+    a = make_run(tmp_path / "a", seeds("trqam", 20, 21))
+    b = make_run(tmp_path / "b", [(cell(1, seed), {100: 20}) for seed in (0, 1)])
+    tasks = [cell(index)["task"] for index in (1, 2)]
+    assert compare_runs(a, b).settings == {"tasks": (", ".join(tasks), tasks[0])}
+    record = read_run(b)
+    record.settings["compiled"] = True
+    write_run(b, record)
+    comparison = compare_runs(a, b)
+    assert comparison.settings["--compile"] == ("False", "True")
+    assert not any("recorded by" in note for note in comparison.notes)
+
+
+def cloned_and(
+    directory: Path, agent: str, *variants: str, cloned: int = 15, tasks: tuple[int, ...] = (1, 2)
+) -> Path:
+    """Runs of an agent (its variants) on the tasks, and of the policy that they start from."""
+    methods = [("bc", "", cloned), *((agent, variant, 30) for variant in variants)]
+    return make_run(
+        directory,
+        [
+            (cell(task, seed, name) | {"variant": variant}, {100: finals + task + seed})
+            for name, variant, finals in methods
+            for task in (tasks if name != "bc" else (1, 2))
+            for seed in (0, 1)
+        ],
+        metrics=False,
+    )
+
+
+def as_pretraining(run: Path) -> Path:
+    """The same run with its cloned policies in the phase that they belong to."""
+    record = read_run(run)
+    record.cells[:] = [
+        replace(of, final_steps={"pretrain": 100}) if of.agent == "bc" else of
+        for of in record.cells
+    ]
+    write_run(run, record)
+    table = run / "packs" / "pack" / "evaluations.parquet"
+    cloned = pl.when(agent="bc").then(pl.lit("pretrain")).otherwise("phase")
+    pl.read_parquet(table).with_columns(phase=cloned).write_parquet(table)
+    return run
+
+
+def test_compare_says_which_methods_it_did_not_compare(tmp_path: Path) -> None:
+    trqam = as_pretraining(cloned_and(tmp_path / "a", "trqam", ""))
+    two = as_pretraining(cloned_and(tmp_path / "b", "cgql-l", "mode=mse", "mode=simple"))
+    comparison = compare_runs(trqam, two)
+    assert [method.name for method in comparison.methods] == ["bc (pretrain)"]
+    assert comparison.verdict.startswith("Only cloned policies are compared. Neither is shown")
+    assert comparison.notes[0].startswith(
+        "not compared: A has trqam, B has cgql-l [mode=mse], cgql-l [mode=simple]; "
+    )
+    # The single methods of both runs are compared, and lead.
+    one = as_pretraining(cloned_and(tmp_path / "c", "cgql-l", "mode=mse"))
+    comparison = compare_runs(trqam, one)
+    assert [m.name for m in comparison.methods] == ["trqam against cgql-l [mode=mse] (offline)"]
+    assert comparison.verdict.startswith("Neither is shown to be better with trqam against cgql-l")
+    assert not any("not compared" in note for note in comparison.notes)
+    # One of two has a partner of its name.
+    comparison = compare_runs(two, one)
+    assert [m.name for m in comparison.methods] == ["cgql-l [mode=mse] (offline)"]
+    assert comparison.notes[0].startswith("not compared: A has cgql-l [mode=simple]; ")
+    # A name in common is not enough.
+    elsewhere = as_pretraining(cloned_and(tmp_path / "d", "trqam", "", tasks=(4, 5)))
+    comparison = compare_runs(trqam, elsewhere)
+    assert comparison.verdict.startswith("Only cloned policies are compared. ")
+    assert comparison.notes[0].startswith("not compared: A has trqam, B has trqam; ")
+
+
+def test_compare_prints_a_note_about_both_runs_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = make_run(tmp_path / "a", seeds("trqam", 20, 21))
+    b = make_run(
+        tmp_path / "b", seeds("trqam", 20, 21), more_cells=[cell(5)], data_source="random policy"
+    )
+    starts = [note.split(" ")[:4] for note in compare_runs(a, b).notes]
+    assert sorted(" ".join(start) for start in starts) == [
+        "A and B: 2",
+        "B: incomplete: 2/3 tasks,",
+        "B: trained on data",
+        "trained on different data:",
+    ]
+    assert Compare(a, b).run() == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("bootstrap intervals over fewer than 5 seeds") == 1
+    assert "note: A and B: 2 seeds: " in printed
 
 
 def test_compare_of_single_seeds_makes_no_claim(tmp_path: Path) -> None:

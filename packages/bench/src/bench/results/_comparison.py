@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import polars as pl
 
 from bench.errors import ResultsError
 from bench.results._final import FinalTable, final_table
-from bench.results._scores import final_rates, flat_settings
+from bench.results._scores import final_rates, flat_settings, method_label
 from bench.results._setting_names import method_pairs, setting_differences
 from bench.results._statistics import (
     Interval,
@@ -103,7 +103,7 @@ class Comparison:
         settings: option to the value in A and in B, differing ones only.
         environment: the same for provenance (packages, commit, hardware, simulator).
         methods: differences in success, at least one.
-        notes: notes of both tables, prefixed by their run.
+        notes: notes of both tables, prefixed by their run, and what was not compared.
     """
 
     settings: dict[str, tuple[str, str]]
@@ -113,7 +113,16 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """One sentence about all of it."""
+        """One sentence about all of it; it says so if only cloned policies are compared."""
+        only = "Only cloned policies are compared. " if self._only_clones else ""
+        return only + self._sentence
+
+    @property
+    def _only_clones(self) -> bool:
+        return all(method.first == method.second == "bc" for method in self.methods)
+
+    @property
+    def _sentence(self) -> str:
         if len(self.methods) == 1:
             return self.methods[0].verdict
         parts = [
@@ -139,6 +148,7 @@ def compare_runs(first: Path, second: Path, *, mix: bool = False) -> Comparison:
 
     Methods of the same name are compared with each other; if both runs hold a single method, these
     two are compared whatever their names. Cloned policies are compared if there is nothing else.
+    Methods that stay without a partner are noted.
 
     Args:
         first: run A.
@@ -156,11 +166,7 @@ def compare_runs(first: Path, second: Path, *, mix: bool = False) -> Comparison:
             f"{first} and {second} have no finished runs of a common method and task to compare"
         )
     environments = [_environment(record.provenance) for record in records]
-    notes = [
-        f"{label}: {note}"
-        for label, table in zip("AB", tables, strict=True)
-        for note in table.notes
-    ]
+    notes = _not_compared(tables, methods) + _labelled(*(table.notes for table in tables))
     origins = [set(table.tasks["data_source"].drop_nulls()) for table in tables]
     if origins[0] != origins[1]:
         notes.append(f"trained on different data: {_joined(origins[0])} and {_joined(origins[1])}")
@@ -203,6 +209,42 @@ def _method_differences(first: FinalTable, second: FinalTable) -> list[MethodDif
             p_corrected=method.p_value if method.one_seed else next(corrected),
         )
         for method in found
+    ]
+
+
+def _not_compared(
+    tables: tuple[FinalTable, FinalTable], methods: Sequence[MethodDifference]
+) -> list[str]:
+    """A note of the methods that are in no difference, the cloned policies aside."""
+    compared = {method.first for method in methods}, {method.second for method in methods}
+    left = [
+        sorted(
+            {
+                method_label(agent, variant)
+                for agent, variant in table.cells.select("agent", "variant").iter_rows()
+                if agent != "bc"
+            }
+            - paired
+        )
+        for table, paired in zip(tables, compared, strict=True)
+    ]
+    parts = [
+        f"{label} has {', '.join(names)}" for label, names in zip("AB", left, strict=True) if names
+    ]
+    if not parts:
+        return []
+    return [
+        f"not compared: {', '.join(parts)}; methods need the same name, or to be the only one of "
+        "their run, and finished runs of a task of both (`bench report A B` has all pairs)"
+    ]
+
+
+def _labelled(first: Sequence[str], second: Sequence[str]) -> list[str]:
+    """Notes with the run that they are about, those about both once."""
+    return [
+        f"{'A and B' if note in first and note in second else 'A' if note in first else 'B'}: "
+        f"{note}"
+        for note in dict.fromkeys((*first, *second))
     ]
 
 

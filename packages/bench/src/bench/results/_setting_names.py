@@ -13,6 +13,7 @@ __all__ = ["method_pairs", "setting_differences"]
 _OPTIONS = {
     "suite": "--suite",
     "precision": "--precision",
+    "compiled": "--compile",
     "largest_pack": "--pack",
     "protocol.offline_steps": "--steps",
     "protocol.pretrain_steps": "--pretrain-steps",
@@ -79,7 +80,9 @@ def method_pairs(ours: Iterable[str], theirs: Iterable[str]) -> list[tuple[str, 
 
 def _of_the_run(record: RunRecord) -> dict[str, str]:
     """All settings but those of agents."""
-    settings = {name: value for name, value in record.settings.items() if name != "packs"}
+    # `compiled` is recorded only where it is so.
+    settings = {"compiled": False, **record.settings}
+    settings.pop("packs", None)
     if "online" in settings:
         settings["online"] = {"protocol": settings["online"]["protocol"]}
     values = {_OPTIONS.get(name, name): value for name, value in flat_settings(settings).items()}
@@ -87,8 +90,9 @@ def _of_the_run(record: RunRecord) -> dict[str, str]:
     packs = record.settings.get("packs", {}).values()
     listed: dict[str, Iterable[object]] = {
         "--agent": {cell.agent for cell in learning},
-        "--seeds": {cell.seed for cell in learning},
-        "--tasks": {cell.task for cell in learning},
+        # Not `--seeds` and `--tasks`, which take a count and numbers.
+        "seeds": {cell.seed for cell in learning},
+        "tasks": {cell.task for cell in learning},
         "phases": {phase for cell in learning for phase in cell.final_steps},
         "data sets": {pack["dataset"] for pack in packs if "dataset" in pack},
     }
