@@ -1,6 +1,12 @@
+import contextlib
+import fcntl
 import json
+import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -8,6 +14,7 @@ import tyro
 
 from bench.cli import main
 from bench.cli.data import Data
+from bench.data import DataRecord, catalogue
 from bench.errors import BenchError
 
 MAZE = "pointmaze-medium-navigate-v0"
@@ -39,7 +46,9 @@ def test_generate_inspect_verify_list(tmp_path: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == f"{name}: intact\n"
     assert _run("list", *folder) == 0
     text = capsys.readouterr().out
-    assert "complete" in text
+    (row,) = (line.split() for line in text.splitlines() if line.startswith(name))
+    size = sum(path.stat().st_size for path in tmp_path.glob("*.npz"))
+    assert row == [name, "2k", "generate,", "get", f"{size / 1e6:.1f}", "MB", "generated"]
     assert "cube-quadruple-play-100m-v0" in text
 
     path = tmp_path / f"{name}.npz"
@@ -47,6 +56,42 @@ def test_generate_inspect_verify_list(tmp_path: Path, capsys: pytest.CaptureFixt
     assert _run("verify", name, *folder) == 1
     assert "truncated or damaged archive" in capsys.readouterr().out
     assert _run("list", *folder) == 1
+    assert f"{name}: {name}.npz: length differs from the record\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("own", ["flights", "flights-" + 10 * "over-the-sea-"])
+def test_the_list_cuts_no_name_on_a_terminal_of_80_columns(own: str, tmp_path: Path) -> None:
+    (tmp_path / "antmaze-giant-navigate-v0.npz").write_bytes(bytes(1_234_567))
+    DataRecord(own, "random policy").write(tmp_path / f"{own}.json")
+    (tmp_path / f"{own}.npz").touch()
+    script = "import sys; from bench.cli import main; sys.exit(main(sys.argv[1:]))"
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+    arguments = [sys.executable, "-c", script, "data", "list", "--data-dir", str(tmp_path)]
+    process = subprocess.Popen(
+        arguments, stdin=follower, stdout=follower, env=environment | {"TERM": "dumb"}
+    )
+    os.close(follower)
+    chunks = []
+    # Linux says by an error that the other end is closed.
+    with contextlib.suppress(OSError):
+        while chunk := os.read(leader, 65536):
+            chunks.append(chunk)
+    os.close(leader)
+    assert process.wait() == 0
+    lines = b"".join(chunks).decode().splitlines()
+    assert "\u2026" not in "".join(lines)
+    (end,) = (i for i, line in enumerate(lines) if line.startswith("* needs an expert"))
+    assert max(map(len, lines[:end])) <= 80
+    names = [entry.dataset for entry in catalogue(tmp_path)]
+    if own == "flights":
+        first = [line.split()[0] for line in lines[2:end]]
+        assert [name for name in first if name in names] == names
+        (row,) = (line.split() for line in lines if line.startswith("antmaze-giant-navigate-v0"))
+        assert row == [row[0], "1M", "generate*,", "get", "1.2", "MB", "unknown"]
+    folded = "".join(line.split()[0] for line in lines[2:end])
+    assert all(name in folded for name in names)
 
 
 def test_a_bad_name_is_refused_before_any_work(tmp_path: Path) -> None:

@@ -237,28 +237,40 @@ class List:
 
     def run(self) -> int:
         """Print the table; the exit status tells whether a file on the disk looks wrong."""
+        from rich.box import SIMPLE_HEAD
         from rich.table import Table
 
         from bench.data import catalogue, default_data_dir
 
         folder = self.data_dir or default_data_dir()
-        table = Table("dataset", "transitions", "can be had by", "on disk", "source", "state")
         entries = catalogue(folder)
+        console = _console()
+        # Narrow cells: 80 columns hold the table with its names, which are there to be copied.
+        table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+        longest = max(len(entry.dataset) for entry in entries)
+        table.add_column("dataset", overflow="fold", no_wrap=2 * longest <= console.width)
+        table.add_column("size", justify="right", no_wrap=True)
+        table.add_column("can be had by", no_wrap=True)
+        table.add_column("on disk", justify="right")
+        table.add_column("source")
         for entry in entries:
-            state = "" if not entry.present else "complete"
+            there = _amount(entry.bytes) if entry.bytes else ""
             if 0 < entry.present < entry.expected:
-                state = f"{entry.present} of {entry.expected} files"
+                there = f"{entry.present} of {entry.expected} files"
             table.add_row(
                 entry.dataset,
-                "" if entry.transitions is None else f"{entry.transitions:,}",
-                ", ".join(entry.ways),
-                f"{entry.bytes / 1e6:,.1f} MB" if entry.bytes else "",
+                "" if entry.transitions is None else _count(entry.transitions),
+                ", ".join(entry.ways).replace(" (needs expert)", "*"),
+                "see below" if entry.problem else there,
                 entry.source,
-                entry.problem or state,
             )
-        _console().print(table)
+        console.print(table)
+        for entry in entries:
+            if entry.problem:
+                print(f"{entry.dataset}: {entry.problem}")
         if any("expert" in way for entry in entries for way in entry.ways):
-            print("needs expert: train it first, `bench data expert ant` (or humanoid, for days)")
+            print("* needs an expert: train it first, `bench data expert ant` (humanoid: for days)")
+        print("size: training transitions; on disk: complete where no number of files is said")
         print(f"folder: {folder}; `bench data verify` reads what is there as a whole")
         return 1 if any(entry.problem for entry in entries) else 0
 
@@ -430,6 +442,18 @@ def _some(names: tuple[str, ...]) -> tuple[str, ...]:
     if not names:
         raise ValueError("no dataset was named; `bench data list` lists them")
     return names
+
+
+def _count(transitions: int) -> str:
+    """As the names have it: 100k, 10M; exact."""
+    for value, unit in ((1_000_000, "M"), (1_000, "k")):
+        if transitions and transitions % value == 0:
+            return f"{transitions // value}{unit}"
+    return f"{transitions:,}"
+
+
+def _amount(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
 
 
 def _console() -> "Console":
