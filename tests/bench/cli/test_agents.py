@@ -8,6 +8,8 @@ import pytest
 from bench.agents import AGENTS
 from bench.cli import main
 from bench.published_settings import published_settings
+from bench.suites import SUITES
+from bench.training.settings import resolve
 
 
 def _entries(text: str) -> dict[str, list[str]]:
@@ -41,6 +43,31 @@ def test_choices_ranges_and_the_values_of_suites(capsys: pytest.CaptureFixture[s
     temperatures = " ".join(_entries(capsys.readouterr().out)["inverse_temperature"])
     value = published_settings("puzzle-4x4-play")["qam"]["inverse_temperature"]
     assert f"{value} (puzzle-4x4-play) ogbench50-qam:" in temperatures
+
+
+def test_values_that_go_with_a_choice_of_the_user(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["agents", "cgql-l"]) == 0
+    entries = {k: " ".join(v) for k, v in _entries(capsys.readouterr().out).items()}
+    config = AGENTS["cgql-l"].config
+    for suite in SUITES.values():
+        for domain in suite.domains:
+            usual = resolve(config, "cgql-l", domain, {})
+            for mode in ("mse", "simple"):
+                chosen = resolve(config, "cgql-l", domain, {"mode": mode})
+                for name, text in entries.items():
+                    value = getattr(chosen, name)
+                    line = text.partition(f"{suite.name}, with mode={mode}: ")[2]
+                    line = re.split(r" \S+: | \S+, with ", line)[0]
+                    said = [
+                        number
+                        for number, where in re.findall(r"([^\s;]+)(?: \(([^)]+)\))?", line)
+                        if not where or domain.name in where.split(", ")
+                    ]
+                    departs = name != "mode" and value != getattr(usual, name)
+                    assert said == ([str(value)] if departs else []), (suite.name, domain.name)
+    assert "ogbench50, with mode=mse: " in entries["noisy_weight"]
+    assert "ogbench50, with mode=simple: " in entries["guidance"]
+    assert "with" not in entries["mode"].split("]")[1]
 
 
 def test_the_list_and_an_unknown_agent(capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,24 +84,36 @@ def _values(name: str, kind: Any) -> str:
 
 
 def _suite_values(agent: str, config: type[Any], setting: str) -> list[str]:
-    """A line for each suite that departs from a setting's default."""
+    """A line for each suite that departs from a setting's default.
+
+    Then one for each choice of the user, such as `mode=mse`, with which it departs from that.
+    """
     from bench.suites import SUITES
-    from bench.training.settings import resolve
+    from bench.training.settings import parse_overrides, resolve
 
     default = next(field.default for field in fields(config) if field.name == setting)
     lines = []
     for suite in SUITES.values():
-        domains: dict[str, list[str]] = {}
-        for domain in suite.domains:
-            value = getattr(resolve(config, agent, domain, {}), setting)
-            if value != default:
-                domains.setdefault(_text(value), []).append(domain.name)
-        said = [
-            value if len(names) == len(suite.domains) else f"{value} ({', '.join(names)})"
-            for value, names in domains.items()
-        ]
-        if said:
-            lines.append(f"{suite.name}: {'; '.join(said)}")
+        usual = [getattr(resolve(config, agent, d, {}), setting) for d in suite.domains]
+        keys = dict.fromkeys(key for d in suite.domains for key in d.agents)
+        choices = [key.removeprefix(f"{agent} ") for key in keys if key.startswith(f"{agent} ")]
+        for choice in ("", *choices):
+            overrides = parse_overrides(config, agent, [choice] if choice else [])
+            if setting in overrides:
+                continue
+            found: dict[str, list[str]] = {}
+            for domain, value in zip(suite.domains, usual, strict=True):
+                other = value if choice else default
+                value = getattr(resolve(config, agent, domain, overrides), setting)
+                if value != other:
+                    found.setdefault(_text(value), []).append(domain.name)
+            said = [
+                value if len(names) == len(suite.domains) else f"{value} ({', '.join(names)})"
+                for value, names in found.items()
+            ]
+            if said:
+                when = f", with {choice}" if choice else ""
+                lines.append(f"{suite.name}{when}: {'; '.join(said)}")
     return lines
 
 
