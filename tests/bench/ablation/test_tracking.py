@@ -75,6 +75,8 @@ def test_the_command_writes_table_and_figure(
 ) -> None:
     assert main(["ablate", "dual", "--budget", "100"]) == 2  # before any training
     assert "dual=solve needs" in capsys.readouterr().err
+    assert main(["ablate", "internal-vs-external", "--dual", "solve", "--dry-run"]) == 2
+    assert "leave out --dual solve" in capsys.readouterr().err
     out = tmp_path / "dual"
     command = ["ablate", "dual", "--updates", "30", "--warm-up", "10", "--seeds", "2"]
     assert main([*command, "--out", str(out)]) == 0

@@ -295,7 +295,7 @@ def test_a_directory_that_cannot_be_made_is_an_error(
     tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    assert main(arguments(tmp_path / "file" / "out", data_dir)) == 1
+    assert main(arguments(tmp_path / "file" / "out", data_dir)) == 2
     assert str(tmp_path / "file") in capsys.readouterr().err
 
 

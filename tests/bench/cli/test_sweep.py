@@ -166,6 +166,15 @@ def test_bad_input_is_one_clear_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_setting_without_which_nothing_can_be_planned_may_be_swept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["sweep", "--dry-run", "--out", str(tmp_path / "out"), "--over", "budget-end=0.2,0.3"]
+    assert main([*given, "--set", "budget_schedule=linear", "budget_steps=1000"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("budget_end=0.2,") == text.count("budget_end=0.3,") == 1
+
+
 def test_dry_run_lists_the_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["sweep", "--over", "kl-budget=0.1,1", "--dry-run", "--out", str(tmp_path / "out")]
     assert main(given) == 0

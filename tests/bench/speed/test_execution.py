@@ -1,17 +1,20 @@
 """Whole updates give the same numbers operation by operation, compiled and as one CUDA graph."""
 
 from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from bench.agents import Problem
+from bench.agents import Agent, Problem
 from bench.agents.trqam import TRQAMConfig
 from bench.speed.execution import CapturedUpdates
 from bench.speed.workload import Workload
 from bench.training.compilation import compile_agent, has_compiler
+from qlearn import GradientGuard
 
 HIDDEN = (16, 16)
 CONFIG = TRQAMConfig(actor_hidden=HIDDEN, critic_hidden=HIDDEN, critics=2, flow_steps=2)
@@ -51,6 +54,19 @@ def test_compiled_updates_are_eager_ones_and_the_next_cell_needs_no_compilation(
     compile_agent(second.agent)
     updated(second, 1)
     assert counters["stats"]["unique_graphs"] == graphs
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not has_compiler(torch.device("cpu")), reason="torch.compile needs a C++ compiler on a CPU"
+)
+def test_a_job_may_compile_more_agents_than_torch_keeps_by_default() -> None:
+    for parameters in range(1, 11):
+        held = [torch.ones(2, 3) for _ in range(parameters)]
+        learner = SimpleNamespace(parameters=held, guard=GradientGuard(held, 1.0))
+        compile_agent(cast(Agent, SimpleNamespace(losses=lambda: None, learner=learner)))
+        norm = learner.guard.forward(held).norm
+        torch.testing.assert_close(norm, torch.full((2,), (3.0 * parameters) ** 0.5))
 
 
 @pytest.mark.gpu

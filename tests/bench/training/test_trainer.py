@@ -8,7 +8,7 @@ import torch
 
 from bench.errors import CheckpointError
 from bench.storage import checkpoint_steps, load_checkpoint
-from bench.training.trainer import Trainer
+from bench.training.trainer import Trainer, load_agent
 from qlearn import ChunkBatch, ChunkSource, RandomStreams
 
 from .conftest import Recorded, build_pack, build_trainer
@@ -157,3 +157,11 @@ def test_a_checkpoint_of_other_runs_is_refused(tmp_path: Path) -> None:
     other = build_trainer(build_pack(seeds=(3,)), tmp_path)
     with pytest.raises(CheckpointError, match="seed 3"):
         other.restore()
+
+
+def test_a_checkpoint_with_other_tensors_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    trainer = build_trainer(build_pack(), tmp_path)
+    state = {f"agent.{name}": value for name, value in trainer.agent.state_dict().items()}
+    del state["agent.dual.lam"]
+    with pytest.raises(CheckpointError, match=r"dual\.lam.*--out"):
+        load_agent(trainer.agent, state)

@@ -56,6 +56,11 @@ def ablate_trust_region(options: "InternalVsExternal") -> int:
     Raises:
         ValueError: an impossible value.
     """
+    if options.offline.dual == "solve":
+        raise ValueError(
+            "the weight of an external penalty is descended; leave out --dual solve, which "
+            "`bench ablate dual` compares"
+        )
     points = families(options.budgets, options.coefficients, options.lambdas, options.temperature)
     plan = plan_points(options.offline, "internal-vs-external", points)
     if options.offline.dry_run:

@@ -64,11 +64,12 @@ def check_samples(samples: int, budget: float, horizon: int) -> None:
     # n weights cannot be further than log n from even, and read low within a nat of that.
     wanted = budget * horizon + 1.0
     if samples < 1 or math.log(samples) < wanted:
-        enough = f"{math.ceil(math.exp(wanted)):,}" if wanted < 14.0 else f"e^{wanted:g}"
+        many = wanted > math.log(1e5)
+        enough = f"e^{wanted:g}" if many else f"{math.ceil(math.exp(wanted)):,}"
         raise ValueError(
             f"dual=solve needs at least {enough} samples (dual_samples) for a budget of "
             f"{budget:g} nats x {horizon} actions, got {samples}, which tell at most log "
-            f"{samples} nats; give more, a smaller budget, or dual=descend"
+            f"{samples} nats; give {'' if many else 'more, '}a smaller budget, or dual=descend"
         )
 
 
@@ -83,7 +84,8 @@ def solve_dual(
     over updates with the dual's rate, the first one taken as it is. The process being memoryless,
     ``KL*`` is the path KL of the policy that adjoint matching aims at. So lambda follows a critic
     that changes; what the policy misses of that aim is made up for by :func:`correct_dual`.
-    Nothing waits for the device, and replicas never mix.
+    Nothing waits for the device, and replicas never mix. A value that is not finite leaves its
+    replica's lambda.
 
     Args:
         dual: keeps lambda, its bounds and the budget.
@@ -99,9 +101,12 @@ def solve_dual(
     budget = dual.budget(dual.step).to(values.dtype)
     low, high = (dual.scale * bound for bound in dual.bounds)
     solved = solve_lambda(values, horizon * budget, shared=1, bounds=(low, high))
+    known = values.isfinite().flatten(1).all(-1)
+    solved = torch.where(known, solved, math.nan)
     weight = torch.where(dual.step == 0, 1.0, dual.ema).to(values.dtype)
     aim = (solved / dual.scale).log() + correction
-    dual.lam.copy_(torch.lerp(dual.lam.log(), aim, weight).exp().clamp(*dual.bounds))
+    moved = torch.lerp(dual.lam.log(), aim, weight).exp().clamp(*dual.bounds)
+    dual.lam.copy_(torch.where(known, moved, dual.lam))
     dual.step.add_(1)
     # One lambda per replica, the same at all of its observations.
     per_state = tilted_kl(values, dual.lambda_.unsqueeze(-1).expand(values.shape[:-1]))

@@ -9,6 +9,8 @@ from bench.errors import BenchError
 
 __all__ = ["check_compiler", "compile_agent", "has_compiler"]
 
+_VERSIONS = 256
+
 
 def compile_agent(agent: Agent) -> None:
     """Compile an agent's losses with their gradients, and its gradient clipping, in place.
@@ -19,6 +21,11 @@ def compile_agent(agent: Agent) -> None:
         BenchError: there is no compiler for the agent's device.
     """
     check_compiler(agent.learner.parameters[0].device)
+    # Every agent and shape of a job is another version of the same few functions, and torch keeps
+    # eight unless it is told otherwise.
+    dynamo: Any = torch._dynamo.config
+    dynamo.recompile_limit = max(dynamo.recompile_limit, _VERSIONS)
+    dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, 4 * _VERSIONS)
     target: Any = agent
     target.losses = torch.compile(target.losses, fullgraph=True, dynamic=False)
     guard: Any = agent.learner.guard

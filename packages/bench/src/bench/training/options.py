@@ -23,7 +23,7 @@ from bench.training.tables import memory_limit
 if TYPE_CHECKING:
     from bench.cli.offline import Offline
 
-__all__ = ["Plan", "plan_offline", "plan_point", "select_device", "settled"]
+__all__ = ["Plan", "agents_named", "plan_offline", "plan_point", "select_device", "settled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
     check_folder("--out", options.out)
     check_folder("--data-dir", options.data_dir)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    agents = _agents(options.agent, online_only=online_only)
+    agents = agents_named(options.agent, online_only=online_only)
     device = select_device(options.device)
     runs = options.seeds * len(agents) * sum(len(domain.tasks) for domain in chosen.domains)
     processes = _processes(options, device, runs)
@@ -335,7 +335,12 @@ def _protocol(chosen: Suite, options: "Offline") -> TrainingProtocol:
     return replace(chosen.protocol, **values)
 
 
-def _agents(names: Sequence[str], *, online_only: bool) -> tuple[str, ...]:
+def agents_named(names: Sequence[str], *, online_only: bool = False) -> tuple[str, ...]:
+    """The agents that were asked for, each once.
+
+    Raises:
+        ValueError: there is none of that name, or it learns online only where that is not allowed.
+    """
     if names == ("all",):
         return tuple(n for n, entry in AGENTS.items() if online_only or not entry.online_only)
     for name in names:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bench.agents import AGENTS
 from bench.suites import unknown
 from bench.training.cells import Pack
-from bench.training.options import Plan, plan_offline, plan_point, settled
+from bench.training.options import Plan, agents_named, plan_offline, plan_point, settled
 from bench.training.settings import parse_overrides
 
 if TYPE_CHECKING:
@@ -32,10 +32,13 @@ def plan_sweep(options: "Sweep") -> Plan:
             given by itself.
     """
     offline = options.offline
-    base = plan_offline(replace(offline, pack=None))
-    agents = tuple(dict.fromkeys(pack.agent for pack in (*base.packs, *base.pretraining)))
+    agents = tuple(dict.fromkeys((*agents_named(offline.agent), "bc")))
     axes = _axes(options.over, agents, offline)
-    offline = settled(offline, "-".join(["sweep", *axes]).replace("_", "-"))
+    # What a point is not told it has in common with the first: without the swept settings there may
+    # be nothing that can be planned.
+    first = {name: values[0] for name, values in axes.items() if name not in _PROTOCOL}
+    base = settled(_at(offline, first), "-".join(["sweep", *axes]).replace("_", "-"))
+    offline = replace(offline, out=base.out, pack=base.pack)
     packs: dict[str, Pack] = {}
     configs: dict[str, Any] = {}
     for values in product(*axes.values()):
@@ -48,7 +51,7 @@ def plan_sweep(options: "Sweep") -> Plan:
             packs[named.name] = named
             configs[named.name] = plan.configs[pack.name]
     return replace(
-        plan_offline(offline),
+        plan_offline(base),
         pretraining=tuple(pack for pack in packs.values() if pack.agent == "bc"),
         packs=tuple(pack for pack in packs.values() if pack.agent != "bc"),
         configs=configs,

@@ -94,9 +94,19 @@ def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def load_agent(agent: Agent, tensors: Mapping[str, Tensor]) -> None:
-    """Fill an agent and its optimiser from a checkpoint of a pack."""
-    agent.load_state_dict(part(tensors, "agent."))
-    agent.learner.load_state_dict(part(tensors, "learner."))
+    """Fill an agent and its optimiser from a checkpoint of a pack.
+
+    Raises:
+        CheckpointError: the checkpoint is of an agent with other tensors.
+    """
+    try:
+        agent.load_state_dict(part(tensors, "agent."))
+        agent.learner.load_state_dict(part(tensors, "learner."))
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"a checkpoint does not fit the agent that its settings describe: {error}; it may be "
+            "of another version, then start again in another directory (--out)"
+        ) from error
 
 
 @dataclass(slots=True)
