@@ -28,9 +28,9 @@ def build(name: str, seeds: list[int], problem: Problem = PROBLEM, **settings: A
 
 def batch_of(streams: RandomStreams, problem: Problem = PROBLEM) -> ChunkBatch:
     rows = (len(streams.seeds), ROWS)
-    valid = torch.ones(rows)
+    valid = torch.ones(rows, device=streams.device)
     valid[:, -1] = 0.0
-    masks = torch.ones(rows)
+    masks = torch.ones(rows, device=streams.device)
     masks[:, 0] = 0.0
     return ChunkBatch(
         observations=streams.normal(ROWS, problem.observation_dim),

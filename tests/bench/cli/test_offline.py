@@ -19,6 +19,8 @@ from bench.results import TIMING_COLUMNS, scan_training
 from bench.storage import load_checkpoint, read_log, read_run
 from bench.training.compilation import has_compiler
 
+from ..recorded_updates import RecordedUpdates
+
 SMOKE = ("offline", "--suite", "quick", "--preset", "smoke")
 STEPS = 120
 
@@ -356,3 +358,27 @@ def test_compiled_training_is_eager_training_up_to_rounding(
     capsys.readouterr()
     assert main(compiled) != 0  # eager again: that is not the same run
     assert "compiled" in capsys.readouterr().err
+
+
+def test_captured_training_is_eager_training(
+    data_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = arguments(tmp_path / "out", data_dir, "--steps", "10", "--processes", "1")
+    assert main([*command, "--capture"]) != 0
+    assert "CUDA device, not cpu; leave out --capture" in capsys.readouterr().err
+    monkeypatch.setattr("bench.training.options.check_capture", lambda device: None)
+    monkeypatch.setattr("bench.training.trainer.CapturedUpdates", RecordedUpdates)
+    captured = arguments(tmp_path / "captured", data_dir, "--steps", "10", "--processes", "1")
+    assert main(command) == 0
+    assert main([*captured, "--capture", "--data-memory", "0"]) != 0
+    assert "is read from the disk" in capsys.readouterr().err
+    assert main([*captured, "--capture"]) == 0
+    keys = ["task", "step", "metric"]  # the clone is taken from the first run
+    tables = (scan_training([tmp_path / name]).collect() for name in ("out", "captured"))
+    rows = [table.filter(phase="offline").sort(keys).select(*keys, "value") for table in tables]
+    assert rows[0].height > 20
+    assert rows[0].equals(rows[1])
+    assert main(captured) == 0  # a finished run is the same run without --capture

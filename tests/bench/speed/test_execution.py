@@ -11,8 +11,8 @@ from torch._dynamo.utils import counters
 
 from bench.agents import Agent, Problem
 from bench.agents.trqam import TRQAMConfig
-from bench.speed.execution import CapturedUpdates
 from bench.speed.workload import Workload
+from bench.training.capture import CapturedUpdates
 from bench.training.compilation import compile_agent, has_compiler
 from qlearn import GradientGuard
 
@@ -76,10 +76,10 @@ def test_captured_updates_are_eager_ones(compiled: bool) -> None:
     captured = workload("cuda")
     if compiled:
         compile_agent(captured.agent)
-    launch = CapturedUpdates(captured, updates=2)  # after three updates of its own
-    launch()
-    metrics = dict(launch())
-    expected, *_ = updated(eager := workload("cuda"), 7)
+    launch = CapturedUpdates(captured.update, captured.streams, updates=2)
+    for _ in range(launch.eager_calls + 3):
+        metrics = launch()
+    expected, *_ = updated(eager := workload("cuda"), 2 * (launch.eager_calls + 3))
     for name, value in expected.items():
         torch.testing.assert_close(metrics[name], value, rtol=1e-3, atol=1e-4, msg=name)
     for mine, theirs in zip(
@@ -90,4 +90,4 @@ def test_captured_updates_are_eager_ones(compiled: bool) -> None:
 
 def test_a_capture_on_the_cpu_is_refused() -> None:
     with pytest.raises(ValueError, match="needs a CUDA device"):
-        CapturedUpdates(workload("cpu"))
+        workload("cpu").prepared(captured=True)

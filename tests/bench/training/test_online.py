@@ -16,6 +16,7 @@ from bench.training.policy import Normalizer
 from bench.training.trainer import Trainer
 from qlearn import BalancedSampler, ChunkSampler, EpisodeData, RandomStreams, UnionSampler
 
+from ..recorded_updates import RecordedUpdates
 from .conftest import CONFIG, Recorded
 
 PROBLEM = Problem(observation_dim=2, action_dim=2, horizon=5)
@@ -238,6 +239,23 @@ def test_resume_is_bit_identical(tmp_path: Path, agent: str, stop: int) -> None:
         assert (outcomes[0].observations == outcomes[1].observations).all()
         assert (outcomes[0].episode_lengths == outcomes[1].episode_lengths).all()
     close(undisturbed, resumed)
+
+
+@pytest.mark.parametrize("agent", ["trqam", "rlpd"])
+def test_captured_training_is_eager_training(
+    tmp_path: Path, agent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.training.trainer.CapturedUpdates", RecordedUpdates)
+    eager, captured = (build(online_pack(agent=agent), tmp_path / name) for name in "ec")
+    captured.captured = True
+    eager.run()
+    captured.run()
+    for name, value in weights(eager).items():
+        assert torch.equal(weights(captured)[name], value), name
+    assert isinstance(captured.recorder, Recorded)
+    assert isinstance(eager.recorder, Recorded)
+    assert captured.recorder.rows == eager.recorder.rows
+    close(eager, captured)
 
 
 def test_an_environment_that_fails_stops_its_run_alone(tmp_path: Path) -> None:

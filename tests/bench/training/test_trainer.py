@@ -11,6 +11,7 @@ from bench.storage import checkpoint_steps, load_checkpoint
 from bench.training.trainer import Trainer, load_agent
 from qlearn import ChunkBatch, ChunkSource, RandomStreams
 
+from ..recorded_updates import RecordedUpdates
 from .conftest import Recorded, build_pack, build_trainer
 
 
@@ -75,6 +76,36 @@ def test_resume_is_bit_identical(tmp_path: Path, stop: int) -> None:
     kept = len(recorded(resumed).rows)
     assert recorded(resumed).rows == recorded(undisturbed).rows[-kept:]
     assert kept == 4 - stop // 5
+
+
+def test_captured_training_is_eager_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.training.trainer.CapturedUpdates", RecordedUpdates)
+    eager = build_trainer(build_pack(), tmp_path / "eager")
+    eager.run()
+    first = build_trainer(build_pack(), tmp_path / "captured")
+    first.captured = True
+    first.run()
+    # What one has begun the other goes on with, in either direction.
+    for name, begins in (("one", True), ("other", False)):
+        begun = build_trainer(build_pack(), tmp_path / name)
+        begun.captured = begins
+        for _ in range(8):
+            begun.advance()
+        begun.save()
+        finished = build_trainer(build_pack(), tmp_path / name)
+        finished.captured = not begins
+        finished.run()
+        assert recorded(finished).rows[1:] == recorded(eager).rows[2:]
+        assert_equal(state(finished), state(eager))
+    assert recorded(first).rows == recorded(eager).rows
+    assert_equal(state(first), state(eager))
+
+
+def assert_equal(mine: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    for name, value in theirs.items():
+        assert torch.equal(mine[name], value), name
 
 
 def test_the_next_batches_after_a_checkpoint_are_those_of_the_undisturbed_run(

@@ -28,7 +28,8 @@ class Plan:
         devices: how many of them, besides one.
         cores: of the CPU for simulators.
         precision: of the matrix products; auto is tf32, on a cpu float32.
-        mode: of execution that the rate was measured in; `bench offline` trains eagerly.
+        mode: of execution that the rate was measured in; `bench offline` trains eagerly, with
+            --compile compiled, with --compile --capture captured.
         rates: table that `bench speed --out FILE.csv` wrote; the kept one by default.
         utilisation: where nothing was measured, estimate by this part of the device's peak.
     """

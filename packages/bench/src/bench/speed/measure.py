@@ -14,12 +14,11 @@ import torch
 
 from bench.agents import Problem
 from bench.errors import BenchError
-from bench.speed.execution import CapturedUpdates, precision_context
 from bench.speed.request import Mode, Precision, SpeedRequest
 from bench.speed.roofline import bandwidth, traffic
 from bench.speed.workload import Workload, agent_config
-from bench.training.compilation import compile_agent
 from bench.training.cost import calls_per_second, finish, matmul_rate, update_flops
+from bench.training.precision import float32_products
 
 __all__ = ["SpeedRow", "measure", "peak_memory"]
 
@@ -43,7 +42,8 @@ class SpeedRow:
         slowest: of the turns.
         fastest: of the turns.
         replica_updates_per_s: updates per second times replicas, of all processes together.
-        first_update_s: from a built agent to its first finished update, compilation included.
+        first_update_s: from a built agent to its first finished update; compilation and capture
+            are included.
         memory_mb: peak, of the device or of this process on a CPU (there of all rows so far).
         gflops: achieved, from the operations of the matrix products of an update.
         ceiling_gflops: of one large matrix product of this width, in the same turns.
@@ -125,7 +125,7 @@ def measure(
         agent_config(agent, 1, 1, 1)
         if mode == "captured" and device.type != "cuda":
             raise ValueError("the mode captured needs a CUDA device: take eager or compiled")
-        with precision_context(precision, device):
+        with float32_products(precision, device):
             pass
     entrants = []
     for combination in combinations:
@@ -138,12 +138,12 @@ def measure(
     for turn in range(request.turns):
         tell(f"turn {turn + 1} of {request.turns}")
         for entrant in entrants:
-            with precision_context(entrant.precision, device):
+            with float32_products(entrant.precision, device):
                 rate = calls_per_second(entrant.updates, request.seconds, device, clock)
             entrant.rates.append(rate * entrant.per_call)
         for (precision, width), found in ceilings.items():
             dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-            with precision_context(precision, device):
+            with float32_products(precision, device):
                 found.append(matmul_rate(device, width, min(0.3, request.seconds), dtype, clock))
         for command, rates in peers.items():
             rates.append(peer_rate(command))
@@ -209,16 +209,13 @@ def _enter(
     flops = replicas * update_flops(agent, config, problem, request.batch)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    workload = Workload.build(agent, config, problem, replicas, request.batch, device)
-    updates: Callable[[], object] = workload.update
-    per_call = 1
+    workload = Workload.build(agent, config, problem, replicas, request.batch, device, precision)
+    per_call = request.per_launch if mode == "captured" else 1
     started = time.perf_counter()
-    with precision_context(precision, device):
-        if mode == "compiled":
-            compile_agent(workload.agent)
-        if mode == "captured":
-            compile_agent(workload.agent)
-            updates, per_call = CapturedUpdates(workload, request.per_launch), request.per_launch
+    with float32_products(precision, device):
+        updates = workload.prepared(
+            compiled=mode != "eager", captured=mode == "captured", per_call=per_call
+        )
         updates()
         finish(device)
         first = time.perf_counter() - started

@@ -1,6 +1,6 @@
 """An agent with made-up data, ready to be updated again and again."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -9,6 +9,9 @@ from torch import Tensor
 
 from bench.agents import AGENTS, Agent, Problem, draw
 from bench.suites import unknown
+from bench.training.capture import CapturedUpdates
+from bench.training.compilation import compile_agent
+from bench.training.precision import autocast
 from qlearn import ChunkSampler, EpisodeData, RandomStreams
 
 __all__ = ["Workload", "agent_config"]
@@ -25,12 +28,14 @@ class Workload:
         streams: its random numbers.
         sampler: replay on the training device.
         batch: chunks per update and replica.
+        precision: see :mod:`bench.training.precision`.
     """
 
     agent: Agent
     streams: RandomStreams
     sampler: ChunkSampler
     batch: int
+    precision: str = "float32"
 
     @classmethod
     def build(
@@ -41,6 +46,7 @@ class Workload:
         replicas: int,
         batch: int,
         device: torch.device,
+        precision: str = "float32",
     ) -> "Workload":
         """Random episodes, random parameters; everything on ``device``."""
         streams = RandomStreams(range(replicas), device)
@@ -54,12 +60,39 @@ class Workload:
             rewards=-made.uniform(rows),
         )
         sampler = ChunkSampler(data, problem.horizon, _DISCOUNT, tasks=[0] * replicas)
-        return cls(AGENTS[agent].agent(config, problem, streams), streams, sampler, batch)
+        built = AGENTS[agent].agent(config, problem, streams)
+        return cls(built, streams, sampler, batch, precision)
 
     def update(self) -> Mapping[str, Tensor]:
         """Sample a batch, draw the noise, update."""
         batch = self.sampler.sample(self.streams, self.batch)
-        return self.agent.update(batch, draw(self.streams, self.agent.noise(self.batch)))
+        noise = draw(self.streams, self.agent.noise(self.batch))
+        # Inside of the update, since autocast keeps the parameters' copies until its end.
+        with autocast(self.precision, self.streams.device):
+            return self.agent.update(batch, noise)
+
+    def prepared(
+        self, *, compiled: bool = False, captured: bool = False, per_call: int = 1
+    ) -> Callable[[], object]:
+        """A function that performs updates in some way, done with what comes before the first.
+
+        Args:
+            compiled: through `torch.compile`.
+            captured: as one CUDA graph.
+            per_call: updates in that graph.
+
+        Raises:
+            ValueError: there are no graphs on the device.
+            BenchError: there is no compiler for it, or it refuses the capture.
+        """
+        if compiled:
+            compile_agent(self.agent)
+        if not captured:
+            return self.update
+        launch = CapturedUpdates(self.update, self.streams, per_call)
+        for _ in range(launch.eager_calls):
+            launch()
+        return launch
 
 
 def agent_config(agent: str, width: int, critics: int, flow_steps: int) -> Any:

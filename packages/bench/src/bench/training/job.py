@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.agents import AGENTS, BC, Agent, draw
-from bench.errors import CheckpointError
+from bench.errors import BenchError, CheckpointError
 from bench.results import FinalTable, final_table, print_table, write_table
 from bench.simulation import SimulatorPool
 from bench.storage import RunLock, checkpoint_steps, log_to, package_versions
@@ -162,6 +162,7 @@ class Job:
             overlap=pool.workers > 0,
         )
         trainer = Trainer(pack, agent, streams, data, directory, recorder, plan.precision)
+        trainer.captured = plan.captured
         title = f"{pack.agent} on {pack.domain.name}, {len(pack.cells)} runs"
         with ExitStack() as stack:
             stack.callback(recorder.close)
@@ -205,6 +206,11 @@ class Job:
         episodes = prepared.tables.episodes
         if not prepared.tables.streamed:
             return ChunkSampler(episodes, horizon, discount, mode=mode, tasks=tasks)
+        if self.plan.captured:
+            raise BenchError(
+                f"{pack.domain.dataset} is read from the disk, and a graph holds what a GPU does: "
+                "give --data-memory that it fits into, or leave out --capture"
+            )
         noise = agent.noise(pack.protocol.batch_size)
         return PrefetchingSampler(
             episodes,

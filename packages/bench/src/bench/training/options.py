@@ -12,6 +12,7 @@ from bench.simulation import available_cores
 from bench.suites import Protocol as TrainingProtocol
 from bench.suites import Suite, smoke, unknown
 from bench.tracking import require
+from bench.training.capture import check_capture
 from bench.training.cells import Pack, plan
 from bench.training.compilation import check_compiler
 from bench.training.own_task import chosen_suite
@@ -48,6 +49,7 @@ class Plan:
         data_memory: bytes that a data set may take; larger ones are read from the disk.
         track: names of the trackers that show the curves.
         compiled: whether updates run through `torch.compile`.
+        captured: whether they are CUDA graphs; the numbers are the same.
     """
 
     suite: Suite
@@ -66,6 +68,7 @@ class Plan:
     data_memory: int = 1 << 62
     track: tuple[str, ...] = ()
     compiled: bool = False
+    captured: bool = False
 
     @property
     def in_order(self) -> tuple[Pack, ...]:
@@ -159,6 +162,8 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
     precision = _precision(options.precision, device)
     if options.compile:
         check_compiler(device)
+    if options.capture:
+        check_capture(device)
 
     def spelled(name: str) -> str:
         own = getattr(options, name, None) is not None and name in ("kl_budget", "dual")
@@ -205,7 +210,7 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
     if options.pack == "auto" and by_agent:
         largest_pack = measured_size(
             chosen, by_agent, directory, runs=runs, device=device, precision=precision,
-            processes=processes,
+            compiled=options.compile, captured=options.capture, processes=processes,
         )  # fmt: skip
 
     configs: dict[str, Any] = {}
@@ -234,6 +239,7 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
         data_memory=memory_limit(options.data_memory, device, processes),
         track=options.track,
         compiled=options.compile,
+        captured=options.capture,
     )
 
 

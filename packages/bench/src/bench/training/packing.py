@@ -63,6 +63,8 @@ def best_pack(
     runs: int,
     device: torch.device,
     precision: str = "float32",
+    compiled: bool = False,
+    captured: bool = False,
     processes: int | None = None,
     seconds: float = 1.0,
 ) -> PackChoice:
@@ -81,6 +83,8 @@ def best_pack(
             work.
         device: where.
         precision: of the matrix products.
+        compiled: whether updates run through `torch.compile`.
+        captured: whether they are CUDA graphs.
         processes: packs at a time; by default one on a GPU and one per usable core of a CPU.
         seconds: length of each measurement.
 
@@ -109,6 +113,8 @@ def best_pack(
                 replicas,
                 device,
                 precision=precision,
+                compiled=compiled,
+                captured=captured,
                 seconds=seconds,
             )
             for agent, config in agents.items()
@@ -127,6 +133,8 @@ def measured_size(
     runs: int,
     device: torch.device,
     precision: str,
+    compiled: bool,
+    captured: bool,
     processes: int,
 ) -> int:
     """The largest pack of a plan: that of its run directory, or the best on its widest domain.
@@ -138,6 +146,8 @@ def measured_size(
         runs: of all agents, domains and seeds.
         device: where.
         precision: of the matrix products.
+        compiled: whether updates run through `torch.compile`.
+        captured: whether they are CUDA graphs.
         processes: packs at a time.
     """
     if (directory / "run.json").exists():
@@ -157,6 +167,8 @@ def measured_size(
         runs=runs,
         device=device,
         precision=precision,
+        compiled=compiled,
+        captured=captured,
         processes=processes,
     )
     return choice.replicas
@@ -193,20 +205,23 @@ def measured_pack(
     device: torch.device,
     *,
     precision: str = "float32",
+    compiled: bool = False,
+    captured: bool = False,
     seconds: float = 1.0,
 ) -> PackRate:
-    """Rate and memory of packs of one size, eager; threads as torch is set."""
-    from bench.speed.execution import precision_context
+    """Rate and memory of packs of one size; threads as torch is set."""
     from bench.speed.measure import peak_memory
     from bench.speed.workload import Workload
     from bench.training.cost import calls_per_second
+    from bench.training.precision import float32_products
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     before = peak_memory(device) if device.type == "cpu" else 0.0
-    workload = Workload.build(agent, config, problem, replicas, batch, device)
-    with precision_context(precision, device):
-        rate = calls_per_second(workload.update, seconds, device)
+    workload = Workload.build(agent, config, problem, replicas, batch, device, precision)
+    with float32_products(precision, device):
+        updates = workload.prepared(compiled=compiled, captured=captured)
+        rate = calls_per_second(updates, seconds, device)
     # A CPU process knows its largest size only, so what an earlier pack took counts for less.
     state = sum(p.numel() * p.element_size() for p in workload.agent.learner.parameters)
     memory = max(peak_memory(device) - before, 4.0 * state)

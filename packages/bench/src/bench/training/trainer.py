@@ -14,6 +14,7 @@ from torch import Tensor
 from bench.agents import Agent, Measuring, draw
 from bench.errors import CheckpointError
 from bench.storage import checkpoint_steps, load_checkpoint, save_checkpoint
+from bench.training.capture import CapturedUpdates
 from bench.training.cells import Cell, Pack
 from bench.training.precision import autocast
 from qlearn import ChunkSource, RandomStreams
@@ -121,6 +122,7 @@ class Trainer:
         directory: the pack's folder; checkpoints go to ``directory / "checkpoints"``.
         recorder: takes metrics and evaluates.
         precision: see :mod:`bench.training.precision`.
+        captured: whether an update is one CUDA graph.
         experience: the environments of the online phase.
         tick: called after every step with the number of steps done.
     """
@@ -132,6 +134,7 @@ class Trainer:
     directory: Path
     recorder: Recorder
     precision: str = "float32"
+    captured: bool = False
     experience: Experience | None = None
     tick: Callable[[int], None] = lambda step: None
     step: int = field(default=0, init=False)
@@ -140,6 +143,7 @@ class Trainer:
     latest: dict[str, list[float]] = field(default_factory=dict, init=False)
     _window: dict[str, Tensor] = field(default_factory=dict, init=False)
     _windowed: int = field(default=0, init=False)
+    _launch: Callable[[], None] | None = field(default=None, init=False)
 
     @property
     def checkpoints(self) -> Path:
@@ -192,29 +196,40 @@ class Trainer:
         self.step += 1
 
     def _update(self) -> None:
-        size = self.pack.protocol.batch_size
+        if self._launch is None:  # not before: a graph keeps the addresses of what was restored
+            learn = self._learn
+            self._launch = CapturedUpdates(learn, self.streams) if self.captured else learn
         with self._timed():
-            batch = self.sampler.sample(self.streams, size)
-            noise = draw(self.streams, self.agent.noise(size))
-            with autocast(self.precision, self.streams.device):
-                metrics = self.agent.update(batch, noise)
-            for name, value in metrics.items():
-                if name in self._window:
-                    self._window[name] += value
-                else:
-                    self._window[name] = value.to(torch.float32, copy=True)
+            self._launch()
         self._windowed += 1
+
+    def _learn(self) -> None:
+        """Sample, update, and add the metrics to the window; nothing here waits for the device."""
+        size = self.pack.protocol.batch_size
+        batch = self.sampler.sample(self.streams, size)
+        noise = draw(self.streams, self.agent.noise(size))
+        with autocast(self.precision, self.streams.device):
+            metrics = self.agent.update(batch, noise)
+        for name, value in metrics.items():
+            if name in self._window:
+                self._window[name] += value
+            else:
+                self._window[name] = value.to(torch.float32, copy=True)
 
     def log(self) -> None:
         """Hand the window's averages to the recorder and look for runs that failed."""
         with self._timed():  # waits for the device, so the clock sees what was queued
             self.latest = {
-                name: (total / self._windowed).tolist() for name, total in self._window.items()
+                name: (total / self._windowed).tolist()
+                for name, total in self._window.items()
+                if self._windowed
             }
         if self.experience is not None:
             self.latest |= self.experience.metrics()
         self.latest |= self._measured()
-        self._window, self._windowed = {}, 0
+        for total in self._window.values():
+            total.zero_()
+        self._windowed = 0
         self.check()
         self.recorder.training(self.step, self.latest)
 
