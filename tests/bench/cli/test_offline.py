@@ -245,6 +245,8 @@ def test_missing_data_say_which_command_makes_them(tmp_path: Path) -> None:
         (["--set", "critics=2", "critics=3"], "critics is given twice"),
         (["--agent", "qam", "--dual", "solve"], "no trust region, so --dual has no use"),
         (["--kl-budget", "-1"], "--kl-budget must be above 0, got -1.0"),
+        (["--set", "kl-budget=-1"], "error: kl-budget must be above 0, got -1.0"),
+        (["--set", "kl_budget=-1"], "error: kl_budget must be above 0, got -1.0"),
         (["--agent", "bc", "--kl-budget", "1"], "no trust region, so --kl-budget has no use"),
         (["--steps", "0"], "--steps must be at least 1, got 0"),
         (["--tasks", "9"], "1, 2"),
@@ -289,8 +291,10 @@ def test_a_repeated_option_adds_its_values(
     assert "--trqam--" in text
     assert "--qam--" in text
     assert text.count("critics=3,") == text.count("best_of=4") == 2
-    with pytest.raises(SystemExit):
-        main(["offline", "--seeds", "1", "--seeds", "2", "--dry-run"])
+    assert main(["offline", "--seeds", "1", "--seeds", "2", "--dry-run", "--dry-run"]) == 2
+    assert capsys.readouterr().err == "error: --seeds is given twice; give it once\n"
+    assert main(["data", "get", "--retries", "1", "--retries", "2"]) == 2
+    assert capsys.readouterr().err == "error: --retries is given twice; give it once\n"
 
 
 def test_a_directory_that_cannot_be_made_is_an_error(

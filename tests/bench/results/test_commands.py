@@ -431,6 +431,13 @@ def test_reproduce_prints_the_command_and_what_differs(
     assert "0.4 there" in differs[0]
 
 
+def test_what_is_no_run_directory_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path, tmp_path / "nothing"):
+        with pytest.raises(ResultsError, match="is no run directory: it has no run.json"):
+            Reproduce(place).run()
+
+
 def test_contents_count_and_not_what_is_noted_beside_them(tmp_path: Path) -> None:
     from bench.data import describe, locate
 

@@ -3,7 +3,8 @@
 import os
 import sys
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import is_dataclass
+from typing import Protocol, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -56,8 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
     """
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given or os.environ.get("BENCH_DEBUG") == "1"
-    given = _gathered([argument for argument in given if argument != "--debug"])
+    given = [argument for argument in given if argument != "--debug"]
     try:
+        given = _gathered(given, _lists(_COMMANDS.get(given[0])) if given else set())
         command: _Command = tyro.extras.subcommand_cli_from_dict(
             _COMMANDS, prog="bench", args=given
         )
@@ -79,11 +81,26 @@ def _text(error: Exception) -> str:
     return str(error)
 
 
-def _gathered(arguments: list[str]) -> list[str]:
+def _lists(kind: object) -> set[str]:
+    """The options of a command, and of its subcommands, that take several values."""
+    if not is_dataclass(kind):
+        return {option for part in get_args(kind) for option in _lists(part)}
+    found = set()
+    for name, hint in get_type_hints(kind).items():
+        if tuple in (get_origin(hint), *map(get_origin, get_args(hint))):
+            found.add(f"--{name.replace('_', '-')}")
+        found |= _lists(hint)
+    return found
+
+
+def _gathered(arguments: list[str], lists: set[str]) -> list[str]:
     """The arguments with the values of a repeated option together, as after a single one.
 
-    `--set a=1 --set b=2` means `--set a=1 b=2`; tyro would take the last one alone. What takes one
-    value only is then refused for its second, except `--over`, which is meant to be repeated.
+    `--set a=1 --set b=2` means `--set a=1 b=2`; tyro would take the last one alone. `--over` is
+    left as it is.
+
+    Raises:
+        ValueError: an option that takes one value is given again.
     """
     parts: list[list[str]] = [[]]
     for argument in arguments:
@@ -96,6 +113,8 @@ def _gathered(arguments: list[str]) -> list[str]:
     places: dict[str, int] = {}
     for part in parts:
         if part and part[0] in places and part[0] != "--over":
+            if part[1:] and part[0] not in lists:
+                raise ValueError(f"{part[0]} is given twice; give it once")
             gathered[places[part[0]]] += part[1:]
         else:
             places[part[0] if part else ""] = len(gathered)

@@ -81,7 +81,7 @@ def read_run(directory: Path) -> RunRecord:
             )
         cells = [PlannedCell(**cell) for cell in document.pop("cells")]
         return RunRecord(**document, cells=cells)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ResultsError(f"{directory} is no run directory: it has no {RUN_NAME}") from error
     except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise ResultsError(f"{path} cannot be used: {error!r}") from error

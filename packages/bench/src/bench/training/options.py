@@ -166,8 +166,9 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
         check_capture(device)
 
     def spelled(name: str) -> str:
-        own = getattr(options, name, None) is not None and name in ("kl_budget", "dual")
-        return f"--{name.replace('_', '-')}" if own else name
+        if name in ("kl_budget", "dual") and getattr(options, name) is not None:
+            return f"--{name.replace('_', '-')}"
+        return next((t.partition("=")[0] for t in options.set if _name(t) == name), name)
 
     def resolved(agent: str, texts: Sequence[str]) -> dict[str, Any]:
         config = AGENTS[agent].config

@@ -1,0 +1,99 @@
+"""What the subcommands of `bench data` share: names of datasets, tables, bars."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+__all__ = ["Meter", "Name", "Names", "at_least_one", "progress_bar", "table_console"]
+
+Names = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME ...")]
+Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+
+
+def at_least_one(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not names:
+        raise ValueError("no dataset was named; `bench data list` lists them")
+    return names
+
+
+def table_console() -> "Console":
+    """Where tables are printed."""
+    from rich.console import Console
+
+    # A pipe has no width: a table cut to 80 columns would lose names.
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
+class Meter:
+    """Work done and its rate; drawn as a bar on a terminal, silent elsewhere."""
+
+    def __init__(self, name: str, unit: str, bar: "Progress") -> None:
+        self._unit = unit
+        self._bar = bar
+        self._task = bar.add_task(name, total=None, rate="")
+        self._begin = time.perf_counter()
+        self._first: int | None = None
+        self._done = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        """Take note of how far it is."""
+        if self._first is None:
+            self._first, self._begin = done, time.perf_counter()
+        self._done = done
+        self._bar.update(self._task, completed=done, total=total, rate=self._rate())
+
+    def _rate(self) -> str:
+        new = self._done - (self._first or 0)
+        seconds = time.perf_counter() - self._begin
+        if not new or not seconds:
+            return ""
+        if self._unit == "bytes":
+            return f"{new / seconds / 1e6:,.1f} MB/s"
+        return f"{new / seconds:,.0f} {self._unit}/s"
+
+    def summary(self) -> str:
+        """How much was done at what rate; empty if nothing was."""
+        rate = self._rate()
+        return f"{self._done - (self._first or 0):,} {self._unit} at {rate}" if rate else ""
+
+
+@contextmanager
+def progress_bar(name: str, unit: str) -> Iterator[Meter]:
+    """A meter for work that is counted in a unit."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        "{task.description}",
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rate]}"),
+    )
+    bar = Progress(
+        *columns,
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    with bar:
+        yield Meter(name, unit, bar)

@@ -1,0 +1,119 @@
+"""`bench data get` and `import`: data that exist elsewhere."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from bench.cli.data._arguments import Name, Names, at_least_one, progress_bar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Get", "Import"]
+
+
+@dataclass(frozen=True)
+class Get:
+    """Download published datasets, verified and resumable.
+
+    The same command continues an interrupted one. Sources: those given here, those of
+    $BENCH_DATA_SOURCES, OGBench's own host, a mirror on the Hugging Face hub.
+
+    Attributes:
+        names: such as cube-double-play-v0 or cube-triple-play-10m-v0.
+        data_dir: folder of the data files; OGBench's by default.
+        source: addresses to try before all others.
+        validation: also the validation files.
+        connections: files downloaded at the same time.
+        retries: failures in a row after which a source is given up.
+        overwrite: also replace data that were generated or imported here.
+    """
+
+    names: Names
+    data_dir: Path | None = None
+    source: tuple[str, ...] = ()
+    validation: bool = True
+    connections: int = 4
+    retries: int = 5
+    overwrite: bool = False
+
+    def run(self) -> int:
+        """Download the datasets one after the other."""
+        from bench.data import DatasetName, Patience, default_data_dir, download_sources, get
+
+        sources = download_sources(self.source)
+        for name in at_least_one(self.names):
+            DatasetName.parse(name)
+        for name in self.names:
+            with progress_bar(name, "bytes") as meter:
+                done = get(
+                    name,
+                    self.data_dir or default_data_dir(),
+                    sources=sources,
+                    validation=self.validation,
+                    connections=self.connections,
+                    overwrite=self.overwrite,
+                    patience=Patience(retries=self.retries),
+                    progress=meter,
+                )
+            print(f"{name}: {meter.summary() or 'already there'}: {done.files[0].parent}")
+            for path in done.replaced:
+                print(f"  replaced, as it was damaged or of other origin: {path.name}")
+            if done.missing:
+                print(f"  no source has {len(done.missing)} validation files; training needs none")
+        return 0
+
+
+@dataclass(frozen=True)
+class Import:
+    """Bring data of your own into the layout of the others, checked.
+
+    Understood are npz and HDF5 files with observations, actions and terminals as OGBench has them,
+    or with transitions as D4RL has them, or with groups episode_0, episode_1, ... as Minari has
+    them; minari:DATASET where the package minari is installed; and folders of LeRobot datasets.
+
+    Attributes:
+        source: the file or folder, or minari:DATASET.
+        name: name to give the dataset.
+        data_dir: folder of the data files; OGBench's by default.
+        observation_keys: entries of a dictionary observation to join, in this order.
+        action_range: lowest and highest action of the source, which become -1 and 1.
+        env: Gymnasium id whose action bounds are that range, for every entry of an action.
+        overwrite: replace a dataset of that name.
+    """
+
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    name: Name
+    data_dir: Path | None = None
+    observation_keys: tuple[str, ...] = ()
+    action_range: tuple[float, float] | None = None
+    env: str | None = None
+    overwrite: bool = False
+
+    def run(self) -> int:
+        """Import the data."""
+        from bench.data import default_data_dir, import_data
+
+        if self.env is not None and self.action_range is not None:
+            raise ValueError("give --action-range or --env, not both")
+        path = import_data(
+            self.source,
+            self.name,
+            self.data_dir or default_data_dir(),
+            observation_keys=self.observation_keys,
+            action_range=_bounds(self.env) if self.env is not None else self.action_range,
+            overwrite=self.overwrite,
+        )
+        print(f"{self.name}: {path}; `bench data inspect {self.name}` shows what is in it")
+        return 0
+
+
+def _bounds(env: str) -> "tuple[NDArray[np.float32], NDArray[np.float32]]":
+    from bench.simulation import make
+
+    environment = make(env)
+    environment.close()
+    return environment.action_low, environment.action_high
