@@ -434,7 +434,7 @@ def test_reproduce_prints_the_command_and_what_differs(
 def test_what_is_no_run_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for place in (tmp_path / "file", tmp_path, tmp_path / "nothing"):
-        with pytest.raises(ResultsError, match="is no run directory: it has no run.json"):
+        with pytest.raises(ResultsError, match=r"is no run directory: it has no run\.json"):
             Reproduce(place).run()
 
 
