@@ -1,8 +1,9 @@
 """A CUDA graph's part on a CPU: operations are recorded once, and later repeated on what they held.
 
-As with a graph, what the host decided while it was recorded stays decided, every tensor keeps its
-place in memory, and only registered random streams give new numbers. Reading a number on the host
-is refused, as a capture refuses it.
+As with a graph, what the host decided while it was recorded stays decided, and every tensor keeps
+its place in memory. Refused are random numbers of other streams than the registered ones, and what
+reads a number or makes a tensor of one on the host as far as operations show it (`item` does,
+`tolist` of a CPU tensor does not: see `test_capture.py` for the other half).
 """
 
 from collections.abc import Callable
@@ -29,12 +30,17 @@ REFUSED = {
 class Recorder(TorchDispatchMode):
     """Keeps every operation with its arguments and results."""
 
-    def __init__(self) -> None:
+    def __init__(self, streams: RandomStreams) -> None:
         super().__init__()
+        self.generators = {generator._cdata for generator in streams.generators}
         self.operations: list[tuple[Any, Any, Any, Any]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert func not in REFUSED, f"{func} cannot be captured"
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            generator = (kwargs or {}).get("generator")
+            known = generator is not None and generator._cdata in self.generators
+            assert known, f"{func} cannot be captured: another stream"
         results = func(*args, **(kwargs or {}))
         self.operations.append((func, args, kwargs or {}, results))
         return results
@@ -55,7 +61,7 @@ class RecordedUpdates(Generic[T]):
     eager_calls = 3
 
     def __init__(self, update: Callable[[], T], streams: RandomStreams, updates: int = 1) -> None:
-        self.update, self.updates = update, updates
+        self.update, self.streams, self.updates = update, streams, updates
         self.recorder: Recorder | None = None
         self.result: T
         self.called = self.repeated = 0
@@ -65,7 +71,7 @@ class RecordedUpdates(Generic[T]):
         if self.called <= self.eager_calls:
             return self._updates()
         if self.recorder is None:
-            with Recorder() as self.recorder:
+            with Recorder(self.streams) as self.recorder:
                 self.result = self._updates()
         else:
             self.recorder.repeat()

@@ -1,25 +1,31 @@
 """What a GPU needs of an update, on a CPU: the same operations each time, and all on one device."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from bench.agents import AGENTS, Measuring, draw
 from qlearn import ChunkSampler, EpisodeData, RandomStreams, RingBuffer, UnionSampler
 
 from ..recorded_updates import RecordedUpdates
-from .small_agents import PROBLEM, ROWS, batch_of, build, small
+from .small_agents import PROBLEM as SIZES
+from .small_agents import ROWS, batch_of, build, small
 from .test_traces import CASES, SEEDS
 
+PROBLEM = replace(SIZES, action_spread=(0.3, 0.7))  # kernels with a scale per component
 UPDATES = 9
 ALL = CASES | {
     "trqam--scheduled": (
         "trqam",
         {"budget_schedule": "cosine", "budget_end": 0.1, "budget_steps": UPDATES},
-    )
+    ),
+    "trqam--kernel-adams-bashforth": ("trqam", {"kernel": "adams_bashforth"}),
 }
 
 
@@ -33,7 +39,7 @@ def test_recorded_updates_are_eager_ones(
     name, settings = ALL[case]
 
     def updated(recorded: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        agent: Any = build(name, SEEDS, **settings)
+        agent: Any = build(name, SEEDS, PROBLEM, **settings)
         streams = RandomStreams(SEEDS).spawn("batches")
 
         def update() -> Mapping[str, Tensor]:
@@ -64,28 +70,41 @@ class MetaStreams(RandomStreams):
         return MetaStreams()
 
 
-@pytest.fixture
-def plain_adam(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Adam with its steps on the host: the fused one does not know the device."""
-    adam = torch.optim.Adam
-    monkeypatch.setattr(
-        "torch.optim.Adam", lambda parameters, *, lr, **named: adam(parameters, lr=lr)
-    )
+class NoAdam:
+    """In place of torch's, which does not know the device."""
+
+    def __init__(self, parameters: list[Tensor], **settings: Any) -> None:
+        self.state: dict[Tensor, dict[str, Tensor]] = {p: {} for p in parameters}
+
+    def step(self) -> None:
+        pass
 
 
-@pytest.mark.usefixtures("plain_adam")
+class OneDevice(TorchDispatchMode):
+    """Refuses tensors of the host, also those that are moved to the device."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        assert all(x.device.type == "meta" for x in tensors), f"{func} reads the host's memory"
+        return func(*args, **(kwargs or {}))
+
+
 @pytest.mark.parametrize("case", ALL)
-def test_an_agent_stays_on_its_device_and_reads_nothing_from_it(case: str) -> None:
+def test_an_agent_stays_on_its_device_and_reads_nothing_from_it(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name, settings = ALL[case]
     streams = MetaStreams()
-    agent: Any = AGENTS[name].agent(small(name, **settings), PROBLEM, streams)
-    found = dict(agent.update(batch_of(streams), draw(streams, agent.noise(ROWS))))
-    found |= agent.update(batch_of(streams), draw(streams, agent.noise(ROWS)))
-    observations = streams.normal(ROWS, PROBLEM.observation_dim)
-    found["action"] = agent.act(observations, draw(streams, agent.acting_noise(ROWS)))
-    if isinstance(agent, Measuring):
-        found |= agent.measure(batch_of(streams), streams)
-    found |= agent.state_dict()
+    monkeypatch.setattr("torch.optim.Adam", NoAdam)
+    agent: Any = AGENTS[name].agent(small(name, **settings), SIZES, streams)
+    with OneDevice():
+        found = dict(agent.update(batch_of(streams), draw(streams, agent.noise(ROWS))))
+        found |= agent.update(batch_of(streams), draw(streams, agent.noise(ROWS)))
+        observations = streams.normal(ROWS, SIZES.observation_dim)
+        found["action"] = agent.act(observations, draw(streams, agent.acting_noise(ROWS)))
+        if isinstance(agent, Measuring):
+            found |= agent.measure(batch_of(streams), streams)
+    found |= agent.state_dict() | agent.learner.state_dict()
     assert {value.device.type for value in found.values()} == {"meta"}
 
 
@@ -104,7 +123,8 @@ def test_sampling_stays_on_its_device_and_reads_nothing_from_it(mode: Any) -> No
     for _ in range(6):
         ring.add(row.expand(4, 2).T, row.expand(2, 2), row, row, row.bool(), row.expand(4, 2).T)
     for source in (offline, ring, both):
-        batch = source.sample(MetaStreams(), 16)
+        with OneDevice():
+            batch = source.sample(MetaStreams(), 16)
         assert batch.observations.shape == (2, 16, 4)
         assert batch.observations.device.type == "meta"
 
@@ -113,8 +133,9 @@ def test_both_checks_can_fail() -> None:
     numbers = torch.zeros(2, device="meta")
     with pytest.raises(RuntimeError, match="meta"):
         numbers[0].item()
-    with pytest.raises(RuntimeError, match="meta"):
-        numbers + torch.zeros(2)
+    for mixed in (lambda: numbers + torch.zeros(2), lambda: torch.zeros(2).to("meta")):
+        with OneDevice(), pytest.raises(AssertionError, match="the host's memory"):
+            mixed()
     calls = 0
 
     def counted_on_the_host() -> Tensor:
@@ -124,6 +145,8 @@ def test_both_checks_can_fail() -> None:
 
     updates = RecordedUpdates(counted_on_the_host, RandomStreams(SEEDS))
     assert [float(updates()) for _ in range(6)] == [1.0, 2.0, 3.0, 4.0, 4.0, 4.0]
-    reading = RecordedUpdates(lambda: torch.ones(1).item(), RandomStreams(SEEDS))
-    with pytest.raises(AssertionError, match="cannot be captured"):
-        [reading() for _ in range(4)]
+    refused = (lambda: torch.ones(1).item(), lambda: torch.randn(1), lambda: torch.tensor(1.0))
+    for update in refused:
+        recorded = RecordedUpdates(update, RandomStreams(SEEDS))
+        with pytest.raises(AssertionError, match="cannot be captured"):
+            [recorded() for _ in range(4)]

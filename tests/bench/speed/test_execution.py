@@ -11,7 +11,7 @@ from torch._dynamo.utils import counters
 
 from bench.agents import Agent, Problem
 from bench.agents.trqam import TRQAMConfig
-from bench.speed.workload import Workload
+from bench.speed.workload import Workload, agent_config
 from bench.training.capture import CapturedUpdates
 from bench.training.compilation import compile_agent, has_compiler
 from qlearn import GradientGuard
@@ -21,8 +21,9 @@ CONFIG = TRQAMConfig(actor_hidden=HIDDEN, critic_hidden=HIDDEN, critics=2, flow_
 BATCH = 8
 
 
-def workload(device: str) -> Workload:
-    return Workload.build("trqam", CONFIG, Problem(4, 2, 2), 2, BATCH, torch.device(device))
+def workload(device: str, agent: str = "trqam") -> Workload:
+    config = CONFIG if agent == "trqam" else agent_config(agent, 16, 2, 2)
+    return Workload.build(agent, config, Problem(4, 2, 2), 2, BATCH, torch.device(device))
 
 
 def updated(
@@ -72,14 +73,19 @@ def test_a_job_may_compile_more_agents_than_torch_keeps_by_default() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a CUDA device")
 @pytest.mark.parametrize("compiled", [False, True])
-def test_captured_updates_are_eager_ones(compiled: bool) -> None:
-    captured = workload("cuda")
+@pytest.mark.parametrize("agent", ["trqam", "qam-e", "fql", "rebrac", "rlpd"])
+def test_captured_updates_are_eager_ones(agent: str, compiled: bool) -> None:
+    device = f"cuda:{torch.cuda.device_count() - 1}"  # not the current one, where there are two
+    captured = workload(device, agent)
     if compiled:
         compile_agent(captured.agent)
     launch = CapturedUpdates(captured.update, captured.streams, updates=2)
     for _ in range(launch.eager_calls + 3):
         metrics = launch()
-    expected, *_ = updated(eager := workload("cuda"), 2 * (launch.eager_calls + 3))
+        # As a checkpoint and the run that goes on from it.
+        captured.streams.load_state_dict(captured.streams.state_dict())
+    eager = workload(device, agent)
+    expected, *_ = updated(eager, 2 * (launch.eager_calls + 3))
     for name, value in expected.items():
         torch.testing.assert_close(metrics[name], value, rtol=1e-3, atol=1e-4, msg=name)
     for mine, theirs in zip(
@@ -89,5 +95,5 @@ def test_captured_updates_are_eager_ones(compiled: bool) -> None:
 
 
 def test_a_capture_on_the_cpu_is_refused() -> None:
-    with pytest.raises(ValueError, match="needs a CUDA device"):
+    with pytest.raises(ValueError, match="only CUDA devices capture"):
         workload("cpu").prepared(captured=True)

@@ -1,5 +1,7 @@
 """The training loop: packs, resume, runs that fail."""
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,6 +103,24 @@ def test_captured_training_is_eager_training(
         assert_equal(state(finished), state(eager))
     assert recorded(first).rows == recorded(eager).rows
     assert_equal(state(first), state(eager))
+
+
+@pytest.mark.parametrize("captured", [False, True])
+def test_nothing_holds_the_agent_when_its_trainer_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, captured: bool
+) -> None:
+    monkeypatch.setattr("bench.training.trainer.CapturedUpdates", RecordedUpdates)
+    trainer = build_trainer(build_pack(), tmp_path)
+    trainer.captured = captured
+    agent = weakref.ref(trainer.agent)
+    gc.collect()
+    gc.disable()  # a GPU has no room for a second pack until Python looks for cycles
+    try:
+        trainer.run()
+        del trainer
+        assert agent() is None
+    finally:
+        gc.enable()
 
 
 def assert_equal(mine: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:

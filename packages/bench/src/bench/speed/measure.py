@@ -18,6 +18,7 @@ from bench.speed.request import Mode, Precision, SpeedRequest
 from bench.speed.roofline import bandwidth, traffic
 from bench.speed.workload import Workload, agent_config
 from bench.training.cost import calls_per_second, finish, matmul_rate, update_flops
+from bench.training.devices import select_device
 from bench.training.precision import float32_products
 
 __all__ = ["SpeedRow", "measure", "peak_memory"]
@@ -108,7 +109,7 @@ def measure(
         BenchError: a peer's command failed, or there is no compiler.
     """
     request.check()
-    device, clock = _device(request.device), _CLOCKS[request.clock]
+    device, clock = select_device(request.device), _CLOCKS[request.clock]
     if device.type == "cuda" and request.clock == "cpu":
         raise ValueError("--clock cpu is for CPUs: on a GPU it would measure the launches alone")
     if request.threads is not None:
@@ -261,18 +262,6 @@ def _row(
         intensity=None if entrant.bytes is None else entrant.flops / entrant.bytes,
         bandwidth_gb_s=None if copied is None else copied / 1e9,
     )
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"unknown device {name!r}; use cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"no CUDA device is visible to torch; give --device cpu, not {name}")
-    return device
 
 
 def peak_memory(device: torch.device) -> float:

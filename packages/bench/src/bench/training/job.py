@@ -1,16 +1,18 @@
 """The job of a plan: data, behaviour cloning, both phases, evaluation, tables."""
 
+import gc
 import logging
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
 from bench.agents import AGENTS, BC, Agent, draw
-from bench.errors import BenchError, CheckpointError
+from bench.errors import CheckpointError
 from bench.results import FinalTable, final_table, print_table, write_table
 from bench.simulation import SimulatorPool
 from bench.storage import RunLock, checkpoint_steps, log_to, package_versions
@@ -82,6 +84,8 @@ class Job:
         """
         if self.plan.device.type == "cpu":
             keep_freed_memory()
+        elif self.plan.device.index is not None:
+            torch.cuda.set_device(self.plan.device)
         domains = {domain.name: domain for domain in self.plan.suite.domains}
         prepared: dict[str, PreparedDomain] = {}
         products = float32_products(self.plan.precision, self.plan.device)
@@ -96,6 +100,7 @@ class Job:
                         prepared[name].announce(self.plan, self.console)
                 known = len(self.problems)
                 self._train(pack, prepared[name], pool, display)
+                gc.collect()  # a compiled agent holds itself, and a GPU's memory
                 return self.problems[known:]
 
             yield train
@@ -161,8 +166,14 @@ class Job:
             track=plan.track,
             overlap=pool.workers > 0,
         )
-        trainer = Trainer(pack, agent, streams, data, directory, recorder, plan.precision)
-        trainer.captured = plan.captured
+        captured = plan.captured and not prepared.tables.streamed
+        trainer = Trainer(pack, agent, streams, data, directory, recorder, plan.precision, captured)
+        if plan.captured and not captured:
+            # A graph holds what the GPU does, and these batches come from the host.
+            self.console.print(
+                f"{pack.name}: not captured, as its data are read from the disk (--data-memory)",
+                style="yellow", markup=False,
+            )  # fmt: skip
         title = f"{pack.agent} on {pack.domain.name}, {len(pack.cells)} runs"
         with ExitStack() as stack:
             stack.callback(recorder.close)
@@ -206,11 +217,6 @@ class Job:
         episodes = prepared.tables.episodes
         if not prepared.tables.streamed:
             return ChunkSampler(episodes, horizon, discount, mode=mode, tasks=tasks)
-        if self.plan.captured:
-            raise BenchError(
-                f"{pack.domain.dataset} is read from the disk, and a graph holds what a GPU does: "
-                "give --data-memory that it fits into, or leave out --capture"
-            )
         noise = agent.noise(pack.protocol.batch_size)
         return PrefetchingSampler(
             episodes,

@@ -12,9 +12,9 @@ from bench.simulation import available_cores
 from bench.suites import Protocol as TrainingProtocol
 from bench.suites import Suite, smoke, unknown
 from bench.tracking import require
-from bench.training.capture import check_capture
 from bench.training.cells import Pack, plan
 from bench.training.compilation import check_compiler
+from bench.training.devices import select_device
 from bench.training.own_task import chosen_suite
 from bench.training.packing import measured_size
 from bench.training.ranges import check_folder, check_ranges
@@ -24,7 +24,7 @@ from bench.training.tables import memory_limit
 if TYPE_CHECKING:
     from bench.cli.offline import Offline
 
-__all__ = ["Plan", "agents_named", "plan_offline", "plan_point", "select_device", "settled"]
+__all__ = ["Plan", "agents_named", "plan_offline", "plan_point", "settled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
     if options.compile:
         check_compiler(device)
     if options.capture:
-        check_capture(device)
+        _check_capture(device)
 
     def spelled(name: str) -> str:
         if name in ("kl_budget", "dual") and getattr(options, name) is not None:
@@ -244,6 +244,11 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
     )
 
 
+def _check_capture(device: torch.device) -> None:
+    if device.type != "cuda":
+        raise ValueError(f"--capture needs a CUDA device, not {device}; leave it out")
+
+
 def settled(options: "Offline", suffix: str, *, online_only: bool = False) -> "Offline":
     """The options with a run directory of its own and with the packs measured, if they are to be.
 
@@ -272,27 +277,6 @@ def plan_point(options: "Offline", point: str) -> Plan:
         return plan_offline(options)
     except ValueError as error:
         raise ValueError(f"at {point}: {error}") from error
-
-
-def select_device(name: str) -> torch.device:
-    """The device of that name; ``auto`` is a GPU if there is one.
-
-    Raises:
-        ValueError: no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"unknown device {name!r}; use cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name!r} was asked for, but torch sees no GPU; use --device cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"there is no {name}; torch sees {torch.cuda.device_count()} GPU(s)")
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device {name!r} is not supported; use cpu, cuda or cuda:N")
-    return device
 
 
 def _processes(options: "Offline", device: torch.device, runs: int) -> int:

@@ -1,6 +1,5 @@
 """How many runs to train as one: by measuring, within memory."""
 
-import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from bench.agents import Problem
 from bench.simulation import available_cores
 from bench.storage import read_run
 from bench.suites import Domain, Suite
+from bench.training.tables import available_memory
 
 __all__ = ["PackChoice", "PackRate", "best_pack", "choose", "measured_pack", "measured_size"]
 
@@ -99,7 +99,7 @@ def best_pack(
         free = float(torch.cuda.mem_get_info(device)[0])
     else:
         processes = min(processes or available_cores(), runs)
-        free = float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        free = float(available_memory())
         torch.set_num_threads(1)
     most = -(-runs // max(processes, len(agents)))
 
@@ -216,6 +216,7 @@ def measured_pack(
     from bench.training.precision import float32_products
 
     if device.type == "cuda":
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     before = peak_memory(device) if device.type == "cpu" else 0.0
     workload = Workload.build(agent, config, problem, replicas, batch, device, precision)
@@ -224,7 +225,9 @@ def measured_pack(
         rate = calls_per_second(updates, seconds, device)
     # A CPU process knows its largest size only, so what an earlier pack took counts for less.
     state = sum(p.numel() * p.element_size() for p in workload.agent.learner.parameters)
-    memory = max(peak_memory(device) - before, 4.0 * state)
+    # What a graph holds is reserved, and not allocated between its launches.
+    peak = float(torch.cuda.max_memory_reserved(device)) if captured else peak_memory(device)
+    memory = max(peak - before, 4.0 * state)
     return PackRate(replicas, rate * replicas, memory)
 
 

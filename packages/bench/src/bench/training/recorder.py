@@ -123,7 +123,8 @@ class PackRecorder:
             return
         # Acting needs no optimiser state.
         copied = copy.deepcopy(self.agent, {id(self.agent.learner): None})
-        begun = self._thread.submit(self._play, copied, step, torch.get_num_threads())
+        stream = self._stream_beside_training()
+        begun = self._thread.submit(self._beside, stream, copied, step, torch.get_num_threads())
         self._begun = (step, metrics, seconds, begun)
 
     def wait(self, before: int | None = None) -> None:
@@ -138,12 +139,27 @@ class PackRecorder:
         """Whether the table has this step's evaluation."""
         return self._evaluations.frame.filter(phase=self.pack.phase, step=step).height > 0
 
-    def _play(
-        self, agent: Agent, step: int, threads: int | None = None
+    def _stream_beside_training(self) -> torch.cuda.Stream | None:
+        """On a GPU a queue of its own, behind what is queued now: the agent's copy.
+
+        In the queue of the updates every action would wait for all updates that are ahead of it.
+        """
+        if self.device.type != "cuda":
+            return None
+        stream = torch.cuda.Stream(self.device, priority=-1)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(self.device))
+        return stream
+
+    def _beside(
+        self, stream: torch.cuda.Stream | None, agent: Agent, step: int, threads: int
     ) -> tuple[Evaluation, float]:
+        """The episodes, played in another thread."""
+        torch.set_num_threads(threads)  # a new thread would round with its own number
+        with torch.cuda.stream(stream):  # None is no stream
+            return self._play(agent, step)
+
+    def _play(self, agent: Agent, step: int) -> tuple[Evaluation, float]:
         """The episodes of an evaluation and the seconds they took."""
-        if threads is not None:  # a new thread would round with its own number
-            torch.set_num_threads(threads)
         started = time.perf_counter()
         cells = self.pack.cells
         purpose = "online evaluation" if self.pack.online else "evaluation"

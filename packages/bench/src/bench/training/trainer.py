@@ -19,7 +19,7 @@ from bench.training.cells import Cell, Pack
 from bench.training.precision import autocast
 from qlearn import ChunkSource, RandomStreams
 
-__all__ = ["Experience", "Failure", "Recorder", "Trainer", "autocast", "load_agent", "part"]
+__all__ = ["Experience", "Failure", "Recorder", "Trainer", "load_agent", "part"]
 
 _KEEP = 2
 
@@ -143,7 +143,7 @@ class Trainer:
     latest: dict[str, list[float]] = field(default_factory=dict, init=False)
     _window: dict[str, Tensor] = field(default_factory=dict, init=False)
     _windowed: int = field(default=0, init=False)
-    _launch: Callable[[], None] | None = field(default=None, init=False)
+    _captured: CapturedUpdates[None] | None = field(default=None, init=False)
 
     @property
     def checkpoints(self) -> Path:
@@ -167,6 +167,7 @@ class Trainer:
             if last or self.step % protocol.checkpoint_every == 0:
                 self.save()
             self.tick(self.step)
+        self._captured = None  # it holds the trainer, and a graph's memory
         self.recorder.wait()
 
     def _evaluates(self, step: int) -> bool:
@@ -196,11 +197,11 @@ class Trainer:
         self.step += 1
 
     def _update(self) -> None:
-        if self._launch is None:  # not before: a graph keeps the addresses of what was restored
-            learn = self._learn
-            self._launch = CapturedUpdates(learn, self.streams) if self.captured else learn
+        if self.captured and self._captured is None:
+            # Not before: a graph keeps the addresses of what was restored.
+            self._captured = CapturedUpdates(self._learn, self.streams)
         with self._timed():
-            self._launch()
+            (self._captured or self._learn)()
         self._windowed += 1
 
     def _learn(self) -> None:
