@@ -23,7 +23,7 @@ __all__ = [
 
 _MILLION = 1_000_000
 
-Setting = int | float | bool | str | tuple[int, ...]
+Setting = int | float | bool | str | tuple[int, ...] | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import tempfile
 from typing import Any
 
-from bench.headless import switch_drawing_off
+from bench.machine import switch_drawing_off
 
 
 def make_environment(environment_id: str, **settings: Any) -> Any:

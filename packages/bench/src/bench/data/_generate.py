@@ -21,6 +21,7 @@ from bench.data._parts import FilePlan, Part, plan_files, roll_part
 from bench.data._recipes import Recipe, recipe_for
 from bench.data._record import DataRecord, FileRecord, Source, simulator_versions
 from bench.errors import BenchError
+from bench.machine import available_cores, environment_variables
 from bench.storage import RunLock
 
 Progress = Callable[[int, int], None]
@@ -83,7 +84,7 @@ def generate(
         _check_size(name, recipe, transitions)
     if recipe.collector == "walker":
         recipe = with_walker(recipe, data_dir, policy)
-    processes = _cores() if processes is None else processes
+    processes = available_cores() if processes is None else processes
     _check_settings(seed=(seed, 0), processes=(processes, 1), transitions=(transitions, 1))
 
     settings = {"seed": seed, **recipe.settings()}
@@ -213,7 +214,7 @@ def _finished(
         yield _in_this_process(jobs, environment_id, recipe, seed)
         return
     # One core each: MuJoCo and NumPy must not start threads of their own, nor look for a display.
-    with _environment_variables(OMP_NUM_THREADS="1", MUJOCO_GL="disabled"):
+    with environment_variables(OMP_NUM_THREADS="1", MUJOCO_GL="disabled"):
         pool = ProcessPoolExecutor(
             min(processes, len(jobs)), get_context("spawn"), initializer=_start_worker
         )
@@ -270,21 +271,3 @@ def _start_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-@contextmanager
-def _environment_variables(**values: str) -> Iterator[None]:
-    previous = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for key, value in previous.items():
-            if value is None:
-                del os.environ[key]
-            else:
-                os.environ[key] = value
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,9 +4,8 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,6 +19,7 @@ from bench.data._locate import locate
 from bench.data._names import DatasetName
 from bench.data._npz import read_npz, write_npz
 from bench.data._recipes import Recipe, recipe_for
+from bench.machine import environment_variables
 
 __all__ = ["GenerationRate", "ReadingCost", "measure_generation", "measure_reading"]
 
@@ -196,7 +196,8 @@ def _repeat(source: Path, target: Path, transitions: int | None) -> None:
 
 
 def _in_a_process(read: Callable[[str, Path], str], dataset: str, folder: Path) -> ReadingCost:
-    with _no_display(), ProcessPoolExecutor(1, get_context("spawn")) as pool:
+    drawing = environment_variables(MUJOCO_GL=os.environ.get("MUJOCO_GL", "disabled"))
+    with drawing, ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(_measured, read, dataset, folder).result()
 
 
@@ -223,17 +224,6 @@ def _read_with_ogbench(dataset: str, folder: Path) -> str:
         kept = ogbench.make_env_and_datasets(name.task(task), dataset_dir=str(folder))
         del kept
     return "ogbench.make_env_and_datasets"
-
-
-@contextmanager
-def _no_display() -> Iterator[None]:
-    previous = os.environ.get("MUJOCO_GL")
-    os.environ["MUJOCO_GL"] = previous or "disabled"
-    try:
-        yield
-    finally:
-        if previous is None:
-            del os.environ["MUJOCO_GL"]
 
 
 def _processor_seconds() -> float:

@@ -20,7 +20,7 @@ from torch import Tensor
 from bench.agents import RLPD, Problem, RLPDConfig, draw
 from bench.data._errors import DataMissing
 from bench.data._walkers import BODIES, Body, DirectionTask, expert_folder
-from bench.storage import Checkpoint, RunLock, load_checkpoint, save_checkpoint
+from bench.storage import RunLock, load_checkpoint, part, save_checkpoint
 from qlearn import RandomStreams, RingBuffer
 
 __all__ = ["Expert", "ExpertProgress", "WalkScore", "measure_expert", "train_expert"]
@@ -105,7 +105,7 @@ class Expert:
                 "(`bench data generate --policy random`)"
             )
         agent = _learner(body, RandomStreams([0]))
-        agent.load_state_dict(_part(checkpoint, "agent."))
+        agent.load_state_dict(part(checkpoint.tensors, "agent."))
         return cls(body, agent, checkpoint.step)
 
     def act(
@@ -217,14 +217,6 @@ def _learner(body: Body, streams: RandomStreams) -> RLPD:
     return RLPD(config, Problem(body.observation_dim, body.action_dim, 1), streams)
 
 
-def _part(checkpoint: Checkpoint, prefix: str) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in checkpoint.tensors.items()
-        if name.startswith(prefix)
-    }
-
-
 class _Practice:
     """The state of training: learner, replay, walkers."""
 
@@ -293,11 +285,11 @@ class _Practice:
         checkpoint = load_checkpoint(folder)
         if checkpoint is None:
             return
-        self.agent.load_state_dict(_part(checkpoint, "agent."))
-        self.agent.learner.load_state_dict(_part(checkpoint, "learner."))
-        self.streams.load_state_dict(_part(checkpoint, "streams."))
+        self.agent.load_state_dict(part(checkpoint.tensors, "agent."))
+        self.agent.learner.load_state_dict(part(checkpoint.tensors, "learner."))
+        self.streams.load_state_dict(part(checkpoint.tensors, "streams."))
         columns = self.ring.state_dict()
-        for name, saved in _part(checkpoint, "ring.").items():
+        for name, saved in part(checkpoint.tensors, "ring.").items():
             if saved.dim() > 1:
                 columns[name][:, : saved.shape[1]] = saved
             else:

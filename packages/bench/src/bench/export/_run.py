@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from bench.agents import AGENTS
 from bench.errors import CheckpointError, ResultsError
-from bench.storage import Checkpoint, PlannedCell, RunRecord, load_checkpoint, read_run
+from bench.storage import Checkpoint, PlannedCell, RunRecord, load_checkpoint, part, read_run
 from bench.training.cells import Cell
 from bench.training.domain_record import DomainRecord
-from bench.training.trainer import part
 from qlearn import RandomStreams
 
 __all__ = ["TrainedPolicy", "find_policy"]

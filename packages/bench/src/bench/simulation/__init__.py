@@ -7,15 +7,9 @@ here imports torch, and importing this package imports no simulator.
 from __future__ import annotations
 
 from bench.simulation._episodes import succeeded
-from bench.simulation._pool import SimulatorPool, available_cores
+from bench.simulation._pool import SimulatorPool
 from bench.simulation._seeding import episode_seed
-from bench.simulation.environments import (
-    SeededEnv,
-    environment_id,
-    make,
-    physics_label,
-    simulator_versions,
-)
+from bench.simulation.environments import SeededEnv, environment_id, make
 from bench.simulation.evaluation import Evaluation, EvaluationError, Policy, Progress, evaluate
 from bench.simulation.online import OnlineEnvironments, OnlineStep
 
@@ -28,12 +22,9 @@ __all__ = [
     "Progress",
     "SeededEnv",
     "SimulatorPool",
-    "available_cores",
     "environment_id",
     "episode_seed",
     "evaluate",
     "make",
-    "physics_label",
-    "simulator_versions",
     "succeeded",
 ]

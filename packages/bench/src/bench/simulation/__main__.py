@@ -12,16 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 import tyro
 
+from bench.machine import available_cores
 from bench.simulation import (
     Evaluation,
     SeededEnv,
     SimulatorPool,
-    available_cores,
     evaluate,
     make,
-    physics_label,
-    simulator_versions,
 )
+from bench.storage import package_versions, simulator_label
 
 _BARE_EPISODES = 4
 
@@ -48,9 +47,8 @@ class Throughput:
 
     def run(self) -> None:
         """Print one line per task and way of simulating."""
-        versions = simulator_versions()
-        print(", ".join(f"{name} {version}" for name, version in versions.items()))
-        print(f"physics: {physics_label(versions)}")
+        versions = package_versions()
+        print(simulator_label(versions["mujoco"], versions["ogbench"]))
         workers = available_cores() if self.workers is None else self.workers
         for task in self.tasks:
             environment = make(task)

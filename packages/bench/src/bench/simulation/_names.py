@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Mapping
-from importlib import metadata
 
-__all__ = ["environment_id", "physics_label", "simulator_versions"]
-
-_DISTRIBUTIONS = ("mujoco", "dm_control", "ogbench", "gymnasium")
+__all__ = ["environment_id"]
 
 
 def environment_id(task_name: str) -> str:
@@ -62,31 +58,3 @@ def _without_dataset(name: str) -> tuple[str, ...]:
     if len(parts) > 3:
         return ("-".join(parts[:-2] + parts[-1:]),)
     return ()
-
-
-def simulator_versions() -> dict[str, str]:
-    """Return the versions of the simulator's parts, by distribution name, without importing them.
-
-    Every result row stores these: see `physics_label` for why.
-    """
-    return {name: metadata.version(name) for name in _DISTRIBUTIONS}
-
-
-def physics_label(versions: Mapping[str, str]) -> str:
-    """Say under which physics a result was produced.
-
-    From version 3.5 on MuJoCo simulates OGBench's manipulation tasks differently from the versions
-    that their data and the papers used: the same seed and action move an observation by up to 0.14
-    within one control step. Results under different labels must not be averaged.
-
-    Args:
-        versions: As returned by `simulator_versions`.
-
-    Returns:
-        ``"mujoco<3.5"`` (the physics of the published data) or
-        ``"mujoco>=3.5 (not the physics of the published data)"``.
-    """
-    major, minor = (int(part) for part in versions["mujoco"].split(".")[:2])
-    if (major, minor) < (3, 5):
-        return "mujoco<3.5"
-    return "mujoco>=3.5 (not the physics of the published data)"

@@ -17,19 +17,13 @@ from typing import Any
 import numpy as np
 
 from bench.errors import BenchError
+from bench.machine import available_cores, environment_variables
 from bench.simulation._episodes import EpisodeHost, Marker
 
-__all__ = ["SimulatorPool", "WorkerDeath", "available_cores"]
+__all__ = ["SimulatorPool", "WorkerDeath"]
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _START = threading.Lock()
-
-
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +53,7 @@ class _Process:
         self._process: BaseProcess = context.Process(
             target=_serve, args=(theirs, self._marker, host), name=name, daemon=True
         )
-        with _START, _worker_environment(), _interrupts_held_back():
+        with _START, environment_variables(**_worker_variables()), _interrupts_held_back():
             self._process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
 
@@ -235,24 +229,10 @@ def _serve(connection: Connection, marker: Marker, host: Callable[[Marker], Any]
             return
 
 
-@contextmanager
-def _worker_environment() -> Iterator[None]:
-    """Set the variables that libraries read when a worker imports them, and put them back.
-
-    One thread each, whatever the training process uses; no rendering unless the user chose how.
-    """
-    wanted = dict.fromkeys(_ONE_THREAD, "1")
-    wanted["MUJOCO_GL"] = os.environ.get("MUJOCO_GL", "disabled")
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+def _worker_variables() -> dict[str, str]:
+    """One thread each, whatever the training process uses; no drawing unless the user chose how."""
+    drawing = os.environ.get("MUJOCO_GL", "disabled")
+    return {**dict.fromkeys(_ONE_THREAD, "1"), "MUJOCO_GL": drawing}
 
 
 @contextmanager

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 from numpy.random.mtrand import get_bit_generator, set_bit_generator
 
-from bench.headless import switch_drawing_off
-from bench.simulation._names import environment_id, physics_label, simulator_versions
+from bench.machine import switch_drawing_off
+from bench.simulation._names import environment_id
 from bench.simulation._plain import is_plain, pack, plain_attributes, restore_attributes, unpack
 from bench.simulation._seeding import fixed_action_space, global_generator, split_seed
 
@@ -20,8 +20,6 @@ __all__ = [
     "SeededEnv",
     "environment_id",
     "make",
-    "physics_label",
-    "simulator_versions",
 ]
 
 

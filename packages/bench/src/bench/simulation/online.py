@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
+from bench.machine import available_cores
 from bench.simulation._episodes import Spaces
 from bench.simulation._errors import EvaluationError
-from bench.simulation._pool import SimulatorPool, WorkerDeath, available_cores
+from bench.simulation._pool import SimulatorPool, WorkerDeath
 from bench.simulation._replicas import ReplicaHost, ReplicaStart
 
 __all__ = ["OnlineEnvironments", "OnlineStep"]

@@ -18,6 +18,7 @@ from bench.storage._checkpoint import (
     Checkpoint,
     checkpoint_steps,
     load_checkpoint,
+    part,
     save_checkpoint,
 )
 from bench.storage._locking import LockHolder, RunLock, lock_holder
@@ -46,6 +47,7 @@ __all__ = [
     "lock_holder",
     "log_to",
     "package_versions",
+    "part",
     "read_json",
     "read_log",
     "read_run",

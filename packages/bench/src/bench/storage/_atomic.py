@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_path", "flush_directory", "read_json", "write_bytes", "write_json"]
+__all__ = ["atomic_path", "flush_directory", "flush_file", "read_json", "write_bytes", "write_json"]
 
 
 def flush_directory(directory: Path) -> None:
@@ -26,7 +26,8 @@ def flush_directory(directory: Path) -> None:
         os.close(handle)
 
 
-def _flush_file(path: Path) -> None:
+def flush_file(path: Path) -> None:
+    """Makes what was written to a file survive a power cut."""
     handle = os.open(path, os.O_RDWR)
     try:
         os.fsync(handle)
@@ -49,7 +50,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.parent / f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
         yield temporary
-        _flush_file(temporary)
+        flush_file(temporary)
         os.replace(temporary, path)  # noqa: PTH105 - the tests inject faults into os.replace
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import CheckpointError
-from bench.storage._atomic import flush_directory
+from bench.storage._atomic import flush_directory, flush_file
 from bench.storage._manifest import (
     MANIFEST_NAME,
     DamagedError,
@@ -30,7 +30,7 @@ from bench.storage._manifest import (
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Checkpoint", "checkpoint_steps", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoint", "checkpoint_steps", "load_checkpoint", "part", "save_checkpoint"]
 
 TENSORS_NAME = "tensors.safetensors"
 # A second save of the same step moves the first aside as `.replaced` until the new one is in place.
@@ -195,6 +195,11 @@ def _load_one(path: Path, device: str) -> Checkpoint:
     return Checkpoint(manifest.step, tensors, manifest.metadata, path)
 
 
+def part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors whose names begin with ``prefix``, without it."""
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
 def _write_files(
     temporary: Path, step: int, tensors: Mapping[str, torch.Tensor], metadata: dict[str, Any]
 ) -> None:
@@ -205,11 +210,7 @@ def _write_files(
     sums = {TENSORS_NAME: file_sum(temporary / TENSORS_NAME)}
     (temporary / MANIFEST_NAME).write_bytes(Manifest(step, sums, metadata).to_bytes())
     for name in (TENSORS_NAME, MANIFEST_NAME):
-        handle = os.open(temporary / name, os.O_RDWR)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        flush_file(temporary / name)
     flush_directory(temporary)
 
 

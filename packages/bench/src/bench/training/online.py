@@ -12,11 +12,11 @@ from torch import Tensor
 from bench.agents import Agent, Problem, draw
 from bench.errors import CheckpointError
 from bench.simulation import OnlineEnvironments
-from bench.storage import load_checkpoint
+from bench.storage import load_checkpoint, part
 from bench.suites import OnlineProtocol
 from bench.training.cells import Pack
 from bench.training.policy import ActionScale, Normalizer
-from bench.training.trainer import load_agent, part
+from bench.training.trainer import load_agent
 from qlearn import (
     BalancedSampler,
     ChunkSampler,

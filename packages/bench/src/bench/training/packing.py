@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from bench.agents import Problem
-from bench.simulation import available_cores
+from bench.machine import available_cores
 from bench.storage import read_run
 from bench.suites import Domain, Suite
 from bench.training.tables import available_memory

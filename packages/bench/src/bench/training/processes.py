@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from bench.errors import BenchError, RunLockedError
-from bench.simulation import available_cores
+from bench.machine import available_cores
 from bench.storage import RunLock
 from bench.training.cells import Pack
 from bench.training.console import Display

@@ -117,7 +117,7 @@ def _parse(name: str, kind: Any, text: str) -> Setting:
         return text
     if origin in (typing.Union, types.UnionType):
         if text.lower() == "none":
-            return None  # type: ignore[return-value]
+            return None
         (kind,) = (a for a in arguments if a is not type(None))
         return _parse(name, kind, text)
     try:

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from bench.agents import Agent, Measuring, draw
 from bench.errors import CheckpointError
-from bench.storage import checkpoint_steps, load_checkpoint, save_checkpoint
+from bench.storage import checkpoint_steps, load_checkpoint, part, save_checkpoint
 from bench.training.capture import CapturedUpdates
 from bench.training.cells import Cell, Pack
 from bench.training.precision import autocast
 from qlearn import ChunkSource, RandomStreams
 
-__all__ = ["Experience", "Failure", "Recorder", "Trainer", "load_agent", "part"]
+__all__ = ["Experience", "Failure", "Recorder", "Trainer", "load_agent"]
 
 _KEEP = 2
 
@@ -87,11 +87,6 @@ class Experience(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue where :meth:`state_dict` was taken."""
-
-
-def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with ``prefix``, without it."""
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
 def load_agent(agent: Agent, tensors: Mapping[str, Tensor]) -> None:
