@@ -16,7 +16,7 @@ from bench.data._locate import (
     locate,
 )
 from bench.data._mapped import MappedTaskData, bytes_in_memory, load_mapped
-from bench.data._names import DatasetName, task_number
+from bench.data._names import DatasetName, is_dataset_name, task_number
 from bench.data._npz import fingerprint, npz_keys, npz_specs, read_npz, write_npz
 from bench.data._recipes import RECIPES, Recipe, recipe_for
 from bench.data._record import DataRecord, FileRecord, Source
@@ -58,6 +58,7 @@ __all__ = [
     "get",
     "import_data",
     "inspect_file",
+    "is_dataset_name",
     "load",
     "load_mapped",
     "load_shards",

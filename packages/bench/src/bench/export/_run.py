@@ -1,6 +1,6 @@
 """One trained policy out of a run directory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,11 +141,9 @@ def _load(directory: Path, run: RunRecord, planned: PlannedCell, phase: str) -> 
 
 
 def _settings(directory: Path, run: RunRecord, pack: str) -> dict[str, Any]:
-    packs: Mapping[str, Any] = run.settings.get("packs", {})
-    packs = {**packs, **run.settings.get("online", {}).get("packs", {})}
-    if pack not in packs:
+    if pack not in run.packs:
         raise ResultsError(f"{directory}/run.json has no settings of {pack}")
-    values: dict[str, Any] = packs[pack]["settings"]
+    values: dict[str, Any] = run.packs[pack]["settings"]
     return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
 
 

@@ -19,7 +19,7 @@ from bench.results._schema import (
     TableSchema,
     metric_rows,
 )
-from bench.results._scores import method_label
+from bench.results._scores import method_label, task_label
 from bench.results._statistics import (
     Interval,
     bootstrap_interval,
@@ -89,6 +89,7 @@ __all__ = [
     "scan_evaluations",
     "scan_training",
     "table_files",
+    "task_label",
     "task_view",
     "wilson_interval",
     "write_table",

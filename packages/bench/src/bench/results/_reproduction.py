@@ -80,7 +80,7 @@ def check_data(directory: Path, data_dir: Path | None = None) -> list[DataCheck]
 
 def _datasets(record: RunRecord) -> dict[str, str]:
     """Domain to data set."""
-    packs = record.settings.get("packs", {})
+    packs = record.packs
     return {c.domain: packs[c.pack]["dataset"] for c in record.cells if c.pack in packs}
 
 

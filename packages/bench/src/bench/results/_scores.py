@@ -15,6 +15,11 @@ def method_label(agent: str, variant: str | None) -> str:
     return f"{agent} [{variant}]" if variant else agent
 
 
+def task_label(task: str) -> str:
+    """A task's name without what is the same in all of them."""
+    return task.removesuffix("-v0").replace("-singletask", "")
+
+
 def final_rates(cells: pl.DataFrame) -> dict[str, dict[str, list[float]]]:
     """Method to task to the final success rates of its runs, in order of the seeds.
 

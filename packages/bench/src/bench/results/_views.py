@@ -18,7 +18,7 @@ from bench.results._aggregate import aggregate_table, pairs_table
 from bench.results._final import FinalTable, phases
 from bench.results._published import published_beside
 from bench.results._schema import PHASES
-from bench.results._scores import method_label
+from bench.results._scores import method_label, task_label
 from bench.storage import write_bytes
 
 __all__ = [
@@ -50,7 +50,7 @@ def task_view(table: FinalTable, tasks: pl.DataFrame | None = None) -> pl.DataFr
     suites = table.tasks["suite"].n_unique() > 1
     rows = []
     for row in (table.tasks if tasks is None else tasks).iter_rows(named=True):
-        task = row["task"].removesuffix("-v0").replace("-singletask", "")
+        task = task_label(row["task"])
         rows.append(
             {
                 "task": f"{row['suite']}: {task}" if suites else task,

@@ -54,6 +54,12 @@ class RunRecord:
     cells: Sequence[PlannedCell] = field(default=())
     version: int = RUN_VERSION
 
+    @property
+    def packs(self) -> dict[str, dict[str, Any]]:
+        """Agent, data set and settings of the packs of all phases, by name."""
+        online = self.settings.get("online", {}).get("packs", {})
+        return {**self.settings.get("packs", {}), **online}
+
 
 def write_run(directory: Path, record: RunRecord) -> None:
     """Writes `run.json` as a whole.

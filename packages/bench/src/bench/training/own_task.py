@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.data import DataMissing, DataRecord, default_data_dir, locate, npz_specs
-from bench.data import DatasetName as OGBenchName
+from bench.data import (
+    DataMissing,
+    DataRecord,
+    default_data_dir,
+    is_dataset_name,
+    locate,
+    npz_specs,
+)
 from bench.suites import OwnTask, Suite, own_suite, suite
 
 if TYPE_CHECKING:
@@ -148,7 +154,7 @@ def _check_data(
                     f"{path}: '{key}' has shape {shape}, but {environment.task_name} has {key} of "
                     f"{size} numbers: the data are of another environment"
                 )
-        if "rewards" not in specs and not _is_ogbench(location.name):
+        if "rewards" not in specs and not is_dataset_name(location.name):
             raise ValueError(
                 f"{path}: no array 'rewards' (it holds {', '.join(specs)}); import data with "
                 "rewards"
@@ -156,14 +162,6 @@ def _check_data(
         rows += specs["observations"][1][0]
     record = DataRecord.read(location.record_file)
     return rows, None if record is None else record.recipe.get("action_range")
-
-
-def _is_ogbench(name: str) -> bool:
-    try:
-        OGBenchName.parse(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_range(found: list[Any] | None, low: np.ndarray, high: np.ndarray) -> bool:

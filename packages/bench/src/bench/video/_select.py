@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.results import method_label, task_label
 from bench.storage import PlannedCell, RunRecord, read_run
 from bench.suites import unknown
 
@@ -38,11 +39,8 @@ class SelectedCell:
     @property
     def label(self) -> str:
         """For people."""
-        method = (
-            f"{self.cell.agent} [{self.cell.variant}]" if self.cell.variant else self.cell.agent
-        )
-        task = self.cell.task.removesuffix("-v0").replace("-singletask", "")
-        return f"{method}, {task}, seed {self.cell.seed}"
+        method = method_label(self.cell.agent, self.cell.variant)
+        return f"{method}, {task_label(self.cell.task)}, seed {self.cell.seed}"
 
     @property
     def file_name(self) -> str:
@@ -75,7 +73,7 @@ def select_cells(
         ValueError: no cell fits; says what there is.
     """
     record = read_run(directory)
-    packs = _packs(record)
+    packs = record.packs
     cells = [cell for cell in record.cells if cell.pack in packs]
     wanted: dict[str, Any] = {"agent": agent, "variant": variant, "seed": seed}
     for name, value in wanted.items():
@@ -102,11 +100,6 @@ def select_cells(
     if not cells:
         raise ValueError(f"{directory} has no run with these of agent, task, seed and variant")
     return [_selected(directory, record, cell, packs[cell.pack]) for cell in cells]
-
-
-def _packs(record: RunRecord) -> dict[str, dict[str, Any]]:
-    online = record.settings.get("online", {}).get("packs", {})
-    return {**record.settings.get("packs", {}), **online}
 
 
 def _selected(
