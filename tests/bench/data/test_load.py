@@ -12,7 +12,7 @@ from bench.data import (
     DataDamaged,
     DataMissing,
     DataRecord,
-    describe,
+    ensure_record,
     fingerprint,
     load,
     load_shards,
@@ -131,7 +131,7 @@ def test_a_read_only_folder_is_enough(
 
 def test_a_file_that_changed_since_it_was_recorded_is_refused(edited: Callable[..., Path]) -> None:
     path = edited()
-    describe(locate(MAZE, path.parent))
+    ensure_record(locate(MAZE, path.parent))
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(DataDamaged, match=r"bytes, but \d+ are recorded"):
         load(MAZE, ["task1"], path.parent)
@@ -139,7 +139,7 @@ def test_a_file_that_changed_since_it_was_recorded_is_refused(edited: Callable[.
 
 def test_a_flipped_byte_is_refused(edited: Callable[..., Path]) -> None:
     path = edited()
-    describe(locate(MAZE, path.parent))
+    ensure_record(locate(MAZE, path.parent))
     content = bytearray(path.read_bytes())
     offset = read_npz(path, ["actions"])["actions"].offset
     content[offset + 40] ^= 16

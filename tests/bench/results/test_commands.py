@@ -439,13 +439,13 @@ def test_what_is_no_run_directory_is_named(tmp_path: Path) -> None:
 
 
 def test_contents_count_and_not_what_is_noted_beside_them(tmp_path: Path) -> None:
-    from bench.data import describe, locate
+    from bench.data import ensure_record, locate
 
     run = make_run(tmp_path / "run", [(cell(), {100: 45})])
     fingerprint = write_data(tmp_path / "data", seed=0)
     origin = {"source": "generated", "folder": str(tmp_path / "data")}
     record_data(run, DATASET, origin | {"fingerprint": fingerprint})
-    describe(locate(DATASET, tmp_path / "data"))  # writes the record with seed 0's fingerprint
+    ensure_record(locate(DATASET, tmp_path / "data"))  # writes the record with seed 0's fingerprint
     assert [check.problem for check in check_data(run)] == [""]
     write_data(tmp_path / "data", seed=1)  # of the same length
     (check,) = check_data(run)

@@ -11,7 +11,7 @@ from bench.data._locate import (
     Location,
     combined_fingerprint,
     default_data_dir,
-    describe,
+    ensure_record,
     inspect_file,
     locate,
 )
@@ -51,8 +51,8 @@ __all__ = [
     "check_arrays",
     "combined_fingerprint",
     "default_data_dir",
-    "describe",
     "download_sources",
+    "ensure_record",
     "fingerprint",
     "generate",
     "get",

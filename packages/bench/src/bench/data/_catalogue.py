@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.data._errors import DataDamaged, DataMissing
-from bench.data._locate import Location, describe, inspect_file, locate
+from bench.data._locate import Location, ensure_record, inspect_file, locate
 from bench.data._names import DatasetName, is_dataset_name
 from bench.data._recipes import RECIPES
 from bench.data._record import DataRecord
@@ -133,7 +133,7 @@ def verify(
                 progress(done, total)
     if not problems:
         for place in locations:
-            describe(place)
+            ensure_record(place)
     return problems
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
 
 from bench.data._check import REQUIRED, check_arrays
-from bench.data._locate import combined_fingerprint, describe, locate
+from bench.data._locate import combined_fingerprint, ensure_record, locate
 from bench.data._names import DatasetName, is_dataset_name, task_number
 from bench.data._npz import npz_keys, read_npz
 from bench.data._record import DataRecord, Source
@@ -87,7 +87,7 @@ def load(
         ValueError: for an unknown name, or tasks that cannot be rewarded.
     """
     location = locate(dataset, data_dir, validation=validation)
-    record = describe(location)
+    record = ensure_record(location)
     pieces = (read_rows(path, dataset, tasks, sparse) for path in location.files)
     if len(location.files) == 1:
         arrays = next(pieces)
@@ -110,7 +110,7 @@ def load_shards(
     fingerprint of that file. No episode spans two files.
     """
     location = locate(dataset, data_dir, validation=validation)
-    record = describe(location)
+    record = ensure_record(location)
     for path in location.files:
         arrays = read_rows(path, dataset, tasks, sparse)
         yield _task_data(dataset, tasks, arrays, record, (path,))

@@ -98,8 +98,8 @@ def _candidates(name: DatasetName) -> list[DatasetName]:
     return [name, *(other for other in larger if other.shards > name.shards)]
 
 
-def describe(location: Location) -> DataRecord:
-    """What is recorded of files that were found; of unrecorded ones, what they hold.
+def ensure_record(location: Location) -> DataRecord:
+    """The record of files that were found, made and written where there is none.
 
     Files without a record are read as a whole and recorded, so that they are told apart from
     others from then on.

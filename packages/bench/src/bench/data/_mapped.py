@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Shaped
 
 from bench.data._load import join, read_labels, read_rows
-from bench.data._locate import Location, combined_fingerprint, describe, locate
+from bench.data._locate import Location, combined_fingerprint, ensure_record, locate
 from bench.data._npz import is_stored, npz_specs, read_npz
 from bench.data._record import FileRecord, Source
 from bench.errors import BenchError
@@ -102,7 +102,7 @@ def load_mapped(
         ValueError: for an unknown name, or tasks that cannot be rewarded.
     """
     location = locate(dataset, data_dir)
-    record = describe(location)
+    record = ensure_record(location)
     entries = [record.files[path.name] for path in location.files]
     _check_space(location, entries)
     maps: dict[str, list[np.ndarray]] = {key: [] for key in _ROWS}

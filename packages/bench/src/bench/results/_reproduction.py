@@ -11,7 +11,7 @@ from bench.data import (
     DataMissing,
     combined_fingerprint,
     default_data_dir,
-    describe,
+    ensure_record,
     inspect_file,
     locate,
 )
@@ -93,7 +93,7 @@ def _check(dataset: str, origin: Mapping[str, str], data_dir: Path | None) -> Da
         place = locate(dataset, folder)
         # Not what is recorded beside the files: what is in them now.
         contents = {file.name: inspect_file(file) for file in place.files}
-        here = combined_fingerprint(replace(describe(place), files=contents), place.files)
+        here = combined_fingerprint(replace(ensure_record(place), files=contents), place.files)
         if here == origin["fingerprint"]:
             found = place.files[0].parent
         else:

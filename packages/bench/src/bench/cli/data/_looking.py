@@ -78,10 +78,10 @@ class Inspect:
 
     def run(self) -> int:
         """Print a summary of each file."""
-        from bench.data import describe, locate, summarise
+        from bench.data import ensure_record, locate, summarise
 
         place = locate(self.name, self.data_dir, validation=self.validation)
-        record = describe(place)
+        record = ensure_record(place)
         for path in place.files:
             entry = record.files[path.name]
             print(f"{path}\n  {entry.bytes / 1e6:,.1f} MB, {record.source}, {entry.fingerprint}")
