@@ -40,10 +40,10 @@ KERNELS: list[TransitionKernel] = [
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: type(k).__name__)
-@pytest.mark.parametrize("steps", [None, [4, 1, 5]])
+@pytest.mark.parametrize("steps", [None, [4, 1, 5], torch.tensor([4, 1, 5])], ids=str)
 @pytest.mark.parametrize("chunk", [1, 2, 10])
 def test_it_is_the_gradient_of_the_whole_loss(
-    kernel: TransitionKernel, steps: list[int] | None, chunk: int
+    kernel: TransitionKernel, steps: list[int] | Tensor | None, chunk: int
 ) -> None:
     torch.manual_seed(0)
     base = Field().double().requires_grad_(False)
@@ -102,7 +102,40 @@ def test_bad_arguments_are_refused() -> None:
     field = Field()
     path = sample_path(kernel, field, torch.randn(2, 3))
     adjoints = torch.zeros(5, 2, 3)
-    with pytest.raises(ValueError, match="chunk must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="chunk must be an integer of at least 1, got 0"):
         accumulate_gradients(kernel, field, field, path, adjoints, chunk=0)
     with pytest.raises(ValueError, match="steps is empty"):
         accumulate_gradients(kernel, field, field, path, adjoints, steps=[])
+
+
+@pytest.mark.parametrize(
+    ("steps", "error", "message"),
+    [
+        ([0, 9], ValueError, r"indices in 0\.\.3, got \[0, 9\]"),
+        ([0, -1], ValueError, "time step must be an integer of at least 0, got -1"),
+        ([0.5], ValueError, "time step must be an integer"),
+        (torch.tensor([0, 9]), IndexError, "out of bounds"),
+        (torch.tensor([0.0, 1.0]), ValueError, "must be a vector of integers"),
+        (torch.tensor(1), ValueError, "must be a vector of integers"),
+    ],
+)
+def test_steps_out_of_range_leave_no_gradient(steps, error, message) -> None:
+    kernel, field = MemorylessEuler(4), Field()
+    with torch.no_grad():
+        path = sample_path(kernel, field, torch.randn(2, 3))
+    with pytest.raises(error, match=message):
+        accumulate_gradients(kernel, field, field, path, torch.zeros(5, 2, 3), steps=steps)
+    assert all(p.grad is None for p in field.parameters())
+
+
+def test_a_frozen_model_and_a_foreign_kernel_are_named() -> None:
+    kernel, field = MemorylessEuler(4), Field().requires_grad_(False)
+    path = sample_path(kernel, field, torch.randn(2, 3))
+    with pytest.raises(ValueError, match="nothing in fine requires a gradient"):
+        accumulate_gradients(kernel, field, field, path, torch.zeros(5, 2, 3))
+    for use in (
+        lambda: accumulate_gradients(FollmerKernel(4), field, field, path, torch.zeros(5, 2, 3)),
+        lambda: lean_adjoint(FollmerKernel(4), field, path, torch.zeros(2, 3)),
+    ):
+        with pytest.raises(ValueError, match="the path was sampled with MemorylessEuler"):
+            use()

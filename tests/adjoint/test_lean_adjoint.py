@@ -121,9 +121,14 @@ def test_any_batch_and_event_shape(batch, event, steps):
     adjoints = lean_adjoint(kernel, field, path, terminal)
     assert adjoints.shape == path.states.shape
     # An elementwise field: the flattened problem gives the same numbers.
-    flat = Path(states=path.states.reshape(steps + 1, -1), inputs=path.inputs.reshape(steps, -1))
+    flat_kernel = MemorylessEuler(steps, event_ndim=0)
+    flat = Path(
+        states=path.states.reshape(steps + 1, -1),
+        inputs=path.inputs.reshape(steps, -1),
+        kernel=flat_kernel,
+    )
     expected = lean_adjoint(
-        MemorylessEuler(steps, event_ndim=0),
+        flat_kernel,
         lambda x, t: torch.tanh(x) + t,
         flat,
         terminal.reshape(-1),

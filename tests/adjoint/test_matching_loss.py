@@ -145,3 +145,24 @@ def test_bad_input_is_refused():
         matching_loss(kernel, fine[:0], base[:0], adjoints, steps=[])
     with pytest.raises(ValueError, match=r"indices in 0\.\.3, got \[4\]"):
         matching_loss(kernel, fine[:1], base[:1], adjoints, steps=[4])
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (3, 1), (2,), (1, 1, 1)])
+def test_lambda_broadcasts_to_the_batch_and_to_no_other_axis(shape):
+    # (4, 1) would scale time steps, (3, 1) a second batch axis that is not there.
+    fine, base, adjoints = draws(4, 3, 2)
+    kernel = MemorylessEuler(4)
+    with pytest.raises(ValueError, match=r"expected one that broadcasts to the batch shape \(3,\)"):
+        matching_loss(kernel, fine, base, adjoints, torch.ones(shape))
+    for fits in ((), (1,), (3,)):
+        loss = matching_loss(kernel, fine, base, adjoints, torch.ones(fits))
+        torch.testing.assert_close(loss, matching_loss(kernel, fine, base, adjoints))
+
+
+def test_half_precision_is_summed_without_overflow():
+    fine, base, adjoints = draws(4, 2, 3072)
+    kernel = MemorylessEuler(4)
+    exact = matching_loss(kernel, 20.0 * fine, base, adjoints)
+    half = matching_loss(kernel, *(x.half() for x in (20.0 * fine, base, adjoints)))
+    assert float(exact.min()) > torch.finfo(torch.float16).max
+    torch.testing.assert_close(half.double(), exact, rtol=1e-3, atol=0.0)

@@ -94,7 +94,7 @@ def test_matching_loss(numbers):
     assert numbers.error(loss.mean(), "expect/adj_loss") < LIMIT
     # The same number from the networks: one batched call over the stored path.
     states = torch.cat([numbers["expect/sde_xs"], numbers["expect/sde_x1"][None]])
-    path = Path(states=states, inputs=states[:-1])
+    path = Path(states=states, inputs=states[:-1], kernel=kernel)
     fine = velocities_along(kernel, numbers.actor("actor_fast"), path)
     base = velocities_along(kernel, numbers.actor("target_actor_slow"), path)
     assert numbers.error(fine, "expect/v_fine") < LIMIT

@@ -8,13 +8,16 @@ from flowsde import (
     CosineInterpolant,
     DiffusionPrediction,
     LinearInterpolant,
+    MemorylessEuler,
     ScheduleInterpolant,
     from_velocity,
     guided_field,
     module_field,
     ode_sample,
     reversed_flow_field,
+    sample_path,
     variance_preserving_field,
+    velocities_along,
 )
 
 # The linear-beta schedule of DDPM (Ho et al., arXiv 2006.11239).
@@ -194,3 +197,59 @@ def test_schedules_of_the_users_own_follow_their_derivatives() -> None:
     torch.testing.assert_close(path.velocity(x0, x1, t), 4.0 * t[:, None])
     torch.testing.assert_close(path.interpolate(x0, x1, t), 2.0 * t[:, None] ** 2 - 1.0)
     torch.testing.assert_close(path.wronskian(t), 2.0 * t)
+
+
+@pytest.mark.parametrize("steps", [4, 5, 6])
+def test_a_guidance_scale_per_sample_holds_along_a_path(steps: int, generator) -> None:
+    kernel = MemorylessEuler(steps)  # 5 steps of 5 samples: the axes must not be mistaken
+    field = guided_field(
+        lambda x, t: torch.sin(x) + t[..., None],
+        lambda x, t: -x,
+        torch.tensor([0.0, 1.0, 3.0, 7.0, 2.0]),
+    )
+    path = sample_path(kernel, field, torch.randn(5, 2, generator=generator), generator=generator)
+    along = velocities_along(kernel, field, path)
+    for k, time in enumerate(kernel.times):
+        torch.testing.assert_close(along[k], field(path.inputs[k], torch.full((5,), time)))
+    wrong = guided_field(field, field, torch.ones(3))
+    with pytest.raises(ValueError, match=r"scale of shape \(3,\) does not fit"):
+        sample_path(kernel, wrong, torch.randn(5, 2, generator=generator))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_keeps_to_the_timesteps_of_the_table(dtype: torch.dtype) -> None:
+    seen: list[Tensor] = []
+
+    def model(x: Tensor, timestep: Tensor) -> Tensor:
+        seen.append(timestep)
+        return x
+
+    for integer in (False, True):
+        field = variance_preserving_field(model, DDPM, integer_timesteps=integer)
+        t = torch.tensor([0.0, 0.5, 1.0], dtype=dtype)
+        assert field(torch.ones(3, 2, dtype=dtype), t).dtype == dtype
+        exact = variance_preserving_field(model, DDPM, integer_timesteps=integer)
+        exact(torch.ones(3, 2, dtype=torch.float64), t.double())
+        assert seen[-2].max() == 999
+        torch.testing.assert_close(seen[-2].double(), seen[-1].double(), rtol=1e-4, atol=1e-3)
+
+
+def test_conditions_may_be_labels_but_must_be_tensors() -> None:
+    table, labels = torch.nn.Embedding(4, 2), torch.tensor([0, 3, 1])
+    field = module_field(lambda x, t, label: x + table(label), labels)
+    x = torch.zeros(2, 3, 2)
+    torch.testing.assert_close(field(x, x[..., 0]), table(labels).expand(2, 3, 2))
+    for condition in (None, 3, [0, 3, 1]):
+        with pytest.raises(ValueError, match="a condition must be a tensor"):
+            module_field(lambda x, t, label: x, condition)  # type: ignore[arg-type]
+
+
+def test_mistaken_arguments_of_adapters_are_named() -> None:
+    images = torch.zeros(5, 2, 4, 4)
+    forgotten = module_field(lambda x, t: -x, event_ndim=3)
+    with pytest.raises(ValueError, match="the same event_ndim"):
+        sample_path(MemorylessEuler(2), forgotten, images)
+    with pytest.raises(ValueError, match="the same event_ndim"):
+        sample_path(MemorylessEuler(2, event_ndim=3), module_field(lambda x, t: -x), images)
+    with pytest.raises(ValueError, match="timesteps must be positive, got 0"):
+        reversed_flow_field(lambda x, t: x, 0)

@@ -100,7 +100,7 @@ def test_consistent_adjoint_time_and_control_offset_are_options() -> None:
     [
         ({"steps": 0}, "steps must be an integer of at least 1, got 0"),
         ({"steps": 2.5}, "steps must be an integer of at least 1, got 2.5"),
-        ({"steps": 3, "event_ndim": -1}, "event_ndim must be an integer >= 0, got -1"),
+        ({"steps": 3, "event_ndim": -1}, "event_ndim must be an integer of at least 0, got -1"),
         ({"steps": 3, "control_offset": 2}, "control_offset must be 0 or 1, got 2"),
         ({"steps": 3, "adjoint_time": "late"}, "'shifted' or 'consistent', got 'late'"),
     ],

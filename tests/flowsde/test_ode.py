@@ -1,10 +1,11 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from flowsde import CosineInterpolant, LinearInterpolant, OdeMethod, ode_sample
+from flowsde import CosineInterpolant, LinearInterpolant, OdeMethod, ode_log_prob, ode_sample
 
 ORDERS: list[tuple[OdeMethod, int]] = [("euler", 1), ("midpoint", 2), ("heun", 2)]
 
@@ -76,7 +77,22 @@ def test_bad_arguments_are_refused() -> None:
     noise = torch.zeros(2, 1)
     with pytest.raises(ValueError, match="unknown ODE method 'rk45'; expected one of"):
         ode_sample(lambda x, t: x, noise, 3, "rk45")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="steps must be an integer of at least 1, got 0"):
         ode_sample(lambda x, t: x, noise, 0)
     with pytest.raises(ValueError, match="must return the shape of its input"):
         ode_sample(lambda x, t: x.sum(-1), noise, 3)
+
+
+@pytest.mark.parametrize("steps", ["3", 2.5, None, True, 0])
+def test_steps_are_a_whole_number(steps: object) -> None:
+    for solve in (ode_sample, ode_log_prob):
+        with pytest.raises(ValueError, match="steps must be an integer of at least 1"):
+            solve(lambda x, t: -x, torch.zeros(2, 3), steps)  # type: ignore[operator]
+    assert ode_sample(lambda x, t: -x, torch.zeros(2, 3), np.int64(2)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("event_ndim", [-1, 1.5, "1", None])
+def test_event_axes_are_a_whole_number(event_ndim: object) -> None:
+    for solve in (ode_sample, ode_log_prob):
+        with pytest.raises(ValueError, match="event_ndim must be an integer of at least 0"):
+            solve(lambda x, t: -x, torch.zeros(2, 3), 2, event_ndim=event_ndim)  # type: ignore[operator]

@@ -1,6 +1,7 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from flowsde import (
     AdamsBashforthKernel,
+    CosineInterpolant,
     FollmerKernel,
     MemorylessEuler,
     TransitionKernel,
@@ -261,7 +263,7 @@ def test_bad_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match=r"returned shape \(4, 1\) for samples of shape \(4, 2\)"):
         sample_path(kernel, lambda x, t: x[:, :1], noise)
     with pytest.raises(ValueError, match=r"must be floating point, got torch\.int64"):
-        sample_path(kernel, field, noise.long(), torch.zeros(3, 4, 2))
+        sample_path(kernel, field, noise.long())
     with pytest.raises(ValueError, match="fewer axes than event_ndim=1"):
         sample_path(kernel, field, torch.tensor(0.0))
     path = sample_path(kernel, field, noise)
@@ -318,3 +320,61 @@ def test_captured_in_a_cuda_graph_equals_the_cpu(
         captured = update(*inputs)
     graph.replay()
     torch.testing.assert_close(captured.cpu(), update(noise, eps))
+
+
+def test_a_path_is_evaluated_with_its_own_kernel_only() -> None:
+    def field(x: Tensor, t: Tensor) -> Tensor:
+        return -x
+
+    noise = torch.zeros(4, 2)
+    path = sample_path(MemorylessEuler(5), field, noise)
+    # An equal kernel will do, also one whose adjoint or regression differs.
+    for same in (MemorylessEuler(5), MemorylessEuler(5, 1, 1, adjoint_time="consistent")):
+        velocities = velocities_along(same, field, path)
+        step_log_prob(same, path, velocities)
+    others = (FollmerKernel(5), AdamsBashforthKernel(5), MemorylessEuler(5, event_ndim=2))
+    for other in others:
+        with pytest.raises(ValueError, match="the path was sampled with MemorylessEuler"):
+            velocities_along(other, field, path)
+        with pytest.raises(ValueError, match="the path was sampled with MemorylessEuler"):
+            step_log_prob(other, path, velocities)
+    scaled = sample_path(FollmerKernel(5, scale=torch.ones(2)), field, noise)
+    velocities_along(FollmerKernel(5, scale=torch.ones(2)), field, scaled)
+    with pytest.raises(ValueError, match="the path was sampled with FollmerKernel"):
+        velocities_along(FollmerKernel(5, scale=1.0), field, scaled)
+
+
+def test_a_path_of_inference_mode_is_refused_outside_of_it() -> None:
+    kernel = MemorylessEuler(2)
+    with torch.inference_mode():
+        path = sample_path(kernel, lambda x, t: -x, torch.zeros(4, 2))
+        velocities_along(kernel, lambda x, t: -x, path)
+    with pytest.raises(ValueError, match=r"sample it under torch\.no_grad"):
+        velocities_along(kernel, lambda x, t: -x, path)
+
+
+@pytest.mark.parametrize("output", [None, (torch.zeros(4, 2),), object()])
+def test_what_is_no_velocity_is_named(output: object) -> None:
+    with pytest.raises(ValueError, match=f"returned {type(output).__name__}, not a tensor"):
+        sample_path(MemorylessEuler(2), lambda x, t: output, torch.zeros(4, 2))  # type: ignore[arg-type, return-value]
+
+
+def test_scales_of_any_kind_and_what_is_none() -> None:
+    as_tensor = FollmerKernel(3, scale=torch.tensor([0.5, 1.0]))
+    for scale in ([0.5, 1.0], np.array([0.5, 1.0])):
+        for ours, theirs in zip(FollmerKernel(3, scale=scale).stds, as_tensor.stds, strict=True):
+            torch.testing.assert_close(ours, theirs)
+    assert MemorylessEuler(np.int64(4)).steps == 4
+    with pytest.raises(ValueError, match=r"scale has shape \(2,\), which does not fit"):
+        sample_path(as_tensor, lambda x, t: -x, torch.zeros(4, 1))
+    for make in (FollmerKernel, AdamsBashforthKernel):
+        with pytest.raises(ValueError, match="scale is empty"):
+            make(4, scale=torch.ones(0))
+        with pytest.raises(ValueError, match="scale must be a number"):
+            make(4, scale="wide")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="below what float64 times resolve"):
+        AdamsBashforthKernel(4, scale=1e-30)
+    for make in KERNELS:
+        for path in ("linear", None, CosineInterpolant):
+            with pytest.raises(ValueError, match="interpolant must be an instance"):
+                make(4, interpolant=path)

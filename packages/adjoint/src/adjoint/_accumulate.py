@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from adjoint._matching import matching_loss
-from flowsde import Path, TransitionKernel, VelocityField, path_times
+from flowsde import Path, TransitionKernel, VelocityField, checked_velocity, path_times
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ def accumulate_gradients(
     adjoints: Float[Tensor, "points *shape"],
     lam: float | Float[Tensor, "*broadcastable"] = 1.0,
     *,
-    steps: Sequence[int] | None = None,
+    steps: Sequence[int] | Int[Tensor, "chosen"] | None = None,
     chunk: int = 1,
     scale: float = 1.0,
 ) -> Accumulated:
@@ -62,22 +63,28 @@ def accumulate_gradients(
         The loss, and the velocities from which `trustregion.path_kl` follows if all steps are used.
 
     Raises:
-        ValueError: If `chunk` is below 1 or `steps` empty, and as `matching_loss` does.
+        ValueError: If `chunk` is no integer of at least 1, `steps` is empty or out of range (an
+            IndexError for a tensor), nothing in `fine` requires a gradient, another kernel made
+            the path, and as `matching_loss` does. No gradient has been added then.
     """
-    if chunk < 1:
-        raise ValueError(f"chunk must be at least 1, got {chunk}")
-    chosen = list(range(kernel.steps)) if steps is None else list(steps)
-    if not chosen:
-        raise ValueError("steps is empty; give at least one time step, or None for all")
-    inputs, times = path.inputs.detach(), path_times(kernel, path)
+    if not isinstance(chunk, SupportsIndex) or chunk < 1:
+        raise ValueError(f"chunk must be an integer of at least 1, got {chunk!r}")
+    chosen = kernel.chosen_steps(range(kernel.steps) if steps is None else steps)
+    # Indexed before the first gradient, which also checks the values of a tensor.
+    inputs, times = path.inputs.detach(), path_times(kernel, path)[chosen]
     losses, fines, bases = [], [], []
     for first in range(0, len(chosen), chunk):
         part = chosen[first : first + chunk]
-        x, t = inputs[part], times[part]
+        x, t = inputs[part], times[first : first + chunk]
         with torch.no_grad():
-            base_velocities = base(x, t)
+            base_velocities = checked_velocity(base(x, t), x)
         with torch.enable_grad():
-            velocities = fine(x, t)
+            velocities = checked_velocity(fine(x, t), x)
+            if not velocities.requires_grad:
+                raise ValueError(
+                    "nothing in fine requires a gradient: are its parameters frozen, or is it "
+                    "evaluated under torch.no_grad?"
+                )
             # matching_loss scales a subset up to K steps; the share undoes it for the sum of parts.
             loss = matching_loss(kernel, velocities, base_velocities, adjoints, lam, steps=part)
             loss = loss * (len(part) / len(chosen))

@@ -8,7 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adjoint._pull_back import pull_back
-from flowsde import Path, TransitionKernel, VelocityField
+from flowsde import (
+    Path,
+    TransitionKernel,
+    VelocityField,
+    checked_velocity,
+    coefficient_like,
+)
 
 
 class LinearizableField(Protocol):
@@ -61,20 +67,15 @@ def lean_adjoint(
         `a_0 .. a_K`, (K+1, *batch, *event), detached, in reward units per unit of state.
 
     Raises:
-        ValueError: If `terminal` or the field's output is not shaped like the samples, the path
-            has another step count than the kernel, or the field's output cannot be differentiated
-            (evaluated under `torch.no_grad`, or detached).
+        ValueError: If `terminal` or the field's output is not shaped like the samples, another
+            kernel made the path, or the field's output cannot be differentiated (evaluated under
+            `torch.no_grad`, or detached).
     """
-    states = path.states.detach()
-    if len(states) != kernel.steps + 1:
-        raise ValueError(
-            f"the path has {len(states) - 1} steps, the kernel {kernel.steps}: use the kernel that "
-            "sampled the path"
-        )
-    if terminal.shape != states.shape[1:]:
+    path.check(kernel)
+    if terminal.shape != path.sample.shape:
         raise ValueError(
             f"terminal has shape {tuple(terminal.shape)}; expected that of the samples, "
-            f"{tuple(states.shape[1:])}"
+            f"{tuple(path.sample.shape)}"
         )
     # mean(z, v) = decay z + gain v with x = scale z: J^T a = decay a + scale (dv/dx)^T (gain a).
     coefficients = kernel.coefficients
@@ -84,23 +85,18 @@ def lean_adjoint(
     adjoints = [a]
     for k in reversed(range(kernel.steps)):
         decay, gain, scale = (
-            _like(values[k], a)
+            coefficient_like(values[k], a)
             for values in (coefficients.decays, coefficients.gains, coefficients.input_scales)
         )
         carried, cotangent = decay * a, gain * a
         if coefficients.lag_gains and k + 1 < kernel.steps:
             # State k and its velocity enter the mean of step k+1 as well, which ends in a_{k+2}.
             later = adjoints[-2]
-            carried = carried + _like(coefficients.lag_decays[k + 1], a) * later
-            cotangent = cotangent + _like(coefficients.lag_gains[k + 1], a) * later
+            carried = carried + coefficient_like(coefficients.lag_decays[k + 1], a) * later
+            cotangent = cotangent + coefficient_like(coefficients.lag_gains[k + 1], a) * later
         a = carried + scale * pull(cotangent, k)
         adjoints.append(a)
     return torch.stack(adjoints[::-1])
-
-
-def _like(coefficient: float | Tensor, x: Tensor) -> float | Tensor:
-    """A kernel's coefficient in the dtype of `x`: per-dimension ones are float64."""
-    return coefficient.to(x.dtype) if isinstance(coefficient, Tensor) else coefficient
 
 
 def _step_pullback(
@@ -120,12 +116,6 @@ def _velocity_vjp(velocity: VelocityField, x: Tensor, t: Tensor, cotangent: Tens
     """`(dv/dx)^T cotangent` at (x, t)."""
 
     def at(x: Tensor) -> Tensor:
-        v = velocity(x, t)
-        if v.shape != x.shape:
-            raise ValueError(
-                f"the velocity field returned shape {tuple(v.shape)} for samples of shape "
-                f"{tuple(x.shape)}; it must return the shape of its input"
-            )
-        return v
+        return checked_velocity(velocity(x, t), x)
 
     return pull_back(at, x, cotangent, "the base velocity")

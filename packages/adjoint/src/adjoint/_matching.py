@@ -43,14 +43,15 @@ def matching_loss(
 
     Returns:
         (*batch,), in units of `lam`; the published convention, K times the integral over time.
+        Summed and returned in float32 where velocities are narrower.
 
     Raises:
-        ValueError: If shapes do not fit, `lam` is a number that is not positive, or `steps` is
-            empty or out of range.
+        ValueError: If shapes do not fit, `lam` is a number that is not positive or a tensor that
+            does not broadcast to the batch, or `steps` is empty or out of range.
     """
     if not isinstance(lam, Tensor) and not lam > 0.0:
         raise ValueError(f"lam must be positive, got {lam}")
-    chosen = _chosen_steps(kernel, steps)
+    chosen = None if steps is None else kernel.chosen_steps(steps)
     count = kernel.steps if chosen is None else len(chosen)
     expected = (count, *adjoints.shape[1:])
     if len(adjoints) != kernel.steps + 1 or fine.shape != expected or base.shape != expected:
@@ -59,6 +60,12 @@ def matching_loss(
             f"{tuple(adjoints.shape)} do not fit together: expected ({count}, *batch, *event) "
             f"twice and ({kernel.steps + 1}, *batch, *event)"
         )
+    batch = adjoints.shape[1 : adjoints.ndim - kernel.event_ndim]
+    if isinstance(lam, Tensor) and not _broadcasts(lam.shape, batch):
+        raise ValueError(
+            f"lam has shape {tuple(lam.shape)}; expected one that broadcasts to the batch shape "
+            f"{tuple(batch)}"
+        )
     a = kernel.control_adjoints(adjoints.detach())
     gains, stds = along_path(kernel.gains, a), along_path(kernel.stds, a)
     if chosen is not None:
@@ -66,22 +73,15 @@ def matching_loss(
         a, gains, stds = a[index], gains[index], stds[index]
     root = lam**0.5 if not isinstance(lam, Tensor) else _over_event(lam.detach(), kernel).sqrt()
     residual = root * (gains / stds) * (fine - base.detach()) + (stds / root) * a
+    residual = residual.to(torch.promote_types(residual.dtype, torch.float32))
     event_axes = tuple(range(-kernel.event_ndim, 0))
     scale = kernel.loss_scale * kernel.steps / count
     return scale * residual.square().sum((0, *event_axes))
 
 
-def _chosen_steps(
-    kernel: TransitionKernel, steps: Sequence[int] | Tensor | None
-) -> Sequence[int] | Tensor | None:
-    if steps is None:
-        return None
-    if len(steps) == 0:
-        raise ValueError("steps is empty; give at least one time step, or None for all")
-    # A tensor's values are not looked at: that would wait for the device. Indexing checks them.
-    if not isinstance(steps, Tensor) and not all(0 <= k < kernel.steps for k in steps):
-        raise ValueError(f"steps must be indices in 0..{kernel.steps - 1}, got {list(steps)}")
-    return steps
+def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
+    pairs = zip(reversed(shape), reversed(to), strict=False)
+    return len(shape) <= len(to) and all(n in (1, m) for n, m in pairs)
 
 
 def _over_event(lam: Tensor, kernel: TransitionKernel) -> Tensor:

@@ -29,8 +29,8 @@ def pull_back(
         if not value.requires_grad:
             raise ValueError(
                 f"{name} cannot be differentiated in x: it was detached or evaluated under "
-                "torch.no_grad. Pass a function that keeps its graph (it is freed here); one that "
-                "does not depend on x at all can add 0 * x"
+                "torch.no_grad or inference_mode. Pass a function that keeps its graph (it is "
+                "freed here); one that does not depend on x at all can add 0 * x"
             )
         if cotangent is None:
             cotangent = torch.ones_like(value)

@@ -31,7 +31,7 @@ def terminal_gradient(
     Raises:
         ValueError: If `clip` is no interval or the value cannot be differentiated in x.
     """
-    if clip is not None and not clip[0] < clip[1]:
+    if clip is not None and not (len(clip) == 2 and clip[0] < clip[1]):
         raise ValueError(f"clip must be (low, high) with low < high, got {clip}")
     gradient = pull_back(value, x if clip is None else x.clamp(*clip), None, "the value")
     # The mask is written out: what clamp's own derivative is on the bounds depends on the version.

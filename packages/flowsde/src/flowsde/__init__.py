@@ -11,11 +11,16 @@ from flowsde._adapters import (
     reversed_flow_field,
     variance_preserving_field,
 )
-from flowsde._field import VelocityField, along_path
+from flowsde._field import VelocityField, along_path, checked_velocity
 from flowsde._flow_matching import flow_matching_loss
 from flowsde._follmer import FollmerKernel
 from flowsde._interpolant import CosineInterpolant, Interpolant, LinearInterpolant
-from flowsde._kernel import Coefficients, StepCoefficients, TransitionKernel
+from flowsde._kernel import (
+    Coefficients,
+    StepCoefficients,
+    TransitionKernel,
+    coefficient_like,
+)
 from flowsde._likelihood import Divergence, OdeDensity, ode_log_prob, ode_sample_log_prob
 from flowsde._memoryless_euler import MemorylessEuler
 from flowsde._modules import module_field
@@ -44,6 +49,8 @@ __all__ = [
     "TransitionKernel",
     "VelocityField",
     "along_path",
+    "checked_velocity",
+    "coefficient_like",
     "flow_matching_loss",
     "from_velocity",
     "guided_field",

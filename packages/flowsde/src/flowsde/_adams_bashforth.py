@@ -1,6 +1,7 @@
 """The memoryless SDE by a stochastic two-step Adams-Bashforth method in the log signal ratio."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -53,16 +54,17 @@ class AdamsBashforthKernel(TransitionKernel):
             policy, how much narrower its law can be than the whole of the data.
 
     Raises:
-        ValueError: For fewer than 3 steps, a scale that is not positive, or a spread below 1.
+        ValueError: For fewer than 3 steps, a scale that is not positive or whose narrowest
+            structure is too small for any time before 1, or a spread below 1.
     """
 
     interpolant: Interpolant = LINEAR
-    scale: float | Tensor = 1.0
+    scale: float | Sequence[float] | Tensor = 1.0
     spread: float = 10.0
     _control: "_Control" = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._check_sizes()
+        self._check(self.interpolant)
         if self.steps < 3:
             raise ValueError(f"a two-step method needs at least 3 steps, got {self.steps}")
         scale = checked_scale(self.scale, self.event_ndim)
@@ -70,6 +72,11 @@ class AdamsBashforthKernel(TransitionKernel):
             raise ValueError(f"spread must be at least 1 and finite, got {self.spread}")
         s, ratio = _grid(self.steps, float(scale.min()) / self.spread, float(scale.max()))
         times = (0.0, *(self.interpolant.time_of_ratio(math.sqrt(value)) for value in s[1:]))
+        if times[-1] > 1.0 - 1e-12:
+            raise ValueError(
+                f"scale {self.scale} with spread {self.spread} is below what float64 times resolve:"
+                " rescale the data to a standard deviation near 1"
+            )
         b = 3.0 / (6.0 + 2.0 * math.log(ratio))
         kappa = _noise_factor(ratio, b)
         # Beyond the grid's end the lattice goes on in closed form, with x1hat moving as if the

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsde._field import VelocityField, expand_time
+from flowsde._field import VelocityField, broadcasts, expand_time
 from flowsde._interpolant import CosineInterpolant
 from flowsde._prediction import to_velocity
 
@@ -29,7 +29,12 @@ def reversed_flow_field(model: TimestepModel, timesteps: float = 1000.0) -> Velo
 
     Returns:
         A velocity field in flow time.
+
+    Raises:
+        ValueError: If `timesteps` is not positive.
     """
+    if not timesteps > 0.0:
+        raise ValueError(f"timesteps must be positive, got {timesteps}")
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         return -model(x, timesteps * (1.0 - t))
@@ -44,7 +49,11 @@ def variance_preserving_field(
     *,
     integer_timesteps: bool = False,
 ) -> VelocityField:
-    """Field of a discrete-time diffusion model, for use with `CosineInterpolant`.
+    """Field of a discrete-time diffusion model, for use with `CosineInterpolant` alone.
+
+    Give it to every kernel, loss and conversion (`MemorylessEuler(K, interpolant=
+    CosineInterpolant())`): theirs is the linear one by default, and a field does not say which it
+    belongs to.
 
     A variance-preserving schedule is a clock on the same circle of (signal, noise) weights: the
     model's timestep n with `alphas_cumprod[n] = sin^2(pi t/2)` sees the very x_t of the cosine
@@ -53,7 +62,8 @@ def variance_preserving_field(
     of clean data) are answered with the velocity at its ends.
 
     Args:
-        model: Callable `(x, timestep) -> prediction`; `timestep` has the batch shape.
+        model: Callable `(x, timestep) -> prediction`; `timestep` has the batch shape and is at
+            least float32, since lower precision cannot tell timesteps apart.
         alphas_cumprod: Squared signal weight of each timestep, decreasing
             (`scheduler.alphas_cumprod` in `diffusers`). The last one may be 0 (zero terminal
             SNR), except for "epsilon", which says nothing about the data there. It is moved to
@@ -89,6 +99,7 @@ def variance_preserving_field(
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         nonlocal times
         times = times.to(t.device)
+        t = t.to(torch.promote_types(t.dtype, torch.float32))
         knots = times.to(t.dtype)
         t = t.clamp(knots[0], knots[-1])
         right = torch.searchsorted(knots, t.contiguous()).clamp(1, len(times) - 1)
@@ -99,7 +110,7 @@ def variance_preserving_field(
             # d x_t/dt = pi/2 (noise weight * data - signal weight * noise)
             return -0.5 * math.pi * output
         kind: Literal["noise", "data"] = "noise" if prediction == "epsilon" else "data"
-        return to_velocity(kind, output, x, t, interpolant)
+        return to_velocity(kind, output, x, t, interpolant).to(x.dtype)
 
     return velocity
 
@@ -115,14 +126,27 @@ def guided_field(
     Args:
         conditional: Field with the condition.
         unconditional: Field without it.
-        scale: 0 unconditional, 1 conditional, above 1 extrapolates; a number or one per sample.
+        scale: 0 unconditional, 1 conditional, above 1 extrapolates; a number, or a tensor that
+            broadcasts to the batch shape for one per sample.
 
     Returns:
         The guided velocity field.
+
+    Raises:
+        ValueError: When called, if a tensor of scales does not fit the batch.
     """
 
+    def per_sample(scale: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        if not broadcasts(scale.shape, t.shape):
+            raise ValueError(
+                f"a guidance scale of shape {tuple(scale.shape)} does not fit samples of batch "
+                f"shape {tuple(t.shape)}; expected a number or one per sample"
+            )
+        # Along a path the batch axes come after that of time: align with them before the event's.
+        return expand_time(scale.expand(t.shape), x)
+
     def velocity(x: Tensor, t: Tensor) -> Tensor:
-        weight = expand_time(scale, x) if isinstance(scale, Tensor) else scale
+        weight: float | Tensor = scale if not isinstance(scale, Tensor) else per_sample(scale, x, t)
         free = unconditional(x, t)
         return free + weight * (conditional(x, t) - free)
 

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsde._field import VelocityField, batch_shape, checked
+from flowsde._field import VelocityField, batch_shape, checked_velocity
 from flowsde._interpolant import LINEAR, Interpolant
 
 
@@ -40,6 +40,6 @@ def flow_matching_loss(
     if t.shape != batch:
         raise ValueError(f"t has shape {tuple(t.shape)}; expected the batch shape {tuple(batch)}")
     x_t = interpolant.interpolate(x0, x1, t)
-    error = checked(velocity(x_t, t), x1) - interpolant.velocity(x0, x1, t)
+    error = checked_velocity(velocity(x_t, t), x1) - interpolant.velocity(x0, x1, t)
     axes = tuple(range(-event_ndim, 0))
     return error.square().mean(axes) if axes else error.square()

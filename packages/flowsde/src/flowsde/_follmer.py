@@ -1,6 +1,7 @@
 """The memoryless SDE as a Brownian motion with drift on a finite horizon (a Foellmer process)."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,8 +38,8 @@ class FollmerKernel(TransitionKernel):
         event_ndim: Number of trailing axes that make up one sample.
         control_offset: 1 regresses step k on a_{k+1}, the adjoint of this discrete chain.
         interpolant: The schedule the velocity was trained with.
-        scale: Standard deviation of the data, one number or a tensor that broadcasts to the event
-            shape (on the device of the samples), in units of the data. Data narrower
+        scale: Standard deviation of the data, one number or values that broadcast to the event
+            shape (a tensor on the device of the samples), in units of the data. Data narrower
             than this come out too wide and data wider than this too narrow, at first order in 1/K.
         grid: Network times: "time" spaces t evenly, "clock" spaces u evenly (for the geometric
             mean of the scales), or K increasing times in [0, 1) of which the first is 0.
@@ -49,11 +50,11 @@ class FollmerKernel(TransitionKernel):
 
     control_offset: int = 1
     interpolant: Interpolant = LINEAR
-    scale: float | Tensor = 1.0
+    scale: float | Sequence[float] | Tensor = 1.0
     grid: Literal["time", "clock"] | tuple[float, ...] = "time"
 
     def __post_init__(self) -> None:
-        self._check_sizes()
+        self._check(self.interpolant)
         scale = checked_scale(self.scale, self.event_ndim)
         times = self._grid_times(scale)
         t = torch.tensor(times, dtype=torch.float64, device=scale.device)
@@ -102,7 +103,7 @@ class FollmerKernel(TransitionKernel):
         return times
 
 
-def checked_scale(scale: float | Tensor, event_ndim: int) -> Tensor:
+def checked_scale(scale: float | Sequence[float] | Tensor, event_ndim: int) -> Tensor:
     """The scale of the data as a float64 tensor.
 
     Raises:
@@ -111,7 +112,14 @@ def checked_scale(scale: float | Tensor, event_ndim: int) -> Tensor:
     if isinstance(scale, Tensor):
         values = scale.detach().to(torch.float64)
     else:
-        values = torch.tensor(float(scale), dtype=torch.float64, device="cpu")
+        try:
+            values = torch.as_tensor(scale, dtype=torch.float64, device="cpu")
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"scale must be a number or a tensor of numbers, got {scale!r}"
+            ) from error
+    if values.numel() == 0:
+        raise ValueError(f"scale is empty, of shape {tuple(values.shape)}")
     if values.ndim > event_ndim:
         raise ValueError(
             f"scale has shape {tuple(values.shape)}; expected one number or a shape that "

@@ -16,6 +16,8 @@ class Interpolant(ABC):
 
     `alpha` rises from 0 to 1 and `beta` falls from 1 to 0; both must be given by formulas that
     also hold one step outside of [0, 1], because the published discretisation shifts its times.
+    `d_beta` may be infinite at t=1 (schedules with linear betas). So is the velocity then: kernels
+    do not ask for it there, `velocity_field` stays away, and conversions are undefined.
     All coefficients map a tensor of times to a tensor of the same shape.
 
     The notation is that of Domingo-Enrich et al., "Adjoint Matching" (arXiv 2409.08861).
@@ -147,3 +149,16 @@ class CosineInterpolant(Interpolant):
 
 
 LINEAR = LinearInterpolant()
+
+
+def checked_interpolant(value: Interpolant) -> Interpolant:
+    """Return `value` if it is an interpolant.
+
+    Raises:
+        ValueError: If it is anything else: a name, a class, None.
+    """
+    if not isinstance(value, Interpolant):
+        raise ValueError(
+            f"interpolant must be an instance such as LinearInterpolant(), got {value!r}"
+        )
+    return value

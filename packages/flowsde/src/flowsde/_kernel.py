@@ -1,11 +1,14 @@
 """The interface of Gaussian transition kernels: one discretised memoryless SDE each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from flowsde._field import batch_shape
+from flowsde._field import batch_shape, broadcasts, whole_number
+from flowsde._interpolant import Interpolant, checked_interpolant
 
 Coefficients = tuple[float | Tensor, ...]
 """One number per step; tensors of the event shape where the scale differs per dimension."""
@@ -66,11 +69,10 @@ class TransitionKernel:
     control_offset: int = 0
     coefficients: StepCoefficients = field(init=False, repr=False)
 
-    def _check_sizes(self) -> None:
-        if not isinstance(self.steps, int) or self.steps < 1:
-            raise ValueError(f"steps must be an integer of at least 1, got {self.steps!r}")
-        if not isinstance(self.event_ndim, int) or self.event_ndim < 0:
-            raise ValueError(f"event_ndim must be an integer >= 0, got {self.event_ndim!r}")
+    def _check(self, interpolant: Interpolant) -> None:
+        object.__setattr__(self, "steps", whole_number("steps", self.steps, 1))
+        object.__setattr__(self, "event_ndim", whole_number("event_ndim", self.event_ndim, 0))
+        checked_interpolant(interpolant)
         if self.control_offset not in (0, 1):
             raise ValueError(f"control_offset must be 0 or 1, got {self.control_offset!r}")
 
@@ -125,7 +127,9 @@ class TransitionKernel:
     def inputs(self, state: Float[Tensor, "*shape"], k: int) -> Float[Tensor, "*shape"]:
         """Network argument x_k of state k."""
         scale = self.coefficients.input_scales[k]
-        return state if isinstance(scale, float) and scale == 1.0 else like(scale, state) * state
+        if isinstance(scale, float) and scale == 1.0:
+            return state
+        return coefficient_like(scale, state) * state
 
     def mean(
         self,
@@ -146,7 +150,7 @@ class TransitionKernel:
             ValueError: If a two-step kernel is asked for a later step without `previous`.
         """
         decay, gain = self.coefficients.decays[k], self.coefficients.gains[k]
-        mean = like(decay, state) * state + like(gain, state) * velocity
+        mean = coefficient_like(decay, state) * state + coefficient_like(gain, state) * velocity
         if not self.coefficients.lag_gains or k == 0:
             return mean
         if previous is None:
@@ -154,8 +158,9 @@ class TransitionKernel:
                 f"step {k} of a two-step kernel needs the state and velocity of step {k - 1}: "
                 "pass previous=(state, velocity)"
             )
-        lag_decay, lag_gain = self.coefficients.lag_decays[k], self.coefficients.lag_gains[k]
-        return mean + like(lag_decay, state) * previous[0] + like(lag_gain, state) * previous[1]
+        lag_decay = coefficient_like(self.coefficients.lag_decays[k], state)
+        lag_gain = coefficient_like(self.coefficients.lag_gains[k], state)
+        return mean + lag_decay * previous[0] + lag_gain * previous[1]
 
     def sampled_mean(
         self,
@@ -178,12 +183,40 @@ class TransitionKernel:
         """
         return adjoints[self.control_offset : self.control_offset + self.steps]
 
+    def chosen_steps(self, steps: Sequence[int] | Int[Tensor, "chosen"]) -> list[int] | Tensor:
+        """Indices of time steps given by the user, checked.
 
-def like(coefficient: float | Tensor, x: Tensor) -> float | Tensor:
-    """The coefficient in the dtype of `x`.
+        Args:
+            steps: Indices; the values of a tensor are not looked at, which would wait for the
+                device. Indexing checks them.
+
+        Returns:
+            A list, or the tensor.
+
+        Raises:
+            ValueError: If there are none, or they are not indices of steps.
+        """
+        if isinstance(steps, Tensor):
+            if steps.ndim != 1 or steps.dtype not in (torch.int64, torch.int32):
+                raise ValueError(
+                    "steps must be a vector of integers, got a tensor of shape "
+                    f"{tuple(steps.shape)} and dtype {steps.dtype}"
+                )
+            chosen: list[int] | Tensor = steps
+        else:
+            chosen = [whole_number("a time step", k, 0) for k in steps]
+            if any(k >= self.steps for k in chosen):
+                raise ValueError(f"steps must be indices in 0..{self.steps - 1}, got {chosen}")
+        if len(chosen) == 0:
+            raise ValueError("steps is empty; give at least one time step, or None for all")
+        return chosen
+
+
+def coefficient_like(coefficient: float | Tensor, x: Tensor) -> float | Tensor:
+    """A kernel's coefficient in the dtype of `x`; per-dimension ones are float64 tensors.
 
     Raises:
-        ValueError: If it is a tensor on another device than `x`.
+        ValueError: If it is a tensor on another device than `x`, or broadcasts to another shape.
     """
     if not isinstance(coefficient, Tensor):
         return coefficient
@@ -191,5 +224,10 @@ def like(coefficient: float | Tensor, x: Tensor) -> float | Tensor:
         raise ValueError(
             f"the kernel's scale is on {coefficient.device}, the samples are on {x.device}: "
             "build the kernel with scale.to(device)"
+        )
+    if not broadcasts(coefficient.shape, x.shape):
+        raise ValueError(
+            f"the kernel's scale has shape {tuple(coefficient.shape)}, which does not fit samples "
+            f"of shape {tuple(x.shape)}"
         )
     return coefficient.to(x.dtype)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsde._field import VelocityField, batch_shape, evaluate
+from flowsde._field import VelocityField, batch_shape, evaluate, whole_number
 from flowsde._ode import OdeMethod, ode_step
 
 Divergence: TypeAlias = Literal["exact", "hutchinson"]
@@ -121,8 +121,7 @@ def _transport(
 ) -> tuple[Tensor, Tensor]:
     """Integrate the state and the divergence along it; both detached."""
     step = ode_step(method)
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    steps = whole_number("steps", steps, 1)
     if torch.is_inference_mode_enabled():
         raise ValueError(
             "log-densities need autograd: use torch.no_grad() here, not inference_mode"

@@ -44,7 +44,7 @@ class MemorylessEuler(TransitionKernel):
     adjoint_time: Literal["shifted", "consistent"] = "shifted"
 
     def __post_init__(self) -> None:
-        self._check_sizes()
+        self._check(self.interpolant)
         if self.adjoint_time not in ("shifted", "consistent"):
             raise ValueError(
                 f"adjoint_time must be 'shifted' or 'consistent', got {self.adjoint_time!r}"

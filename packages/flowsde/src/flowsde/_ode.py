@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsde._field import VelocityField, batch_shape, evaluate
+from flowsde._field import VelocityField, batch_shape, evaluate, whole_number
 
 OdeMethod: TypeAlias = Literal["euler", "midpoint", "heun"]
 Slope: TypeAlias = Callable[[Tensor, float], Tensor]
@@ -47,7 +47,7 @@ def ode_sample(
     With t0 > t1 the flow runs backwards (data to noise).
 
     Args:
-        velocity: The field.
+        velocity: The field, finite at every time that is asked: "heun" asks at `t1` as well.
         noise: Starting points at `t0`, (*batch, *event).
         steps: Number of steps.
         method: "euler", "midpoint" or "heun".
@@ -62,8 +62,7 @@ def ode_sample(
         ValueError: For an unknown method or fewer than one step.
     """
     step = ode_step(method)
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    steps = whole_number("steps", steps, 1)
     batch_shape(noise, event_ndim)
     h = (t1 - t0) / steps
 

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsde._field import VelocityField, along_path, batch_shape, checked, evaluate
-from flowsde._kernel import Previous, TransitionKernel, like
+from flowsde._field import VelocityField, along_path, batch_shape, checked_velocity, evaluate
+from flowsde._kernel import Coefficients, Previous, TransitionKernel, coefficient_like
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,15 +18,42 @@ class Path:
     Attributes:
         states: States of the chain from the start noise to the sample, (K+1, *batch, *event).
         inputs: Network arguments x_0 .. x_{K-1}, (K, *batch, *event).
+        kernel: The kernel that made it.
     """
 
     states: Float[Tensor, "points *shape"]
     inputs: Float[Tensor, "steps *shape"]
+    kernel: TransitionKernel
 
     @property
     def sample(self) -> Float[Tensor, "*shape"]:
         """The end of the path x_1, (*batch, *event)."""
         return self.states[-1]
+
+    def check(self, kernel: TransitionKernel) -> None:
+        """Refuse to be evaluated with a kernel that stands for another chain.
+
+        Raises:
+            ValueError: If `kernel` is not equivalent to the one that made the path, or the path
+                was sampled in inference mode and is used outside of it.
+        """
+        if len(self.inputs) != kernel.steps or len(self.states) != kernel.steps + 1:
+            raise ValueError(
+                f"the path has {len(self.inputs)} steps, the kernel {kernel.steps}: evaluate a "
+                "path with the kernel that sampled it"
+            )
+        if not _same_chain(self.kernel, kernel):
+            raise ValueError(
+                f"the path was sampled with {self.kernel}, not with {kernel}: evaluate a path with "
+                "the kernel that sampled it"
+            )
+        if torch.compiler.is_compiling():
+            return  # what follows cannot be traced
+        if self.states.is_inference() and not torch.is_inference_mode_enabled():
+            raise ValueError(
+                "the path was sampled in inference mode, which forbids any use with autograd: "
+                "sample it under torch.no_grad() instead"
+            )
 
 
 def sample_path(
@@ -59,6 +86,7 @@ def sample_path(
     Raises:
         ValueError: If shapes do not fit, or both noise and generator are given.
     """
+    state = kernel.start(start_noise)
     if step_noise is None:
         step_noise = torch.randn(
             (kernel.steps, *start_noise.shape),
@@ -73,7 +101,6 @@ def sample_path(
             f"step_noise has shape {tuple(step_noise.shape)}; expected (steps, *start_noise.shape)"
             f" = {(kernel.steps, *start_noise.shape)}"
         )
-    state = kernel.start(start_noise)
     states, inputs = [state], []
     previous: Previous | None = None
     for k in range(kernel.steps):
@@ -83,10 +110,10 @@ def sample_path(
         v = evaluate(field, x, kernel.times[k], kernel.event_ndim)
         state, previous = kernel.sampled_mean(state, v, k, previous), (state, v)
         if noisy:
-            state = state + like(kernel.noise_stds[k], state) * step_noise[k]
+            state = state + coefficient_like(kernel.noise_stds[k], state) * step_noise[k]
         inputs.append(x)
         states.append(state)
-    return Path(states=torch.stack(states), inputs=torch.stack(inputs))
+    return Path(states=torch.stack(states), inputs=torch.stack(inputs), kernel=kernel)
 
 
 def velocities_along(
@@ -103,22 +130,18 @@ def velocities_along(
         (K, *batch, *event).
 
     Raises:
-        ValueError: If the path has another step count, or the field returns another shape.
+        ValueError: If another kernel made the path, or the field returns another shape.
     """
-    return checked(velocity(path.inputs, path_times(kernel, path)), path.inputs)
+    return checked_velocity(velocity(path.inputs, path_times(kernel, path)), path.inputs)
 
 
 def path_times(kernel: TransitionKernel, path: Path) -> Float[Tensor, "steps *batch"]:
     """Network times of a path's inputs, (K, *batch).
 
     Raises:
-        ValueError: If the path has another step count than the kernel.
+        ValueError: If another kernel made the path.
     """
-    if len(path.inputs) != kernel.steps:
-        raise ValueError(
-            f"the path has {len(path.inputs)} steps, the kernel {kernel.steps}: evaluate a path "
-            "with the kernel that sampled it"
-        )
+    path.check(kernel)
     shape = batch_shape(path.inputs, kernel.event_ndim)
     flat = along_path(kernel.times, path.inputs.new_empty(shape))
     return flat.expand(shape)
@@ -138,13 +161,15 @@ def step_log_prob(
         (K', *batch) in nats, with K' = `kernel.noisy_steps`: a step without noise has no density.
 
     Raises:
-        ValueError: If `velocities` has not the shape of `path.inputs`.
+        ValueError: If `velocities` has not the shape of `path.inputs`, or another kernel made the
+            path.
     """
-    checked(velocities, path.inputs)
+    path.check(kernel)
+    checked_velocity(velocities, path.inputs)
     event_axes = tuple(range(-kernel.event_ndim, 0))
     steps = []
     for k in range(kernel.noisy_steps):
-        std = like(kernel.noise_stds[k], path.states)
+        std = coefficient_like(kernel.noise_stds[k], path.states)
         previous = (path.states[k - 1], velocities[k - 1]) if k > 0 else None
         mean = kernel.mean(path.states[k], velocities[k], k, previous)
         residual = (path.states[k + 1] - mean) / std
@@ -154,3 +179,28 @@ def step_log_prob(
     if not steps:
         return path.states.new_zeros((0, *batch_shape(path.states[0], kernel.event_ndim)))
     return torch.stack(steps)
+
+
+def _same_chain(one: TransitionKernel, other: TransitionKernel) -> bool:
+    """Whether two kernels sample the same chain, as far as can be told without the device."""
+    if one is other:
+        return True
+    a, b = one.coefficients, other.coefficients
+    return (
+        one.event_ndim == other.event_ndim
+        and a.times == b.times
+        and _same(a.input_scales, b.input_scales)
+        and _same(a.decays, b.decays)
+        and _same(a.gains, b.gains)
+        and _same(a.noise_stds, b.noise_stds)
+    )
+
+
+def _same(some: Coefficients, others: Coefficients) -> bool:
+    return all(map(_equal, some, others))
+
+
+def _equal(a: float | Tensor, b: float | Tensor) -> bool:
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape
+    return a == b

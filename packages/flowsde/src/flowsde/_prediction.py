@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsde._field import VelocityField, expand_time
-from flowsde._interpolant import LINEAR, Interpolant
+from flowsde._field import VelocityField, checked_velocity, expand_time
+from flowsde._interpolant import LINEAR, Interpolant, checked_interpolant
 
 Prediction: TypeAlias = Literal["velocity", "data", "noise", "score"]
 _PREDICTIONS = ("velocity", "data", "noise", "score")
@@ -26,7 +27,8 @@ def from_velocity(
 
     From `x = alpha x1 + beta x0` and `v = alpha' x1 + beta' x0`: `x1 = (beta v - beta' x)/w`,
     `x0 = (alpha' x - alpha v)/w` with the Wronskian w, and the score of the marginal at t is
-    `-x0/beta`. Data and noise are regular on all of [0, 1]; the score is not at t=1.
+    `-x0/beta`. Data and noise are regular on all of [0, 1] where `beta'` is finite; the score is
+    not at t=1.
 
     Args:
         prediction: What to return: "velocity", "data", "noise" or "score".
@@ -67,7 +69,9 @@ def to_velocity(
 
     The inverse of `from_velocity`. A noise or score prediction says nothing about the data at
     t=0, and a data prediction nothing about the noise at t=1: there the weight that is divided by
-    is floored, which keeps the result finite but cannot restore what the prediction lacks.
+    is floored, which keeps the result finite but multiplies the prediction's error by 1/floor. A
+    field that is asked there needs `velocity_field`, which moves the time instead. Infinite at
+    t=1 if `beta'` is.
 
     Args:
         prediction: What `output` is: "velocity", "data", "noise" or "score".
@@ -81,10 +85,10 @@ def to_velocity(
         (*batch, *event).
 
     Raises:
-        ValueError: For an unknown kind of prediction.
+        ValueError: For an unknown kind of prediction, or an output of another shape than `x`.
     """
     _check(prediction)
-    t = expand_time(t, x)
+    output, t = checked_velocity(output, x), expand_time(t, x)
     if prediction == "velocity":
         return output
     alpha, beta = interpolant.alpha(t), interpolant.beta(t)
@@ -102,26 +106,45 @@ def velocity_field(
     prediction: Prediction,
     interpolant: Interpolant = LINEAR,
     *,
-    floor: float = 1e-4,
+    first_time: float = 0.05,
+    last_time: float = 0.99,
 ) -> VelocityField:
     """The velocity field of a model that predicts data, noise or score.
+
+    Noise and score say nothing about the data at t=0, where every kernel and ODE starts, nor the
+    data about the noise at t=1: converted there, the smallest error of the network becomes any
+    velocity. So a time before `first_time` (noise, score) or after `last_time` (data, or an
+    interpolant whose `beta'` is infinite at 1) is answered with the velocity at that time, at
+    the same x. What this costs and saves is measured in docs/flowsde.md.
 
     Args:
         model: Callable `(x, t) -> prediction` in flow time (t=0 noise, t=1 data).
         prediction: What it predicts.
         interpolant: The schedule it was trained with.
-        floor: See `to_velocity`.
+        first_time: Earliest time at which a noise or score model is asked.
+        last_time: Latest time at which a data model, or any of such an interpolant, is asked.
 
     Returns:
         A velocity field `(x, t) -> v`.
 
     Raises:
-        ValueError: For an unknown kind of prediction.
+        ValueError: For an unknown kind of prediction, or times that are not
+            `0 <= first_time < last_time <= 1`.
     """
     _check(prediction)
+    if not 0.0 <= first_time < last_time <= 1.0:
+        raise ValueError(
+            "expected 0 <= first_time < last_time <= 1, got "
+            f"first_time={first_time} and last_time={last_time}"
+        )
+    end = torch.ones((), dtype=torch.float64, device="cpu")
+    regular = bool(torch.isfinite(checked_interpolant(interpolant).d_beta(end)))
+    low = first_time if prediction in ("noise", "score") else 0.0
+    high = last_time if prediction == "data" or not regular else 1.0
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
-        return to_velocity(prediction, model(x, t), x, t, interpolant, floor=floor)
+        t = t.clamp(low, high)
+        return to_velocity(prediction, model(x, t), x, t, interpolant)
 
     return velocity
 
