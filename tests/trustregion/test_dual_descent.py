@@ -203,3 +203,44 @@ def test_schedules_out_of_range_are_refused():
 def test_a_kl_per_sample_is_refused():
     with pytest.raises(ValueError, match="average it over the batch first"):
         DualDescent(2, budget=1.0).update(torch.zeros(2, 5).mean(0))
+
+
+@pytest.mark.parametrize("budget", ["0.5", None, [0.5, 0.6], torch.tensor([0.5, 0.6])])
+def test_a_budget_that_is_no_number_is_refused(budget):
+    with pytest.raises(ValueError, match="for one per replica\\) must be a positive number"):
+        DualDescent(2, budget=budget)
+
+
+def test_a_schedule_may_give_each_replica_its_own_budget():
+    budgets = torch.tensor([0.2, 2.0])
+    packed = DualDescent(2, budget=lambda step: budgets)
+    alone = [DualDescent(budget=float(budget)) for budget in budgets]
+    for _ in range(5):
+        metrics = packed.update(torch.tensor([1.0, 1.0]))
+        for dual in alone:
+            dual.update(torch.tensor([1.0]))
+    assert metrics["kl_budget"].tolist() == budgets.tolist()
+    torch.testing.assert_close(packed.lam, torch.cat([dual.lam for dual in alone]))
+
+
+def test_minus_infinity_tells_nothing():
+    dual = DualDescent(2, budget=0.5)
+    dual.update(torch.tensor([-math.inf, 0.1]))
+    assert dual.kl_ema.isfinite().all()
+    assert float(dual.lam[0]) == 1.0
+    assert float(dual.lam[1]) < 1.0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_it_does_not_freeze_in_a_model_of_low_precision(dtype):
+    model = torch.nn.ModuleDict(
+        {"net": torch.nn.Linear(2, 2), "dual": DualDescent(budget=0.5, initial=50.3)}
+    ).to(dtype)
+    assert model["net"].weight.dtype == dtype
+    exact = DualDescent(budget=0.5, initial=50.3)
+    for _ in range(100):
+        model["dual"].update(torch.tensor([0.0], dtype=dtype))
+        exact.update(torch.tensor([0.0]))
+    assert torch.equal(model["dual"].lam, exact.lam)
+    assert DualDescent(budget=0.5).double().lam.dtype == torch.float64
+    assert DualDescent(budget=0.5).to("meta").lam.device.type == "meta"

@@ -100,5 +100,20 @@ def test_bad_input_is_refused():
         LinearGaussian(event_ndim=-1)
     with pytest.raises(ValueError, match="positive number of nats"):
         LinearGaussian().optimal_lambda(0.0)
-    with pytest.raises(ValueError, match="constant reward"):
+    with pytest.raises(ValueError, match="the reward is constant, or too flat"):
         LinearGaussian(slope=0.0).optimal_lambda(1.0)
+    # KL grows only as log(1/lambda)/2 there: 13 nats at the least lambda.
+    with pytest.raises(ValueError, match="no lambda above 1e-12 has a KL of 20"):
+        LinearGaussian(slope=0.0, curvature=1.0).optimal_lambda(20.0)
+    for settings_ in ({"std": [1.0, 2.0]}, {"mean": math.nan}, {"std": math.inf}, {"slope": "1"}):
+        with pytest.raises(ValueError, match="must be a finite number or tensor"):
+            LinearGaussian(**settings_)
+    for lam in (0.0, -1.0, math.nan):
+        for quantity in ("optimal_kl", "tilted_mean", "tilted_std"):
+            with pytest.raises(ValueError, match="lam must be positive"):
+                getattr(LinearGaussian(), quantity)(lam)
+
+
+def test_coefficients_of_numbers_count_as_one_dimension():
+    number, vector = LinearGaussian(), LinearGaussian(slope=torch.ones(3))
+    assert float(vector.optimal_kl(0.7)) == pytest.approx(3.0 * float(number.optimal_kl(0.7)))

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
 from flowsde import (
+    AdamsBashforthKernel,
     CosineInterpolant,
     FollmerKernel,
     MemorylessEuler,
+    ode_sample,
     sample_path,
     step_log_prob,
     velocities_along,
@@ -189,3 +191,57 @@ def test_shapes_that_do_not_fit_are_refused():
         path_kl(MemorylessEuler(5), fine, fine)
     with pytest.raises(ValueError, match=r"base \(4, 2\)"):
         path_kl(MemorylessEuler(4), fine, fine[:, 0])
+
+
+@pytest.mark.parametrize("kernel", [MemorylessEuler(5), AdamsBashforthKernel(5)])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_time_step_subsets_are_unbiased(kernel, count):
+    generator = torch.Generator().manual_seed(0)
+    fine, base = torch.randn(2, 5, 3, 2, generator=generator, dtype=torch.float64)
+    estimates = []
+    for subset in itertools.combinations(range(5), count):
+        index = torch.tensor(subset)
+        kl = path_kl(kernel, fine[index], base[index], steps=index)
+        assert torch.equal(kl, path_kl(kernel, fine[index], base[index], steps=subset))
+        estimates.append(kl)
+    torch.testing.assert_close(torch.stack(estimates).mean(0), path_kl(kernel, fine, base))
+    assert torch.stack(estimates).std(0).min() > 0.0
+
+
+def test_bad_subsets_are_refused():
+    kernel, v = MemorylessEuler(5), torch.zeros(2, 3, 2)
+    with pytest.raises(ValueError, match=r"indices in 0\.\.4, got \[0, 5\]"):
+        path_kl(kernel, v, v, steps=[0, 5])
+    with pytest.raises(ValueError, match=r"expected \(1, \*batch, \*event\)"):
+        path_kl(kernel, v, v, steps=[0])
+    with pytest.raises(ValueError, match="either steps or noisy_only"):
+        path_kl(kernel, v, v, steps=[0, 1], noisy_only=True)
+
+
+def test_half_precision_is_summed_without_overflow():
+    kernel = MemorylessEuler(4)
+    change = 40.0 * torch.ones(4, 2, 3072, dtype=torch.float64)
+    exact = path_kl(kernel, change, 0.0 * change)
+    assert float(exact.min()) > torch.finfo(torch.float16).max
+    half = path_kl(kernel, change.half(), 0.0 * change.half())
+    torch.testing.assert_close(half.double(), exact, rtol=1e-3, atol=0.0)
+
+
+def test_the_ode_of_an_arbitrary_velocity_may_be_further_than_the_path_kl():
+    problem = LinearGaussian(mean=0.7, std=0.5)
+
+    def fine(x, t):
+        push = torch.where((t > 0.02) & (t < 0.5), 0.1 / t.clamp(min=0.02), torch.zeros_like(t))
+        return problem.velocity(x, t) + push[..., None]
+
+    noise = torch.randn(2000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    kernel = MemorylessEuler(400)
+    path = sample_path(kernel, fine, noise, generator=torch.Generator().manual_seed(1))
+    velocities = (velocities_along(kernel, field, path) for field in (fine, problem.velocity))
+    path_space = float(path_kl(kernel, *velocities).mean())
+    # Both laws of the ODE are Gaussian of the same spread: the push is the same for all samples.
+    shift = ode_sample(fine, noise, 400) - ode_sample(problem.velocity, noise, 400)
+    of_ode = float((shift / 0.5).square().mean()) / 2.0
+    of_sde = float((path.sample.mean() - 0.7) / 0.5) ** 2 / 2.0
+    assert of_sde < path_space < 0.042
+    assert 0.063 < of_ode < 0.073

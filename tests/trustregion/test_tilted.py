@@ -174,3 +174,44 @@ def test_bad_input_is_refused():
         tilted_kl(q, 1.0, dim=2)
     with pytest.raises(ValueError, match="holds no samples"):
         tilted_kl(q[:, :0], 1.0)
+    for budget in (-1.0, 0.0, math.nan, "0.5", None):
+        with pytest.raises(ValueError, match="budget must be a positive"):
+            solve_lambda(q, budget)
+        with pytest.raises(ValueError, match="budget must be a positive"):
+            dual_function(q, 1.0, budget)
+
+
+def test_samples_that_are_never_taken_have_weight_zero():
+    q = rewards(0, 4, 256)
+    with_invalid = torch.cat([q, torch.full((4, 256), -math.inf).double()], -1)
+    lam = torch.tensor([0.1, 0.5, 1.0, 20.0], dtype=torch.float64, requires_grad=True)
+    kl = tilted_kl(with_invalid, lam)
+    # Half of the samples are excluded, which costs log 2 whatever lambda is.
+    torch.testing.assert_close(kl, tilted_kl(q, lam.detach()) + math.log(2.0))
+    (slope,) = torch.autograd.grad(kl.sum(), lam)
+    torch.testing.assert_close(slope, tilted_kl_derivative(q, lam.detach()))
+    solved = solve_lambda(with_invalid, 0.4 + math.log(2.0))
+    torch.testing.assert_close(solved, solve_lambda(q, 0.4))
+
+
+def test_what_is_not_known_is_nan_and_not_the_loosest_lambda():
+    q = rewards(0, 3, 4, 64)
+    for bad in (math.nan, math.inf):
+        broken = q.clone()
+        broken[1, 2, 5] = bad
+        solved = solve_lambda(broken, 0.3)
+        assert solved.isnan().nonzero().tolist() == [[1, 2]]
+        assert solve_lambda(broken, 0.3, shared=1).isnan().tolist() == [False, True, False]
+        torch.testing.assert_close(solved.nan_to_num(0.0)[0], solve_lambda(q, 0.3)[0])
+    assert solve_lambda(torch.full((8,), -math.inf), 0.3).isnan()
+    budgets = torch.tensor([0.3, math.nan, -1.0, 0.0], dtype=torch.float64)
+    assert solve_lambda(q, budgets).isnan().tolist() == [[False, True, True, True]] * 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_low_precision_is_summed_in_float32(dtype):
+    q = rewards(0, 20_000).to(dtype)
+    lam = solve_lambda(q, 1e-4)
+    assert lam.dtype == torch.float32
+    torch.testing.assert_close(lam, solve_lambda(q.float(), 1e-4))
+    torch.testing.assert_close(tilted_kl(q, lam), torch.tensor(1e-4), rtol=1e-2, atol=0.0)

@@ -10,17 +10,27 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 BudgetSchedule: TypeAlias = Callable[[Tensor], Tensor]
-"""A KL budget in nats, (), as a function of the number of dual updates done, (), on its device."""
+"""A KL budget in nats as a function of the number of dual updates done, (), on its device: a tensor
+of shape () for all replicas, or (R,)."""
 
 
-def _check_budget(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0.0):
-        raise ValueError(f"{name} must be a positive number of nats, got {value}")
+def check_budget(name: str, value: float) -> None:
+    """Refuse what is no budget.
+
+    Raises:
+        ValueError: If it is no number, not positive, or not finite.
+    """
+    try:
+        fine = math.isfinite(value) and value > 0.0
+    except (TypeError, ValueError):
+        fine = False
+    if not fine:
+        raise ValueError(f"{name} must be a positive number of nats, got {value!r}")
 
 
 def _check_ramp(start: float, end: float, steps: int) -> None:
-    _check_budget("start", start)
-    _check_budget("end", end)
+    check_budget("start", start)
+    check_budget("end", end)
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
 
@@ -43,7 +53,7 @@ class ConstantBudget:
     value: float
 
     def __post_init__(self) -> None:
-        _check_budget("value", self.value)
+        check_budget("value", self.value)
 
     def __call__(self, step: Int[Tensor, ""]) -> Float[Tensor, ""]:
         """The budget, ()."""

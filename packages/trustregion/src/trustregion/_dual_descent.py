@@ -1,13 +1,14 @@
 """Projected dual descent on the trust-region parameter lambda."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from trustregion._budget import BudgetSchedule, ConstantBudget
+from trustregion._budget import BudgetSchedule, ConstantBudget, check_budget
 
 _LAMBDA_FLOOR = 1e-8
 
@@ -25,12 +26,15 @@ class DualDescent(nn.Module):
 
     State is kept in buffers, nothing waits for the device and nothing changes shape: `update` can
     be compiled and captured in a CUDA graph. Replicas never mix. An infinite KL counts as the cap;
-    one that is NaN tells nothing, so average and lambda of its replica stay where they are.
+    one that is NaN or -inf tells nothing, so average and lambda of its replica stay where they are.
+    The buffers stay float32 when a module that holds this one is cast to less (`model.half()`):
+    steps of `rate` would be lost in the rounding.
 
     Args:
         replicas: Number R of independent dual variables.
-        budget: eps in nats: a number, or a schedule called with the number of updates done. In the
-            units of the KL that you pass (TRQAM divides its KL by the chunk length).
+        budget: eps in nats: a number, or a schedule called with the number of updates done; one
+            budget per replica is a schedule that returns (R,). In the units of the KL that you
+            pass (TRQAM divides its KL by the chunk length).
         rate: Step size; 0 leaves lambda where it is, the fixed-temperature control.
         ema: Weight rho of the newest estimate, in (0, 1].
         clip: Estimates are capped at this multiple of the budget, more than 1.
@@ -80,12 +84,23 @@ class DualDescent(nn.Module):
             raise ValueError(f"initial must be inside the bounds {bounds}, got {initial}")
         if not (math.isfinite(scale) and scale > 0.0):
             raise ValueError(f"scale must be a positive number, got {scale}")
+        if not callable(budget):
+            check_budget("budget (or what a schedule returns, for one per replica)", budget)
         self.budget = budget if callable(budget) else ConstantBudget(float(budget))
         self.rate, self.ema, self.clip, self.scale = rate, ema, clip, scale
         self.bounds = (low, high)
         self.register_buffer("lam", torch.full((replicas,), float(initial)))
         self.register_buffer("kl_ema", torch.zeros(replicas))
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        def kept(buffer: Tensor) -> Tensor:
+            moved = fn(buffer)
+            narrower = torch.promote_types(moved.dtype, buffer.dtype) != moved.dtype
+            return buffer.to(moved.device) if narrower else moved
+
+        super()._apply(kept, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     @property
     def lambda_(self) -> Float[Tensor, "R"]:
@@ -101,7 +116,7 @@ class DualDescent(nn.Module):
 
         Returns:
             Metrics of shape (R,): `lambda` and `lam` after the step, `kl_ema` after it,
-            `kl_capped` (the estimate that entered the average; NaN where none did),
+            `kl_capped` (the estimate that entered the average; NaN or -inf where none did),
             `kl_cap_active` (1 where the cap bit), `kl_budget`.
 
         Raises:
@@ -114,7 +129,7 @@ class DualDescent(nn.Module):
             )
         budget = self.budget(self.step).to(self.lam.dtype)
         capped = torch.minimum(kl.to(self.lam.dtype), self.clip * budget)
-        known = ~capped.isnan()
+        known = capped.isfinite()
         average = self.kl_ema.mul(1.0 - self.ema).add(capped, alpha=self.ema)
         self.kl_ema.copy_(torch.where(known, average, self.kl_ema))
         moved = self.lam.add(self.rate * (self.kl_ema - budget)).clamp(*self.bounds)

@@ -2,10 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from trustregion._budget import check_budget
 
 Coefficient = float | Float[Tensor, "*event"]
 
@@ -15,7 +18,10 @@ class LinearGaussian:
     """Data N(mean, std^2) and reward `Q(x) = slope x - curvature x^2/2`, elementwise.
 
     Every quantity of trust-region adjoint matching is known here, in any dimension: dimensions are
-    independent, and KL and reward are sums over them. Linear interpolant `x_t = t x_1 + (1-t) x_0`.
+    independent, and KL and reward are sums over them. Number coefficients hold for samples of any
+    size, which the problem does not know: `optimal_kl` and `optimal_lambda` count one dimension
+    then, and give those of d dimensions for coefficients of shape (d,).
+    Linear interpolant `x_t = t x_1 + (1-t) x_0`.
     Tilting by exp(Q/lambda) gives the Gaussian of precision `1/std^2 + curvature/lambda`.
     Derivations: docs/trustregion.md.
 
@@ -37,12 +43,18 @@ class LinearGaussian:
     event_ndim: int = 1
 
     def __post_init__(self) -> None:
+        for name in ("mean", "std", "slope", "curvature"):
+            value = getattr(self, name)
+            if not isinstance(value, Real | Tensor) or not _all(
+                torch.isfinite(torch.as_tensor(value))
+            ):
+                raise ValueError(f"{name} must be a finite number or tensor, got {value!r}")
         if not _all(torch.as_tensor(self.std) > 0.0):
             raise ValueError(f"std must be positive, got {self.std}")
         if not _all(torch.as_tensor(self.curvature) >= 0.0):
             raise ValueError(f"curvature must not be negative, got {self.curvature}")
-        if self.event_ndim < 0:
-            raise ValueError(f"event_ndim must be at least 0, got {self.event_ndim}")
+        if not isinstance(self.event_ndim, int) or self.event_ndim < 0:
+            raise ValueError(f"event_ndim must be an integer of at least 0, got {self.event_ndim}")
 
     def reward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*batch"]:
         """`Q(x)`, summed over the event axes, (*batch,)."""
@@ -64,7 +76,8 @@ class LinearGaussian:
 
     def tilted_mean(self, lam: float | Tensor) -> Coefficient:
         """Mean of the tilted law, `(m + s^2 c/lambda)/(1 + s^2 q/lambda)`."""
-        return (self.mean + self.std**2 * self.slope / lam) / self._sharpening(lam)
+        sharpening = self._sharpening(lam)
+        return (self.mean + self.std**2 * self.slope / lam) / sharpening
 
     def tilted_std(self, lam: float | Tensor) -> Coefficient:
         """Standard deviation of the tilted law, `s/sqrt(1 + s^2 q/lambda)`."""
@@ -93,6 +106,9 @@ class LinearGaussian:
 
         Sums over the event axes of the coefficients, so a problem with number coefficients counts
         as one dimension. In nats, float64.
+
+        Raises:
+            ValueError: If `lam` is a number that is not positive.
         """
         sharpening = _double(self._sharpening(lam))
         shift = _double((self.tilted_mean(lam) - self.mean) / self.std)
@@ -102,13 +118,15 @@ class LinearGaussian:
         """Lambda at which `optimal_kl` is the budget; linear Q: `sqrt(sum s^2 c^2/(2 budget))`.
 
         Raises:
-            ValueError: If the budget is not positive, or the reward is constant.
+            ValueError: If the budget is not positive, or no lambda above 1e-12 spends it.
         """
-        if not budget > 0.0:
-            raise ValueError(f"budget must be a positive number of nats, got {budget}")
+        check_budget("budget", budget)
         low, high = 1e-12, 1e12
         if not float(self.optimal_kl(low)) > budget:
-            raise ValueError("a constant reward has no KL at any lambda: give a slope or curvature")
+            raise ValueError(
+                f"no lambda above {low} has a KL of {budget} nats: the reward is constant, or too "
+                "flat for this budget; give a slope or a smaller budget"
+            )
         for _ in range(200):
             middle = math.sqrt(low * high)
             low, high = (middle, high) if float(self.optimal_kl(middle)) > budget else (low, middle)
@@ -116,6 +134,8 @@ class LinearGaussian:
 
     def _sharpening(self, lam: float | Tensor) -> Coefficient:
         """Precision of the tilted law relative to that of the data."""
+        if not isinstance(lam, Tensor) and not lam > 0.0:
+            raise ValueError(f"lam must be positive, got {lam}")
         return 1.0 + self.std**2 * self.curvature / lam
 
     def _over_event(self, t: Tensor) -> Tensor:

@@ -1,6 +1,9 @@
 """Path-space KL between two velocity fields driving the same transition kernel."""
 
-from jaxtyping import Float
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from flowsde import TransitionKernel, along_path
@@ -15,9 +18,11 @@ def path_kl_steps(
 ) -> Float[Tensor, "used_steps *batch"]:
     """KL of each transition between two velocities, `gain_k^2/(2 std_k^2) ||fine_k - base_k||^2`.
 
-    Both transitions are Gaussian with equal covariance, so this is exactly
-    `KL( N(mean(fine), std^2) || N(mean(base), std^2) )` given the state. For the published Euler
-    kernel it is `(2h/g_k^2) ||dv||^2` (TRQAM, arXiv 2605.27079), the Girsanov integrand times h.
+    Both transitions of a one-step kernel are Gaussian with equal covariance, so this is exactly
+    `KL( N(mean(fine), std^2) || N(mean(base), std^2) )` given the state. For the two-step
+    `AdamsBashforthKernel` it is a term of a quadrature of the path KL of the SDE instead. For the
+    published Euler kernel it is `(2h/g_k^2) ||dv||^2` (TRQAM, arXiv 2605.27079), the Girsanov
+    integrand times h.
 
     Args:
         kernel: The kernel that made the path.
@@ -25,7 +30,8 @@ def path_kl_steps(
         base: Velocities of the reference field at the same points.
         noisy_only: Leave out a last step that is sampled without noise. Published: False, so that
             the step counts with the noise it would have had. True gives the exact KL of the chain
-            as it is sampled, provided that step is taken with the base velocity.
+            as it is sampled by a one-step kernel, provided that step is taken with the base
+            velocity.
 
     Returns:
         (K, *batch) in nats, or (kernel.noisy_steps, *batch) with `noisy_only`.
@@ -33,18 +39,8 @@ def path_kl_steps(
     Raises:
         ValueError: If the two shapes differ or have not K steps.
     """
-    if fine.shape != base.shape or len(fine) != kernel.steps:
-        raise ValueError(
-            f"fine has shape {tuple(fine.shape)} and base {tuple(base.shape)}; expected "
-            f"({kernel.steps}, *batch, *event) for both"
-        )
-    ratio = along_path(kernel.gains, fine) / along_path(kernel.stds, fine)
-    change = ratio * (fine - base)
-    if noisy_only:
-        change = change[: kernel.noisy_steps]
-    event_axes = tuple(range(-kernel.event_ndim, 0))
-    squares = change.square()
-    return 0.5 * (squares.sum(event_axes) if event_axes else squares)
+    each = _step_kl(kernel, fine, base)
+    return each[: kernel.noisy_steps] if noisy_only else each
 
 
 def path_kl(
@@ -53,23 +49,56 @@ def path_kl(
     base: Float[Tensor, "steps *shape"],
     *,
     noisy_only: bool = False,
+    steps: Sequence[int] | Int[Tensor, "chosen"] | None = None,
 ) -> Float[Tensor, "*batch"]:
     """Sum over the path of `path_kl_steps`; its mean over paths estimates KL(P_fine || P_base).
 
-    The estimate is unbiased when the paths are sampled under `fine`, and it bounds the KL between
-    the two laws of the sample x_1 from above. It is differentiable in both velocities, so it can
-    also serve as a penalty. Path KL does not depend on lambda.
+    The estimate is unbiased when the paths are sampled under `fine`, and for a one-step kernel it
+    bounds the KL between the two chains' laws of the sample x_1 from above; for
+    `AdamsBashforthKernel` it is that of the SDE to second order. It says nothing about samples of
+    the flow *ODE* of `fine`, whose KL can be larger: ODE and SDE agree in law for the velocity of a
+    flow from Gaussian noise, as the base and the optimum are, not for any velocity in between. It
+    is differentiable in both velocities, so it can also serve as a penalty. Path KL does not
+    depend on lambda.
 
     Args:
         kernel: The kernel that made the path.
         fine: Velocities of the controlled field along its own paths, (K, *batch, *event).
         base: Velocities of the reference field at the same points.
         noisy_only: Leave out a last step that is sampled without noise.
+        steps: Indices of the time steps that `fine` and `base` hold, or None for all. The sum is
+            multiplied by K/len(steps), as in `adjoint.matching_loss`: unbiased for steps drawn
+            uniformly. Not together with `noisy_only`.
 
     Returns:
         (*batch,) in nats.
 
     Raises:
-        ValueError: If the two shapes differ or have not K steps.
+        ValueError: If the two shapes differ or have not K steps (those in `steps`), or `steps` are
+            no indices of time steps.
     """
-    return path_kl_steps(kernel, fine, base, noisy_only=noisy_only).sum(0)
+    if steps is None:
+        return path_kl_steps(kernel, fine, base, noisy_only=noisy_only).sum(0)
+    if noisy_only:
+        raise ValueError("give either steps or noisy_only: choose noisy steps instead")
+    chosen = kernel.chosen_steps(steps)
+    return _step_kl(kernel, fine, base, chosen).sum(0) * (kernel.steps / len(chosen))
+
+
+def _step_kl(
+    kernel: TransitionKernel, fine: Tensor, base: Tensor, chosen: list[int] | Tensor | None = None
+) -> Tensor:
+    """KL of the chosen steps, (m, *batch), summed in float32 at least."""
+    count = kernel.steps if chosen is None else len(chosen)
+    if fine.shape != base.shape or len(fine) != count:
+        raise ValueError(
+            f"fine has shape {tuple(fine.shape)} and base {tuple(base.shape)}; expected "
+            f"({count}, *batch, *event) for both"
+        )
+    ratio = along_path(kernel.gains, fine) / along_path(kernel.stds, fine)
+    if chosen is not None:
+        ratio = ratio[torch.as_tensor(chosen, device=ratio.device)]
+    change = ratio * (fine - base)
+    squares = change.to(torch.promote_types(change.dtype, torch.float32)).square()
+    event_axes = tuple(range(-kernel.event_ndim, 0))
+    return 0.5 * (squares.sum(event_axes) if event_axes else squares)

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trustregion._tilted import checked_axis, tilted_moments
+from trustregion._budget import check_budget
+from trustregion._tilted import at_least_float32, checked_axis, tilted_moments
 
 
 def solve_lambda(
@@ -27,7 +28,9 @@ def solve_lambda(
 
     Where the whole interval of `bounds` gives less KL than the budget (a constant Q, or a budget
     near or above log n for n samples), the lower bound is returned: the constraint is not active.
-    Where all of it gives more, the upper bound is.
+    Where all of it gives more, the upper bound is. Values of -inf are samples that are never taken
+    (weight 0). Where a value is NaN or +inf, all are -inf, or a budget in a tensor is not positive,
+    nothing is known and the result is NaN.
 
     Args:
         q_samples: Values Q(x_i) of n samples x_i of the base law along axis `dim`.
@@ -41,19 +44,19 @@ def solve_lambda(
             for any interval of up to seven decades.
 
     Returns:
-        The shape of `q_samples` without `dim` and `shared`, in units of reward.
+        The shape of `q_samples` without `dim` and `shared`, in units of reward; float32 at least.
 
     Raises:
         ValueError: If a setting is out of range or the axes do not exist or overlap.
     """
-    if not isinstance(budget, Tensor) and not budget > 0.0:
-        raise ValueError(f"budget must be a positive number of nats, got {budget}")
+    if not isinstance(budget, Tensor):
+        check_budget("budget", budget)
     low, high = bounds
     if not (0.0 < low < high and math.isfinite(high)):
         raise ValueError(f"bounds must be finite with 0 < low < high, got {bounds}")
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
-    dim = checked_axis(q_samples, dim)
+    dim, q_samples = checked_axis(q_samples, dim), at_least_float32(q_samples)
     axes = (shared,) if isinstance(shared, int) else shared
     averaged = tuple(checked_axis(q_samples, axis) for axis in axes)
     removed = (dim, *averaged)
@@ -88,4 +91,5 @@ def solve_lambda(
             newton = log_lam + (torch.log(kl) - torch.log(eps)) * kl * lam.square() / variance
             # Where the KL does not react to lambda at all there is no Newton step.
             log_lam = torch.where(newton.isnan(), middle, newton.clamp(left, right))
-        return log_lam.exp().reshape(result_shape)
+        unknown = kl.isnan() | ~(eps > 0.0)
+        return log_lam.exp().masked_fill(unknown, math.nan).reshape(result_shape)

@@ -1,6 +1,9 @@
 """The exponentially tilted law `p*(x) ~ p(x) exp(Q(x)/lambda)` from samples of Q under p.
 
-All functions take samples `Q(x_i)`, `x_i ~ p`, along one axis and work in log space.
+All functions take samples `Q(x_i)`, `x_i ~ p`, along one axis and work in log space, in float32 at
+least. A value of -inf stands for a sample that p* never takes and has weight 0 (a huge negative
+number instead would cost the others their digits); where one is NaN or +inf, or all are -inf, the
+result is NaN.
 """
 
 import math
@@ -9,6 +12,8 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from trustregion._budget import check_budget
 
 
 class TiltedMoments(NamedTuple):
@@ -26,17 +31,25 @@ class TiltedMoments(NamedTuple):
 def tilted_moments(q: Tensor, lam: Tensor, dim: int) -> TiltedMoments:
     """KL and Var(Q) of the tilted law, with `lam` broadcastable to `q` and `dim` kept."""
     # The softmax does not see a shift of Q. Centring keeps the digits where lambda is large.
-    centred = q - q.mean(dim, keepdim=True)
-    log_weights = torch.log_softmax(centred / lam, dim)
+    never = q == -math.inf
+    finite = torch.where(never, q.detach().amax(dim, keepdim=True), q)
+    centred = finite - finite.mean(dim, keepdim=True)
+    log_weights = torch.log_softmax((centred / lam).masked_fill(never, -math.inf), dim)
     weights = log_weights.exp()
     log_count = math.log(q.shape[dim])
     # KL of weights w_i against 1/n. Written as a sum of terms >= 0, w log(w n) - w + 1/n, so that
     # rounding cannot make a small KL negative.
     ratio_log = log_weights + log_count
-    kl = (weights * ratio_log - torch.expm1(ratio_log) / q.shape[dim]).sum(dim, keepdim=True)
+    used_log = ratio_log.masked_fill(weights == 0.0, 0.0)
+    kl = (weights * used_log - torch.expm1(ratio_log) / q.shape[dim]).sum(dim, keepdim=True)
     mean = (weights * centred).sum(dim, keepdim=True)
     variance = (weights * (centred - mean).square()).sum(dim, keepdim=True)
     return TiltedMoments(kl.clamp_min(0.0), variance)
+
+
+def at_least_float32(q: Tensor) -> Tensor:
+    """`q` in a dtype in which sums of many weights have digits."""
+    return q.to(torch.promote_types(q.dtype, torch.float32))
 
 
 def tilted_kl(
@@ -103,8 +116,10 @@ def dual_function(
         (*batch,) in units of reward.
 
     Raises:
-        ValueError: If `lam` is a number that is not positive or there are no samples.
+        ValueError: If `lam` or `budget` is a number that is not positive or there are no samples.
     """
+    if not isinstance(budget, Tensor):
+        check_budget("budget", budget)
     q, lam_kept, dim = _prepared(q_samples, lam, dim)
     log_mean = torch.logsumexp(q / lam_kept, dim, keepdim=True) - math.log(q.shape[dim])
     return (lam_kept * log_mean).squeeze(dim) + lam_kept.squeeze(dim) * budget
@@ -112,7 +127,7 @@ def dual_function(
 
 def _prepared(q: Tensor, lam: float | Tensor, dim: int) -> tuple[Tensor, Tensor, int]:
     """Checked samples, lambda with the sample axis inserted, and the axis counted from the end."""
-    dim = checked_axis(q, dim)
+    dim, q = checked_axis(q, dim), at_least_float32(q)
     if isinstance(lam, Tensor):
         shape = q.shape[: q.ndim + dim] + q.shape[q.ndim + dim + 1 :]
         return q, lam.expand(shape).unsqueeze(dim), dim
