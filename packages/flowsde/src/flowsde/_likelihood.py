@@ -43,8 +43,13 @@ def ode_log_prob(
     """Log-density of given data under the flow, integrating the ODE backwards from t=1.
 
     `log p_1(x_1) = log N(x_0; 0, I) - int_0^1 div v(x_t, t) dt`. The error is that of the ODE
-    method. "exact" takes one vector-Jacobian product per event entry and evaluation, "hutchinson"
-    one per probe (unbiased; one probe is what FFJORD uses). The result carries no gradient.
+    method, which asks the field at t=1 too: it must be finite there. "exact" takes one
+    vector-Jacobian product per event entry and evaluation, "hutchinson" one per probe (unbiased;
+    one probe is what FFJORD uses). The result carries no gradient.
+
+    Every event entry counts, also padding: a masked network leaves padded entries at their noise,
+    and each adds the log-density of N(0, 1) there. The difference of two such fields does not
+    have it.
 
     Source: Chen et al. (arXiv 1806.07366); FFJORD, Grathwohl et al. (arXiv 1810.01367).
 
@@ -84,8 +89,10 @@ def ode_sample_log_prob(
 ) -> OdeDensity:
     """Sample the flow ODE from `noise` and give the log-density of what comes out.
 
-    With `ode_log_prob` of another field at the same samples this measures the endpoint KL,
-    `E_q[log q - log p]`, which the path KL only bounds from above.
+    With `ode_log_prob` of another field at the same samples this measures the endpoint KL of the
+    two ODEs, `E_q[log q - log p]`. The path KL is no bound of it: that bounds the KL of samples of
+    the SDE, whose law is another unless the velocity is that of a flow from Gaussian noise, as the
+    optimum of adjoint matching is.
 
     Args:
         velocity: The field; it must be differentiable in x, sample by sample.

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -93,7 +92,7 @@ class DualDescent(nn.Module):
         self.register_buffer("kl_ema", torch.zeros(replicas))
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         def kept(buffer: Tensor) -> Tensor:
             moved = fn(buffer)
             narrower = torch.promote_types(moved.dtype, buffer.dtype) != moved.dtype

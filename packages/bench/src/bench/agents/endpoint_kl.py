@@ -1,4 +1,8 @@
-"""KL between the actions of two flow policies, which the path KL only bounds from above."""
+"""KL between the actions that two flow policies take by their ODEs.
+
+The path KL bounds that of actions sampled by the memoryless SDE. The two laws agree at the optimum
+of adjoint matching; before it the KL of the ODEs can be the larger.
+"""
 
 from typing import Literal
 
