@@ -5,7 +5,7 @@ agent trains on a bare machine from a source checkout.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -116,6 +116,11 @@ class AgentEntry:
     agent: type[Any]
     pretrained: bool = True
     online_only: bool = False
+
+    @property
+    def settings(self) -> frozenset[str]:
+        """Names of its settings."""
+        return frozenset(field.name for field in fields(self.config))
 
 
 AGENTS: dict[str, AgentEntry] = {

@@ -1,6 +1,6 @@
 """From the options of `bench online` to the packs of both phases, or one clear error."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench.agents import AGENTS
@@ -97,18 +97,18 @@ def _check_pack(pack: Pack, online: OnlineProtocol, options: "Online") -> None:
     elif options.offline_share is not None and len(options.offline.agent) == 1:
         raise ValueError("--offline-share is of balanced replay; add --replay balanced")
     alone = len(options.offline.agent) == 1 and options.offline.agent != ("all",)
-    if options.online_kl_budget is not None and alone and not _has_budget(pack.agent):
+    if (
+        options.online_kl_budget is not None
+        and alone
+        and "kl_budget" not in AGENTS[pack.agent].settings
+    ):
         raise ValueError(
             f"agent {pack.agent!r} has no trust region, so --online-kl-budget has no use"
         )
 
 
-def _has_budget(agent: str) -> bool:
-    return "kl_budget" in {f.name for f in fields(AGENTS[agent].config)}
-
-
 def _config(pack: Pack, config: Any, budget: float | None) -> Any:
-    if budget is None or not _has_budget(pack.agent):
+    if budget is None or "kl_budget" not in AGENTS[pack.agent].settings:
         return config
     config = replace(config, budget_schedule="constant", kl_budget=budget)
     check_ranges(

@@ -1,7 +1,7 @@
 """From the options of a command to packs with complete settings, or one clear error."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,13 +12,13 @@ from bench.machine import available_cores
 from bench.suites import Protocol as TrainingProtocol
 from bench.suites import Suite, smoke, unknown
 from bench.tracking import require
+from bench.training.agent_settings import settings_by_agent
 from bench.training.cells import Pack, plan
 from bench.training.compilation import check_compiler
 from bench.training.devices import select_device
 from bench.training.own_task import chosen_suite
 from bench.training.packing import measured_size
-from bench.training.ranges import check_folder, check_ranges
-from bench.training.settings import parse_overrides, resolve
+from bench.training.ranges import check_folder
 from bench.training.tables import memory_limit
 
 if TYPE_CHECKING:
@@ -165,52 +165,14 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
     if options.capture:
         _check_capture(device)
 
-    def spelled(name: str) -> str:
-        if name in ("kl_budget", "dual") and getattr(options, name) is not None:
-            return f"--{name.replace('_', '-')}"
-        return next((t.partition("=")[0] for t in options.set if _name(t) == name), name)
-
-    def resolved(agent: str, texts: Sequence[str]) -> dict[str, Any]:
-        config = AGENTS[agent].config
-        overrides = parse_overrides(config, agent, texts)
-        found = {d.name: resolve(config, agent, d, overrides) for d in chosen.domains}
-        for domain in chosen.domains:
-            check_ranges(agent, found[domain.name], domain.horizon, spelled)
-        return found
-
-    known = sorted({field for agent in agents for field in _fields(agent)})
-    # These two have options of their own.
-    alone = {"kl_budget": options.kl_budget, "dual": options.dual}
-    given = [name for name, value in alone.items() if value is not None]
-    for name in given:
-        if name not in known:
-            who = f"agent {agents[0]!r} has" if len(agents) == 1 else "these agents have"
-            raise ValueError(f"{who} no trust region, so {spelled(name)} has no use")
-    for name, text in zip(map(_name, options.set), options.set, strict=True):
-        if not name or "=" not in text:
-            raise ValueError(f"--set takes name=value, got {text!r}")
-        if name not in known:
-            raise ValueError(unknown(f"setting of {', '.join(agents)}:", name, known))
-        if name in given:
-            raise ValueError(f"{name} is given twice; give it once")
-        given.append(name)
-    cloning = resolved("bc", [text for text in options.set if _name(text) in _fields("bc")])
-    by_agent: dict[str, dict[str, Any]] = {}
-    for agent in agents:
-        if agent == "bc":
-            continue
-        texts = [text for text in options.set if _name(text) in _fields(agent)]
-        _check_start(agent, [config.prediction for config in cloning.values()])
-        for name, value in alone.items():
-            if value is not None and name in _fields(agent):
-                texts.append(f"{name}={value}")
-        by_agent[agent] = resolved(agent, texts)
+    settings = settings_by_agent(options, chosen.domains, agents)
+    cloning = settings.pop("bc")
     suffix = "" if options.preset == "full" else f"-{options.preset}"
     directory = options.out or Path("runs") / (chosen.name + suffix)
     largest_pack = _largest_pack(options, processes, runs, device)
-    if options.pack == "auto" and by_agent:
+    if options.pack == "auto" and settings:
         largest_pack = measured_size(
-            chosen, by_agent, directory, runs=runs, device=device, precision=precision,
+            chosen, settings, directory, runs=runs, device=device, precision=precision,
             compiled=options.compile, captured=options.capture, processes=processes,
         )  # fmt: skip
 
@@ -223,7 +185,7 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
         return packs
 
     pretraining = packs_of("bc", cloning)
-    packs = tuple(pack for agent, found in by_agent.items() for pack in packs_of(agent, found))
+    packs = tuple(pack for agent, found in settings.items() for pack in packs_of(agent, found))
     return Plan(
         suite=chosen,
         pretraining=pretraining,
@@ -342,15 +304,6 @@ def agents_named(names: Sequence[str], *, online_only: bool = False) -> tuple[st
     return tuple(dict.fromkeys(names))
 
 
-def _check_start(agent: str, predictions: Sequence[str]) -> None:
-    """Refuse a clone whose network predicts what the agent does not know of."""
-    if AGENTS[agent].pretrained and "prediction" not in _fields(agent) and "noise" in predictions:
-        raise ValueError(
-            f"agent {agent!r} starts from a flow policy, but prediction=noise clones a diffusion "
-            "policy; only trqam fine-tunes one"
-        )
-
-
 def _own(pack: Pack) -> dict[str, Any]:
     """What else decides the numbers where data and environment are the user's own."""
     if pack.domain.own is None:
@@ -358,11 +311,3 @@ def _own(pack: Pack) -> dict[str, Any]:
     task = asdict(pack.domain.own)
     del task["dataset"]
     return {"task": {**task, "horizon": pack.domain.horizon}}
-
-
-def _fields(agent: str) -> set[str]:
-    return {field.name for field in fields(AGENTS[agent].config)}
-
-
-def _name(text: str) -> str:
-    return text.partition("=")[0].strip().replace("-", "_")

@@ -1,7 +1,7 @@
 """From the options of `bench sweep` to the packs of every point of its grid, or one clear error."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,7 @@ def _axes(
     """Setting to its values as texts, spelled the same way however they were given."""
     if not texts:
         raise ValueError("say what to sweep, for example: --over kl-budget=0.1,0.3,1,3")
-    known = {field for agent in agents for field in _fields(agent)} | {*_PROTOCOL}
+    known = {field for agent in agents for field in AGENTS[agent].settings} | {*_PROTOCOL}
     axes: dict[str, tuple[str, ...]] = {}
     for text in texts:
         name, separator, listed = text.partition("=")
@@ -96,7 +96,7 @@ def _spelled(name: str, text: str, agents: Sequence[str]) -> str:
             return str(int(text))
         except ValueError:
             raise ValueError(f"{name.replace('_', '-')} must be int, got {text!r}") from None
-    agent = next(agent for agent in agents if name in _fields(agent))
+    agent = next(agent for agent in agents if name in AGENTS[agent].settings)
     value = parse_overrides(AGENTS[agent].config, agent, [f"{name}={text}"])[name]
     if isinstance(value, tuple):
         return "x".join(map(str, value))
@@ -114,12 +114,10 @@ def _at(offline: "Offline", point: Mapping[str, str]) -> "Offline":
 
 def _variant(agent: str, point: Mapping[str, str]) -> tuple[str, ...]:
     # What cloning depends on, the agents that start from its flows depend on too.
-    concerns = {*_OF_CLONING, *_fields("bc")} if AGENTS[agent].pretrained or agent == "bc" else {}
-    own = {*concerns, *_fields(agent)} | ({*_PROTOCOL} if agent != "bc" else set())
+    concerns = (
+        {*_OF_CLONING, *AGENTS["bc"].settings} if AGENTS[agent].pretrained or agent == "bc" else {}
+    )
+    own = {*concerns, *AGENTS[agent].settings} | ({*_PROTOCOL} if agent != "bc" else set())
     return tuple(
         f"{name.replace('_', '-')}={value}" for name, value in point.items() if name in own
     )
-
-
-def _fields(agent: str) -> set[str]:
-    return {field.name for field in fields(AGENTS[agent].config)}

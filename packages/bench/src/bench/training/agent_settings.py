@@ -1,0 +1,107 @@
+"""Every agent's settings in every domain, from a command's options, or one clear error."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bench.agents import AGENTS
+from bench.suites import Domain, unknown
+from bench.training.ranges import check_ranges
+from bench.training.settings import parse_overrides, resolve
+
+if TYPE_CHECKING:
+    from bench.cli.offline import Offline
+
+__all__ = ["settings_by_agent"]
+
+_OWN_OPTIONS = ("kl_budget", "dual")
+"""Settings that have an option of their own beside `--set`."""
+
+
+def settings_by_agent(
+    options: "Offline", domains: Sequence[Domain], agents: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Agent to domain to settings; first behaviour cloning's, whether asked for or not.
+
+    Raises:
+        ValueError: a setting is unknown, given twice, out of its range, or of no use here.
+    """
+    given = _Given.of(options)
+    given.check(agents)
+
+    def resolved(agent: str) -> dict[str, Any]:
+        config = AGENTS[agent].config
+        overrides = parse_overrides(config, agent, given.of_agent(agent))
+        found = {domain.name: resolve(config, agent, domain, overrides) for domain in domains}
+        for domain in domains:
+            check_ranges(agent, found[domain.name], domain.horizon, given.spelled)
+        return found
+
+    settings = {"bc": resolved("bc")}
+    for agent in agents:
+        if agent != "bc":
+            _check_start(agent, [config.prediction for config in settings["bc"].values()])
+            settings[agent] = resolved(agent)
+    return settings
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """Settings as they were typed.
+
+    Attributes:
+        own: by options of their own, name to value.
+        texts: by `--set`.
+    """
+
+    own: dict[str, Any]
+    texts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, options: "Offline") -> "_Given":
+        own = {name: getattr(options, name) for name in _OWN_OPTIONS}
+        return cls({name: v for name, v in own.items() if v is not None}, options.set)
+
+    def spelled(self, name: str) -> str:
+        """A setting's name as it was typed."""
+        if name in self.own:
+            return f"--{name.replace('_', '-')}"
+        return next((t.partition("=")[0] for t in self.texts if _name(t) == name), name)
+
+    def of_agent(self, agent: str) -> list[str]:
+        """What concerns an agent, as name=value."""
+        known = AGENTS[agent].settings
+        own = [f"{name}={value}" for name, value in self.own.items() if name in known]
+        return [*(text for text in self.texts if _name(text) in known), *own]
+
+    def check(self, agents: Sequence[str]) -> None:
+        """Refuse what concerns none of the agents, or is said twice."""
+        known = sorted({name for agent in agents for name in AGENTS[agent].settings})
+        for name in self.own:
+            if name not in known:
+                who = f"agent {agents[0]!r} has" if len(agents) == 1 else "these agents have"
+                raise ValueError(f"{who} no trust region, so {self.spelled(name)} has no use")
+        names = [*self.own]
+        for text in self.texts:
+            name = _name(text)
+            if not name or "=" not in text:
+                raise ValueError(f"--set takes name=value, got {text!r}")
+            if name not in known:
+                raise ValueError(unknown(f"setting of {', '.join(agents)}:", name, known))
+            if name in names:
+                raise ValueError(f"{name} is given twice; give it once")
+            names.append(name)
+
+
+def _check_start(agent: str, predictions: Sequence[str]) -> None:
+    """Refuse a clone whose network predicts what the agent does not know of."""
+    entry = AGENTS[agent]
+    if entry.pretrained and "prediction" not in entry.settings and "noise" in predictions:
+        raise ValueError(
+            f"agent {agent!r} starts from a flow policy, but prediction=noise clones a diffusion "
+            "policy; only trqam fine-tunes one"
+        )
+
+
+def _name(text: str) -> str:
+    return text.partition("=")[0].strip().replace("-", "_")
