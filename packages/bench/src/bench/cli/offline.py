@@ -19,7 +19,8 @@ class Offline:
     Attributes:
         suite: quick (the default), quick-manip, ogbench50, ogbench50-qam or ogbench50-fql.
         dataset: your own data, as `bench data import` wrote them: path of the .npz file, or name.
-        env: Gymnasium id of the environment they are of (or module:id), to evaluate in.
+        env: Gymnasium id of the environment they are of, to evaluate in; or module:id for one that
+            a module of yours registers, in the current folder or installed.
         horizon: actions in a chunk of your own task; 1 by default.
         solved_at: return from which an episode of your own task counts as a success; by default
             the environment's word (info["success"]), else the threshold it is registered with.

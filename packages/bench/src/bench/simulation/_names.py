@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
+from pathlib import Path
 
 __all__ = ["environment_id"]
 
@@ -13,7 +15,9 @@ def environment_id(task_name: str) -> str:
 
     OGBench names a task after its data set (``cube-single-play-singletask-task1-v0``), while the
     environment knows nothing of the data (``cube-single-singletask-task1-v0``). Ids that are
-    registered with gymnasium, and ids of the form ``module:id``, stay as they are.
+    registered with gymnasium, and ids of the form ``module:id``, stay as they are; the module may
+    lie in the current folder, which then stays on the path for what it imports later and for
+    processes that are started here.
 
     Args:
         task_name: An OGBench data-set or single-task name, or any gymnasium id.
@@ -30,11 +34,12 @@ def environment_id(task_name: str) -> str:
     module, separator, registered = task_name.rpartition(":")
     if separator:
         try:
-            importlib.import_module(module)
+            _import(module)
         except ModuleNotFoundError as error:
             raise ValueError(
                 f"task {task_name!r}: the module {module!r} that should register it cannot be "
-                f"imported ({error}); expected '<importable module>:<environment id>'"
+                f"imported ({error}), not from {Path.cwd()} either; expected '<importable "
+                "module>:<environment id>'"
             ) from error
     candidates = (registered, *_without_dataset(registered))
     for candidate in candidates:
@@ -42,11 +47,30 @@ def environment_id(task_name: str) -> str:
             return candidate
     known = list(gymnasium.registry)
     near = difflib.get_close_matches(candidates[-1], known, n=3, cutoff=0.6)
+    near = [f"{module}{separator}{name}" for name in near]
     hint = f"; did you mean {', '.join(near)}?" if near else ""
+    yours = "" if separator else " (module:id where a module of yours registers it)"
     raise ValueError(
         f"unknown task {task_name!r}: expected an OGBench task such as "
-        f"'cube-single-play-singletask-task1-v0' or a registered gymnasium id{hint}"
+        f"'cube-single-play-singletask-task1-v0' or a registered gymnasium id{yours}{hint}"
     )
+
+
+def _import(module: str) -> None:
+    """Import a module, from the current folder where it is nowhere else."""
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError:
+        # A script has its own folder on the path, not the one that it was called in.
+        here = str(Path.cwd())
+        if here in sys.path:
+            raise
+        sys.path.append(here)
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError:
+            sys.path.remove(here)
+            raise
 
 
 def _without_dataset(name: str) -> tuple[str, ...]:

@@ -81,7 +81,8 @@ class Import:
         data_dir: folder of the data files; OGBench's by default.
         observation_keys: entries of a dictionary observation to join, in this order.
         action_range: lowest and highest action of the source, which become -1 and 1.
-        env: Gymnasium id whose action bounds are that range, for every entry of an action.
+        env: Gymnasium id whose action bounds are that range, for every entry of an action; or
+            module:id for one that a module of yours registers, in the current folder or installed.
         overwrite: replace a dataset of that name.
     """
 
