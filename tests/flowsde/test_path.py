@@ -365,8 +365,9 @@ def test_scales_of_any_kind_and_what_is_none() -> None:
         for ours, theirs in zip(FollmerKernel(3, scale=scale).stds, as_tensor.stds, strict=True):
             torch.testing.assert_close(ours, theirs)
     assert MemorylessEuler(np.int64(4)).steps == 4
-    with pytest.raises(ValueError, match=r"scale has shape \(2,\), which does not fit"):
-        sample_path(as_tensor, lambda x, t: -x, torch.zeros(4, 1))
+    for kernel in (as_tensor, AdamsBashforthKernel(3, scale=torch.tensor([0.5, 1.0]))):
+        with pytest.raises(ValueError, match=r"scale has shape \(2,\), which does not fit"):
+            sample_path(kernel, lambda x, t: -x, torch.zeros(4, 1))
     for make in (FollmerKernel, AdamsBashforthKernel):
         with pytest.raises(ValueError, match="scale is empty"):
             make(4, scale=torch.ones(0))

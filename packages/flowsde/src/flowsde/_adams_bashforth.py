@@ -12,7 +12,7 @@ from torch import Tensor
 from flowsde._field import along_path
 from flowsde._follmer import checked_scale
 from flowsde._interpolant import LINEAR, Interpolant
-from flowsde._kernel import Coefficients, StepCoefficients, TransitionKernel
+from flowsde._kernel import Coefficients, StepCoefficients, TransitionKernel, check_fit
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +123,16 @@ class AdamsBashforthKernel(TransitionKernel):
         )
         object.__setattr__(self, "coefficients", coefficients)
         object.__setattr__(self, "_control", control)
+
+    def start(self, noise: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """First state of the chain; see `TransitionKernel.start`.
+
+        Raises:
+            ValueError: If also the scale, of which only the extremes are used, does not fit.
+        """
+        if isinstance(self.scale, Tensor):
+            check_fit(self.scale, noise)
+        return super().start(noise)
 
     @property
     def gains(self) -> Coefficients:

@@ -225,9 +225,18 @@ def coefficient_like(coefficient: float | Tensor, x: Tensor) -> float | Tensor:
             f"the kernel's scale is on {coefficient.device}, the samples are on {x.device}: "
             "build the kernel with scale.to(device)"
         )
-    if not broadcasts(coefficient.shape, x.shape):
+    check_fit(coefficient, x)
+    return coefficient.to(x.dtype)
+
+
+def check_fit(scale: Tensor, x: Tensor) -> None:
+    """Refuse a scale per dimension that belongs to other events than those of `x`.
+
+    Raises:
+        ValueError: If it does not broadcast to the shape of `x`.
+    """
+    if not broadcasts(scale.shape, x.shape):
         raise ValueError(
-            f"the kernel's scale has shape {tuple(coefficient.shape)}, which does not fit samples "
+            f"the kernel's scale has shape {tuple(scale.shape)}, which does not fit samples "
             f"of shape {tuple(x.shape)}"
         )
-    return coefficient.to(x.dtype)
