@@ -176,8 +176,27 @@ def test_other_settings_need_another_directory(
     status = main(arguments(finished, data_dir, "--steps", str(STEPS), "--kl-budget", "0.7"))
     assert status == 2
     message = capsys.readouterr().err
-    assert "kl_budget: 0.4 there, 0.7 asked for" in message
+    assert "(--kl-budget: 0.4 there, 0.7 asked for); repeat its command" in message
     assert "--out" in message
+    assert main(arguments(finished, data_dir, "--steps", str(STEPS), "--seeds", "3")) == 2
+    assert "(seeds: 0 there, 0, 1, 2 asked for" in capsys.readouterr().err
+    assert main(arguments(finished, data_dir, "--steps", str(STEPS), "--agent", "qam")) == 2
+    assert "--agent: trqam there, qam asked for" in capsys.readouterr().err
+
+
+def test_a_command_that_trained_nothing_does_not_hold_its_directory(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    suite = ("offline", "--suite", "ogbench50", "--domains", "cube-double-play", "--tasks", "1")
+    nowhere = ("--data-dir", str(tmp_path / "nowhere"), "--out", str(out), "--device", "cpu")
+    assert main([*suite, *nowhere]) == 2
+    assert "not on this machine" in capsys.readouterr().err
+    assert read_run(out).settings["suite"] == "ogbench50"
+    assert main([*arguments(out, data_dir, "--tasks", "1", "--steps", "5")]) == 0
+    assert read_run(out).settings["suite"] == "quick"
+    assert main([*arguments(out, data_dir, "--tasks", "1", "--steps", "6")]) == 2
+    assert "--steps: 5 there, 6 asked for" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
@@ -245,6 +264,8 @@ def test_missing_data_say_which_command_makes_them(tmp_path: Path) -> None:
         (["--set", "critics=2", "critics=3"], "critics is given twice"),
         (["--agent", "qam", "--dual", "solve"], "no trust region, so --dual has no use"),
         (["--kl-budget", "-1"], "--kl-budget must be above 0, got -1.0"),
+        (["--first-seed", "9" * 20], "--first-seed must be at least 0 and of at most 18 digits"),
+        (["--seeds", "100000000"], "--seeds is how many, at most 10,000, got 100000000"),
         (["--set", "kl-budget=-1"], "error: kl-budget must be above 0, got -1.0"),
         (["--set", "kl_budget=-1"], "error: kl_budget must be above 0, got -1.0"),
         (["--agent", "bc", "--kl-budget", "1"], "no trust region, so --kl-budget has no use"),

@@ -19,7 +19,8 @@ from bench.results._schema import (
     TableSchema,
     metric_rows,
 )
-from bench.results._scores import method_label, task_label
+from bench.results._scores import is_task, method_label, task_label
+from bench.results._setting_names import setting_differences
 from bench.results._statistics import (
     Interval,
     bootstrap_interval,
@@ -70,6 +71,7 @@ __all__ = [
     "holm_p_values",
     "improvement_view",
     "interquartile_mean",
+    "is_task",
     "labelled_evaluations",
     "markdown_table",
     "mean_over_tasks",
@@ -88,6 +90,7 @@ __all__ = [
     "run_progress",
     "scan_evaluations",
     "scan_training",
+    "setting_differences",
     "table_files",
     "task_label",
     "task_view",

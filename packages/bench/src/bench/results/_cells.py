@@ -91,8 +91,8 @@ def cell_results(runs: Sequence[Path], evaluations: pl.DataFrame | None = None) 
         The cell columns, `phase`, `run`; of the last evaluation `step`, `episodes`, `successes`,
         `success_rate`, `return_mean`, `length_mean`, `path_kl`, `kl_budget`, `lambda`, the origin
         columns, `precision`, `device`; `best_rate` and `best_step` over all evaluations;
-        `evaluations` (count), `planned_step`, `off_protocol` (as `planned_cells`), `finished`,
-        `failure`, `failed_at_step`.
+        `evaluations` (count), `seconds` (that its pack took in this phase), `planned_step`,
+        `off_protocol` (as `planned_cells`), `finished`, `failure`, `failed_at_step`.
 
     Raises:
         ResultsError: as `labelled_evaluations`.
@@ -109,7 +109,8 @@ def cell_results(runs: Sequence[Path], evaluations: pl.DataFrame | None = None) 
         best_rate=pl.col("success_rate").max(),
         best_step=pl.col("step").get(pl.col("success_rate").arg_max()),
         evaluations=pl.len(),
-        seconds=pl.col("seconds_training").sum() + pl.col("seconds_evaluation").sum(),
+        # The first is what its pack has taken so far, the second of one evaluation.
+        seconds=pl.col("seconds_training").max() + pl.col("seconds_evaluation").sum(),
     )
     failures = (
         rows.filter(pl.col("failure").is_not_null())

@@ -26,6 +26,7 @@ _OPTIONS = {
     "online.protocol.offline_share": "--offline-share",
 }
 _OWN_OPTION = {"kl_budget": "--kl-budget", "dual": "--dual"}
+_OWN_TASK = {"environment": "--env", "horizon": "--horizon", "solved_at": "--solved-at"}
 
 _Values = dict[str, dict[str, str]]
 """Setting to domain to value."""
@@ -87,7 +88,9 @@ def _of_the_run(record: RunRecord) -> dict[str, str]:
         settings["online"] = {"protocol": settings["online"]["protocol"]}
     values = {_OPTIONS.get(name, name): value for name, value in flat_settings(settings).items()}
     learning = [cell for cell in record.cells if cell.agent != "bc"] or list(record.cells)
-    packs = record.settings.get("packs", {}).values()
+    packs = record.packs.values()
+    task: Mapping[str, Any] = next((pack["task"] for pack in packs if "task" in pack), {})
+    values |= {_OWN_TASK[name]: str(task[name]) for name in _OWN_TASK if name in task}
     listed: dict[str, Iterable[object]] = {
         "--agent": {cell.agent for cell in learning},
         # Not `--seeds` and `--tasks`, which take a count and numbers.

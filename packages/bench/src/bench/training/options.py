@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan", "agents_named", "plan_offline", "plan_point", "settled"]
 
+_MOST_SEEDS = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -150,8 +152,15 @@ def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
     chosen = replace(chosen, protocol=_protocol(chosen, options))
     if options.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {options.seeds}")
-    if options.first_seed < 0:
-        raise ValueError(f"--first-seed must be at least 0, got {options.first_seed}")
+    if options.seeds > _MOST_SEEDS:
+        raise ValueError(
+            f"--seeds is how many, at most {_MOST_SEEDS:,}, got {options.seeds}; --first-seed is "
+            "the first of them"
+        )
+    if not 0 <= options.first_seed < 2**63 - _MOST_SEEDS:
+        raise ValueError(
+            f"--first-seed must be at least 0 and of at most 18 digits, got {options.first_seed}"
+        )
     check_folder("--out", options.out)
     check_folder("--data-dir", options.data_dir)
     seeds = range(options.first_seed, options.first_seed + options.seeds)

@@ -2,10 +2,12 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from bench.results import setting_differences
 from bench.storage import (
     PlannedCell,
     RunRecord,
@@ -18,6 +20,8 @@ from bench.training.options import Plan
 
 __all__ = ["record_plan"]
 
+_SHOWN = 3
+
 _log = logging.getLogger(__name__)
 
 
@@ -25,7 +29,7 @@ def record_plan(plan: Plan, command: Sequence[str]) -> None:
     """Write what a plan's directory is for, or refuse one that holds another run.
 
     A directory of the offline phase alone may be given an online phase; one that has it may be
-    continued by either command.
+    continued by either command. One in which nothing has been trained yet is taken over.
 
     Raises:
         ValueError: the directory holds a run with other settings.
@@ -33,17 +37,22 @@ def record_plan(plan: Plan, command: Sequence[str]) -> None:
     directory = plan.directory
     # Through JSON, as the settings on disk went: tuples are lists there.
     settings: dict[str, Any] = json.loads(json.dumps(plan.settings()))
+    cells = _cells(plan)
+    asked = RunRecord(list(command), settings, {}, cells)
     if not (directory / "run.json").exists():
-        provenance = collect_provenance(list(command), device=str(plan.device))
-        _log.info("begun", extra={"fields": {"event": "begun", "provenance": provenance}})
-        write_run(directory, RunRecord(list(command), settings, provenance, _cells(plan)))
+        _begin(asked, plan)
         return
     record = read_run(directory)
     found = dict(record.settings)
     if "online" in found and "online" not in settings:
         del found["online"]
     extended = "online" in settings and "online" not in found
-    if (differs := _difference(found, settings, ignored={"online"} if extended else set())) != "":
+    wanted = {k: v for k, v in settings.items() if not (extended and k == "online")}
+    if found != wanted:
+        if _is_untouched(directory):
+            _begin(asked, plan)
+            return
+        differs = _differences(replace(record, settings=found), replace(asked, settings=wanted))
         raise ValueError(
             f"{directory} holds a run with other settings ({differs}); repeat its command to "
             "continue it, or give another directory with --out"
@@ -53,10 +62,13 @@ def record_plan(plan: Plan, command: Sequence[str]) -> None:
     level = logging.WARNING if differences else logging.INFO
     _log.log(level, "continued: %s", "; ".join(differences) or "same", extra={"fields": event})
     if extended:
-        write_run(
-            directory,
-            replace(record, command=list(command), settings=settings, cells=_cells(plan)),
-        )
+        write_run(directory, replace(record, command=list(command), settings=settings, cells=cells))
+
+
+def _begin(asked: RunRecord, plan: Plan) -> None:
+    provenance = collect_provenance(asked.command, device=str(plan.device))
+    _log.info("begun", extra={"fields": {"event": "begun", "provenance": provenance}})
+    write_run(plan.directory, replace(asked, provenance=provenance))
 
 
 def _cells(plan: Plan) -> list[PlannedCell]:
@@ -76,17 +88,22 @@ def _cells(plan: Plan) -> list[PlannedCell]:
     ]
 
 
-def _difference(
-    found: Mapping[str, Any],
-    wanted: Mapping[str, Any],
-    place: str = "",
-    ignored: frozenset[str] | set[str] = frozenset(),
-) -> str:
-    """The first setting in which two nested dictionaries differ, in words; empty if none does."""
-    for name in {**found, **wanted}:
-        here, there = wanted.get(name), found.get(name)
-        if here != there and name not in ignored:
-            if isinstance(here, dict) and isinstance(there, dict):
-                return _difference(there, here, f"{place}{name}.")
-            return f"{place}{name}: {there} there, {here} asked for"
-    return ""
+def _is_untouched(directory: Path) -> bool:
+    """Whether there is neither a checkpoint nor a row of a table."""
+    packs = directory / "packs"
+    return not any(
+        file.is_file()
+        for kind in ("*.parquet", "checkpoints/step-*/*")
+        for file in packs.glob(f"*/{kind}")
+    )
+
+
+def _differences(found: RunRecord, wanted: RunRecord) -> str:
+    """The first settings in which two runs differ, by the options that set them."""
+    differing, only_one = setting_differences(found, wanted)
+    differing.pop("phases", None)
+    named = [f"{name}: {a} there, {b} asked for" for name, (a, b) in differing.items()]
+    # What has no option of its own is in the record all the same.
+    named = named or [", ".join(names) for names in only_one if names] or ["see its run.json"]
+    more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
+    return "; ".join(named[:_SHOWN]) + more

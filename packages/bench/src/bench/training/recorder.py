@@ -28,7 +28,11 @@ _log = logging.getLogger(__name__)
 
 
 def protocol_fingerprint(pack: Pack, config: Any) -> str:
-    """Hash of everything that the user could set for a pack, equal for equal settings."""
+    """Hash of everything that decides a pack's final numbers, equal for equal settings.
+
+    Neither how often there is an evaluation nor, for cloned policies, what comes after the cloning
+    is part of it: runs that differ there share their clones' rows.
+    """
     domain = asdict(pack.domain)
     for unrelated in ("tasks", "settings", "agents"):
         del domain[unrelated]
@@ -36,8 +40,13 @@ def protocol_fingerprint(pack: Pack, config: Any) -> str:
         del own["dataset"]  # where the data lie; what they are has its own fingerprint
         domain |= own
     protocol = asdict(pack.protocol)
+    unrelated_steps = ["evaluate_every", "log_every", "checkpoint_every"]
     if not pack.online:
-        del protocol["online"]
+        unrelated_steps.append("online")
+    if pack.agent == "bc":
+        unrelated_steps.append("offline_steps")
+    for name in unrelated_steps:
+        del protocol[name]
     content = [protocol, domain, pack.agent, asdict(config)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
