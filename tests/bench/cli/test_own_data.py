@@ -120,6 +120,18 @@ def test_success_is_a_return(finished: Path, data_dir: Path, tmp_path: Path) -> 
         assert checkpoints[1].tensors[name].equal(value), name
 
 
+def test_a_video_counts_successes_as_the_table_does(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("bench.video.record", lambda *given, **_: drawn.append(given) or "nobody")
+    assert main(["video", str(finished), "--task", "1"]) == 0
+    assert "2/2 solved" in capsys.readouterr().out
+    ((rollout, episodes, _),) = drawn
+    assert tuple(episodes) == (0, 1)  # of two there are not three
+    assert rollout.successes == (True, True)
+
+
 def test_the_online_phase_acts_in_the_environments_own_range(
     finished: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -160,12 +160,14 @@ def test_the_command_says_what_there_is(run: Path, capsys: pytest.CaptureFixture
     message = capsys.readouterr().err
     tasks = [f"pointmaze-medium-navigate-singletask-task{task}-v0" for task in (1, 2)]
     assert message.endswith(
-        f"several policies fit in {run}; say which: --task {', '.join(tasks)}\n"
+        f"several policies fit in {run}; say which: --task {' or '.join(tasks)}\n"
     )
     assert main(["export", str(run), "--agent", "fql", "--task", "7"]) == 2
     message = capsys.readouterr().err
-    assert f"no policy in {run} fits --agent fql --task 7; there are --agent bc, trqam;" in message
-    assert f"--task {', '.join(tasks)}; --seed 0, 1; --phase pretrain, offline" in message
+    assert (
+        f"no policy in {run} fits --agent fql --task 7; there are --agent bc or trqam;" in message
+    )
+    assert f"--task {' or '.join(tasks)}; --seed 0 or 1; --phase pretrain or offline" in message
     assert main(["export", str(run.parent)]) == 1
     assert "is no run directory" in capsys.readouterr().err
     assert main(["export", str(run), "--seed", "1", "--task", "task2-v0", "--formats", "pt2"]) == 0

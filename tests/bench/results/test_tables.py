@@ -369,11 +369,15 @@ def test_the_same_measurement_in_two_runs_counts_once(tmp_path: Path) -> None:
             tmp_path / agent,
             [(cell(agent="bc"), {50: 5, 100: 10}), (cell(agent=agent), {100: 20})],
             seconds_training=seconds,
+            seconds_evaluation=0.5,
         )
     # A third has only begun with it.
     make_run(tmp_path / "ifql", [(cell(agent="bc"), {50: 5}), (cell(agent="ifql"), {100: 30})])
     table = final_table([tmp_path])
     assert str(table.coverage) == "1/1 tasks, 4/4 runs"
+    # Of training the clock runs on from row to row; each evaluation has its own.
+    bc = final_table([tmp_path / "qam"]).cells.filter(agent="bc")
+    assert bc["seconds"].item() == 2.0 + 2 * 0.5
     cells = table.cells.select("agent", "success_rate", "evaluations")
     assert cells.sort("agent").rows() == [
         ("bc", 0.2, 2), ("ifql", 0.6, 1), ("qam", 0.4, 1), ("trqam", 0.4, 1)

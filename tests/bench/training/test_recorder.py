@@ -1,6 +1,7 @@
 """Evaluations that training does not wait for."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -11,10 +12,10 @@ from bench.agents import Problem
 from bench.results import TIMING_COLUMNS
 from bench.simulation import SimulatorPool
 from bench.training.policy import Normalizer
-from bench.training.recorder import PackRecorder
+from bench.training.recorder import PackRecorder, protocol_fingerprint
 from bench.training.trainer import Trainer
 
-from .conftest import build_pack, build_trainer
+from .conftest import CONFIG, build_pack, build_trainer
 
 SHARED = {
     "data_source": "generated",
@@ -30,6 +31,25 @@ SHARED = {
 
 class SeenError(Exception):
     pass
+
+
+@pytest.mark.parametrize(
+    ("change", "agents"),
+    [
+        ({"evaluate_every": 7, "log_every": 3, "checkpoint_every": 9}, set()),
+        ({"offline_steps": 21}, {"trqam"}),
+        ({"episodes": 3}, {"bc", "trqam"}),
+        ({"pretrain_steps": 21}, {"bc", "trqam"}),
+    ],
+)
+def test_protocols_differ_where_final_numbers_may(change: dict[str, int], agents: set[str]) -> None:
+    differing = set()
+    for agent in ("bc", "trqam"):
+        pack = replace(build_pack(), agent=agent)
+        other = replace(pack, protocol=replace(pack.protocol, **change))  # type: ignore[arg-type]
+        if protocol_fingerprint(pack, CONFIG) != protocol_fingerprint(other, CONFIG):
+            differing.add(agent)
+    assert differing == agents
 
 
 def build(directory: Path, pool: SimulatorPool, *, overlap: bool) -> Trainer:

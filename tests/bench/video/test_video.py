@@ -17,8 +17,9 @@ from bench.cli import main
 from bench.data import generate
 from bench.drawing import Camera, Scene, encode, geom_shape, require_encoder
 from bench.errors import BenchError
+from bench.export import find_policy
 from bench.simulation import SimulatorPool, make
-from bench.storage import read_run
+from bench.storage import PlannedCell, RunRecord, read_run, write_run
 from bench.video import Rollout, play, record, select_cells
 
 TASK = "pointmaze-medium-navigate-singletask-task1-v0"
@@ -202,6 +203,102 @@ def test_without_a_working_driver_polygons_are_drawn(
 def test_the_drawing_process_imports_no_torch() -> None:
     program = "import sys, bench.drawing.__main__; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+DRAWN = """
+import gymnasium
+import numpy as np
+
+class Drawn(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    metadata = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, render_mode=None):
+        self.render_mode, self.place = render_mode, 0.0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = 0.0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.place += float(action[0])
+        return np.zeros(1, np.float32), 1.0, False, False, {}
+
+    def render(self):
+        assert self.render_mode == "rgb_array"
+        image = np.zeros((20, 40, 3), np.uint8)
+        image[:, : int(self.place)] = 255
+        return image
+
+class Blind(Drawn):
+    metadata = {"render_modes": ["human"]}
+
+class Broken(Drawn):
+    def render(self):
+        raise RuntimeError("no brush")
+
+for kind in (Drawn, Blind, Broken):
+    gymnasium.register(f"{kind.__name__}-v0", kind, max_episode_steps=50)
+"""
+
+
+def test_an_environment_without_mujoco_draws_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "drawn_by_hand.py").write_text(DRAWN)
+    monkeypatch.chdir(tmp_path)
+
+    def played(kind: str, returned: float = 10.0) -> Rollout:
+        actions = np.ones((10, 1), np.float32)
+        name = f"drawn_by_hand:{kind}-v0"
+        return Rollout(name, 10, (5,), (actions,), (True,), (returned,), solved_at=1.0)
+
+    path = tmp_path / "x.gif"
+    assert record(played("Drawn"), [0], path, title="", size=100) == "the environment"
+    video: Any
+    with Image.open(path) as video:
+        assert video.size == (200, 144)  # twice as wide as high, and the strip with the text
+        white = []
+        for index in (0, video.n_frames - 1):
+            video.seek(index)
+            bright = np.asarray(video.convert("L"))[50] > 128
+            white.append(bright.mean())
+    assert white == pytest.approx([0.0, 10 / 40], abs=0.02)
+    with pytest.raises(BenchError, match=r"rgb_array is not among its render_modes \['human'\]"):
+        record(played("Blind"), [0], path, title="")
+    with pytest.raises(BenchError, match=r"render.* of .*Broken-v0 failed: RuntimeError: no brush"):
+        record(played("Broken"), [0], path, title="")
+    # Where success is a return, the return is what a replay must have again.
+    with pytest.raises(BenchError, match="ends otherwise"):
+        record(played("Drawn", 11.0), [0], path, title="")
+
+
+def test_tasks_and_variants_are_named_as_a_shell_takes_them(tmp_path: Path) -> None:
+    variants = ["kl-budget=0.1, steps=20", "kl-budget=0.4, steps=20"]
+    cells = [
+        PlannedCell("own", "own", "myarm:MyArm-v0", "trqam", 0, {"offline": 20}, "pack", variant)
+        for variant in variants
+    ]
+    packs = {"pack": {"settings": {}, "seeds": [0]}}
+    settings = {"protocol": {"episodes": 2}, "packs": packs}
+    write_run(tmp_path, RunRecord(["bench"], settings, {}, cells))
+    for task in ("1", "MyArm-v0", "myarm:MyArm-v0"):
+        found = select_cells(tmp_path, task=task, variant=variants[1])
+        assert [selected.cell for selected in found] == cells[1:]
+    assert "/" not in found[0].file_name
+    assert ":" not in found[0].file_name
+    quoted = f"'{variants[0]}' or '{variants[1]}'"
+    with pytest.raises(ValueError, match=f"several policies fit .*--variant {quoted}$"):
+        find_policy(tmp_path, task="1")
+    with pytest.raises(ValueError, match=f"unknown variant.*'{variants[0]}'"):
+        select_cells(tmp_path, variant="kl-budget=0.2, steps=20")
+    for given in ("2", "MyArm-v1"):
+        with pytest.raises(ValueError, match=f"no task {given}; its tasks are myarm:MyArm-v0"):
+            select_cells(tmp_path, task=given)
+        with pytest.raises(ValueError, match=r"no policy in .*--task myarm:MyArm-v0"):
+            find_policy(tmp_path, task=given)
 
 
 @pytest.mark.slow
