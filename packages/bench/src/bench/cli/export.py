@@ -20,7 +20,8 @@ class Export:
     Attributes:
         run_directory: of `bench offline` or `bench online`.
         agent: whose policy; needed where the run has several.
-        task: its name, or its end such as task2-v0, task2 or 2; needed where the run has several.
+        task: its name, or its end such as task2-v0, task2 or 2 (1 is that of own data); needed
+            where the run has several.
         seed: needed where the run has several.
         variant: swept settings as the tables name them; needed after `bench sweep`.
         phase: pretrain, offline or online; the last one by default.

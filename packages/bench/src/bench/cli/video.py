@@ -13,15 +13,17 @@ __all__ = ["Video"]
 class Video:
     """Show episodes of the newest checkpoints of a run, the same that its evaluation counted.
 
-    Needs neither a display nor a GPU: without OpenGL the scene is drawn as shaded polygons.
+    Needs neither a display nor a GPU: without OpenGL the scene is drawn as shaded polygons. An
+    environment that does not run on MuJoCo draws itself, by its render() as rgb_array.
 
     Attributes:
         directory: run directory.
         agent: only this agent; by default all but behaviour cloning.
-        task: only this task number.
+        task: only this task: its name, or its end such as task2-v0, task2 or 2 (1 is that of own
+            data).
         seed: this seed; the smallest by default.
         variant: only this variant, as the tables name it.
-        episodes: numbers of the evaluation's episodes to show.
+        episodes: numbers of the evaluation's episodes to show; the first three by default.
         format: gif, webp, png (animated) or mp4.
         renderer: software needs no driver; osmesa, egl and glfw are MuJoCo's; auto is OSMesa where
             it is installed and works, else software.
@@ -33,10 +35,10 @@ class Video:
 
     directory: tyro.conf.Positional[Path]
     agent: str | None = None
-    task: int | None = None
+    task: str | None = None
     seed: int | None = None
     variant: str | None = None
-    episodes: tuple[int, ...] = (0, 1, 2)
+    episodes: tuple[int, ...] | None = None
     format: Literal["gif", "webp", "png", "mp4"] = "gif"
     renderer: Literal["auto", "software", "osmesa", "egl", "glfw"] = "auto"
     size: int = 480
@@ -60,10 +62,11 @@ class Video:
             self.directory, agent=self.agent, task=self.task, seed=self.seed, variant=self.variant
         )
         fewest = min(cell.episodes for cell in selected)
-        if not self.episodes or not all(0 <= number < fewest for number in self.episodes):
+        episodes = tuple(range(min(3, fewest))) if self.episodes is None else self.episodes
+        if not episodes or not all(0 <= number < fewest for number in episodes):
             raise ValueError(
                 f"--episodes takes numbers from 0 to {fewest - 1} of the run's evaluations, got "
-                f"{' '.join(map(str, self.episodes)) or 'none'}"
+                f"{' '.join(map(str, episodes)) or 'none'}"
             )
         folder = self.out or self.directory / "videos"
         with SimulatorPool() as pool:
@@ -72,7 +75,7 @@ class Video:
                 path = folder / f"{cell.file_name}.{self.format}"
                 used = record(
                     rollout,
-                    self.episodes,
+                    episodes,
                     path,
                     title=f"{cell.label}, {cell.phase} step {rollout.step:,}",
                     renderer=self.renderer,

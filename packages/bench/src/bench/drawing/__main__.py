@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from bench.drawing._encode import encode
-from bench.drawing._views import View, views_of
+from bench.drawing._views import ITSELF, Picture, mujoco_scene, views_of
 from bench.errors import BenchError
 from bench.simulation import SeededEnv, make, succeeded
 
@@ -31,10 +32,12 @@ def main(folder: Path) -> None:
     """Draw what is asked for.
 
     Raises:
-        BenchError: the environment is not one that can be drawn, or does something else now.
+        BenchError: the environment is not one that can be drawn, fails to draw itself, or does
+            something else now.
     """
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    environment = make(request["task"])
+    environment, renderer = _opened(request["task"], request["renderer"])
+    (folder / "renderer").write_text(renderer, encoding="utf-8")
     try:
         with np.load(folder / "actions.npz", allow_pickle=False) as actions:
             frames = [
@@ -47,6 +50,21 @@ def main(folder: Path) -> None:
     encode(frames, Path(request["path"]), request["rate"])
 
 
+def _opened(task: str, renderer: str) -> tuple[SeededEnv, str]:
+    """The environment and who draws it: a renderer of MuJoCo's scenes, or it does itself."""
+    environment = make(task)
+    if mujoco_scene(environment) is not None:
+        return environment, renderer
+    environment.close()
+    modes = environment.unseeded.metadata.get("render_modes") or []
+    if "rgb_array" not in modes:
+        raise BenchError(
+            f"{task} does not run on MuJoCo and cannot draw itself: rgb_array is not among its "
+            f"render_modes {modes}"
+        )
+    return make(task, "rgb_array"), ITSELF
+
+
 def _episode(
     environment: SeededEnv,
     request: dict[str, Any],
@@ -56,13 +74,19 @@ def _episode(
     environment.reset(episode["seed"])
     views = views_of(environment, request["renderer"], request["size"])
     stride = -(-len(actions) // request["most_frames"])
-    state, colour, info = "", _DARK, {}
+    state, colour, total = "", _DARK, 0.0
+    info: dict[str, Any] = {}
     for step in range(len(actions) + 1):
         if step > 0:
-            info = environment.step(actions[step - 1])[-1]
+            _, reward, _, _, info = environment.step(actions[step - 1])
+            total += reward
         last = step == len(actions)
         if last:
-            if succeeded(info) != episode["success"]:
+            if request["solved_at"] is None:
+                same = succeeded(info) == episode["success"]
+            else:
+                same = math.isclose(total, episode["return"], rel_tol=1e-6, abs_tol=1e-6)
+            if not same:
                 raise BenchError(
                     f"episode {episode['number']} of {request['task']} ends otherwise in this "
                     "process: another simulator version than the policy was played in?"
@@ -79,7 +103,7 @@ def _episode(
 
 
 def _framed(
-    views: list[View], title: str, text: str, state: str, colour: tuple[int, int, int]
+    views: Sequence[Picture], title: str, text: str, state: str, colour: tuple[int, int, int]
 ) -> Image.Image:
     pictures = [view.draw() for view in views]
     width = sum(picture.width for picture in pictures)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import mujoco
 import numpy as np
@@ -14,11 +14,27 @@ from bench.drawing._shapes import Floats
 from bench.errors import BenchError
 from bench.simulation import SeededEnv
 
-__all__ = ["View", "views_of"]
+__all__ = ["ITSELF", "Picture", "View", "mujoco_scene", "views_of"]
+
+ITSELF = "the environment"
+"""In place of a renderer, where an environment draws itself."""
 
 _WALL = (0.56, 0.61, 0.68)
 _GOAL = (0.0, 0.62, 0.45)
 _MARGIN = 0.03
+
+
+class Picture(Protocol):
+    """Something that can be looked at while an episode goes on."""
+
+    def follow(self) -> None:
+        """Take note of where the body is."""
+
+    def draw(self) -> Image.Image:
+        """The picture of the environment's present state."""
+
+    def close(self) -> None:
+        """Release the driver."""
 
 
 class View:
@@ -83,17 +99,50 @@ class View:
             self._renderer.close()
 
 
-def views_of(environment: SeededEnv, renderer: str, size: int) -> list[View]:
-    """The views that suit an environment.
+class _OwnView:
+    """What an environment shows of itself, scaled to a height."""
 
-    Raises:
-        BenchError: it is no MuJoCo scene.
-    """
+    def __init__(self, environment: SeededEnv, size: int) -> None:
+        self._environment, self._size = environment, size
+
+    def follow(self) -> None:
+        pass
+
+    def draw(self) -> Image.Image:
+        try:
+            shown = np.asarray(self._environment.unseeded.render())
+        except Exception as error:  # Whatever it is: the code is the user's.
+            raise BenchError(
+                f"the render() of {self._environment.task_name} failed: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if shown.dtype != np.uint8 or shown.ndim != 3 or shown.shape[2] != 3 or not shown.size:
+            raise BenchError(
+                f"the render() of {self._environment.task_name} gave {shown.dtype} of shape "
+                f"{shown.shape}, expected uint8 (height, width, 3)"
+            )
+        picture = Image.fromarray(np.ascontiguousarray(shown))
+        width = max(1, round(self._size * picture.width / picture.height))
+        return picture.resize((width, self._size))
+
+    def close(self) -> None:
+        pass
+
+
+def mujoco_scene(environment: SeededEnv) -> tuple[Any, Any] | None:
+    """MuJoCo's compiled model and state of an environment, None where it runs on another one."""
     values = list(vars(environment.unseeded.unwrapped).values())
     model = next((value for value in values if isinstance(value, mujoco.MjModel)), None)
     data = next((value for value in values if isinstance(value, mujoco.MjData)), None)
-    if model is None or data is None:
-        raise BenchError(f"{environment.task_name} does not run on MuJoCo and cannot be drawn")
+    return None if model is None or data is None else (model, data)
+
+
+def views_of(environment: SeededEnv, renderer: str, size: int) -> Sequence[Picture]:
+    """The views that suit an environment: of its MuJoCo scene, or its own."""
+    scene = mujoco_scene(environment)
+    if scene is None:
+        return [_OwnView(environment, size)]
+    model, data = scene
     names = [model.geom(index).name for index in range(model.ngeom)]
     walls = [index for index, name in enumerate(names) if name.startswith("block_")]
     tint = dict.fromkeys((names[index] for index in walls), _WALL) | {"target": _GOAL}

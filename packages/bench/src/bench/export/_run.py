@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from bench.agents import AGENTS
 from bench.errors import CheckpointError, ResultsError
+from bench.results import is_task
 from bench.storage import Checkpoint, PlannedCell, RunRecord, load_checkpoint, part, read_run
 from bench.training.cells import Cell
 from bench.training.domain_record import DomainRecord
@@ -57,7 +59,8 @@ def find_policy(
     Args:
         directory: run directory.
         agent: name of the agent.
-        task: name of the task, or its end such as ``task2-v0``, ``task2`` or ``2``.
+        task: name of the task, or its end such as ``task2-v0``, ``task2`` or ``2``; 1 is also the
+            task of own data.
         seed: of the run.
         variant: swept settings, as the tables name them.
         phase: `pretrain`, `offline` or `online`.
@@ -75,7 +78,7 @@ def find_policy(
         for its_phase in cell.final_steps
         if all(value in (None, getattr(cell, name)) for name, value in wanted.items())
         and (agent is not None or cell.agent != "bc" or phase == "pretrain")
-        and (task is None or _is_task(cell.task, task))
+        and (task is None or is_task(cell.task, task))
         and phase in (None, its_phase)
     ]
     if phase is None and chosen:
@@ -86,7 +89,9 @@ def find_policy(
             chosen = [(cell, its) for cell, its in chosen if its != last] or chosen
     if not chosen:
         given = {**wanted, "task": task, "phase": phase}
-        asked = " ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
+        asked = " ".join(
+            f"--{name} {quote(str(value))}" for name, value in given.items() if value is not None
+        )
         everything = [(cell, its) for cell in run.cells for its in cell.final_steps]
         raise ValueError(
             f"no policy in {directory} fits {asked or 'the default, any agent but bc'}; there are "
@@ -100,13 +105,8 @@ def find_policy(
     return _load(directory, run, planned, its_phase)
 
 
-def _is_task(name: str, text: str) -> bool:
-    """Whether a text is a task's name or the end of it."""
-    return name == text or name.endswith((f"-{text}", f"-{text}-v0", f"-task{text}-v0"))
-
-
 def _choices(cells: Sequence[tuple[PlannedCell, str]], fewest: int) -> str:
-    """The values of each option, where there are at least so many."""
+    """The values of each option as a shell takes them, where there are at least so many."""
     values = {
         name: list(dict.fromkeys(str(getattr(cell, name)) for cell, _ in cells))
         for name in ("agent", "task", "seed", "variant")
@@ -114,7 +114,9 @@ def _choices(cells: Sequence[tuple[PlannedCell, str]], fewest: int) -> str:
     values["variant"] = [text for text in values["variant"] if text]  # Clones have none.
     values["phase"] = list(dict.fromkeys(its for _, its in cells))
     return "; ".join(
-        f"--{name} {', '.join(found)}" for name, found in values.items() if len(found) >= fewest
+        f"--{name} {' or '.join(map(quote, found))}"
+        for name, found in values.items()
+        if len(found) >= fewest
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-__all__ = ["final_rates", "flat_settings", "method_label"]
+__all__ = ["final_rates", "flat_settings", "is_task", "method_label", "task_label"]
 
 
 def method_label(agent: str, variant: str | None) -> str:
@@ -16,8 +16,19 @@ def method_label(agent: str, variant: str | None) -> str:
 
 
 def task_label(task: str) -> str:
-    """A task's name without what is the same in all of them."""
+    """A task's name; of OGBench's without what is the same in all of them."""
+    if "-singletask" not in task:
+        return task
     return task.removesuffix("-v0").replace("-singletask", "")
+
+
+def is_task(name: str, text: str) -> bool:
+    """Whether a text stands for a task: its name, the end of it, or its number.
+
+    A task of the user's own, whose name has no number, has the number 1.
+    """
+    ends = (f"-{text}", f"-{text}-v0", f"-task{text}-v0", f":{text}", f":{text}-v0")
+    return name == text or name.endswith(ends) or (text == "1" and "-singletask" not in name)
 
 
 def final_rates(cells: pl.DataFrame) -> dict[str, dict[str, list[float]]]:

@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 
-def make(task_name: str) -> SeededEnv:
+def make(task_name: str, render_mode: str | None = None) -> SeededEnv:
     """Build the environment of a task.
 
     Where `MUJOCO_GL` is not set and dm_control not imported yet, drawing is switched off for this
@@ -33,6 +33,7 @@ def make(task_name: str) -> SeededEnv:
     Args:
         task_name: An OGBench single-task name (``cube-single-play-singletask-task1-v0``), an
             OGBench environment, or any gymnasium id with box-shaped observations and actions.
+        render_mode: Passed on to the environment where given; one of its `render_modes`.
 
     Returns:
         The environment, to be reset with a seed before its first step.
@@ -56,7 +57,8 @@ def make(task_name: str) -> SeededEnv:
         warnings.filterwarnings(
             "ignore", r".*Box (low|high)'s precision lowered by casting", UserWarning
         )
-        environment = gymnasium.make(identifier, disable_env_checker=True)
+        shown: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+        environment = gymnasium.make(identifier, disable_env_checker=True, **shown)
         with global_generator(np.random.MT19937(0)):
             environment.reset(seed=0)
         fixed_action_space(environment.unwrapped)

@@ -50,7 +50,7 @@ def record(
         rate: frames a second.
 
     Returns:
-        The renderer that was used.
+        The renderer that was used; `the environment` where it does not run on MuJoCo.
 
     Raises:
         BenchError: the renderer failed or crashed.
@@ -66,8 +66,14 @@ def record(
             "size": size,
             "most_frames": most_frames,
             "rate": rate,
+            "solved_at": rollout.solved_at,
             "episodes": [
-                {"number": e, "seed": rollout.seeds[e], "success": rollout.successes[e]}
+                {
+                    "number": e,
+                    "seed": rollout.seeds[e],
+                    "success": rollout.successes[e],
+                    "return": rollout.returns[e],
+                }
                 for e in episodes
             ],
         }
@@ -95,7 +101,7 @@ def _drawn(renderer: str, request: dict[str, Any], folder: Path, path: Path) -> 
         if done.returncode != 0:
             raise BenchError(f"the renderer {renderer} {_reason(done)}")
         temporary.write_bytes(file.read_bytes())
-    return renderer
+    return (folder / "renderer").read_text(encoding="utf-8")
 
 
 def _reason(done: subprocess.CompletedProcess[str]) -> str:

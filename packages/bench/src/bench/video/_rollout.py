@@ -35,6 +35,7 @@ class Rollout:
         actions: per episode `(T, A)`, as the environment takes them.
         successes: per episode.
         returns: per episode.
+        solved_at: return from which an episode is a success; None where the environment tells.
     """
 
     task: str
@@ -43,6 +44,7 @@ class Rollout:
     actions: tuple[NDArray[np.float32], ...]
     successes: tuple[bool, ...]
     returns: tuple[float, ...]
+    solved_at: float | None = None
 
     @property
     def solved(self) -> int:
@@ -77,13 +79,17 @@ def play(selected: SelectedCell, pool: SimulatorPool) -> Rollout:
     result.raise_failures()
     lengths = result.lengths[0].tolist()
     played = np.concatenate(policy.chunks, axis=1)
+    solved_at: float | None = selected.settings.get("task", {}).get("solved_at")
+    returns = result.returns[0]
+    successes = result.successes[0] if solved_at is None else returns >= solved_at
     return Rollout(
         cell.task,
         checkpoint.step,
         tuple(episode_seed(seed, _EVALUATION, e) for e in range(selected.episodes)),
         tuple(actions[:length] for actions, length in zip(played, lengths, strict=True)),
-        tuple(result.successes[0].tolist()),
-        tuple(result.returns[0].tolist()),
+        tuple(successes.tolist()),
+        tuple(returns.tolist()),
+        solved_at,
     )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
-from bench.results import method_label, task_label
+from bench.results import is_task, method_label, task_label
 from bench.storage import PlannedCell, RunRecord, read_run
 from bench.suites import unknown
 
@@ -46,7 +47,8 @@ class SelectedCell:
     def file_name(self) -> str:
         """Without suffix."""
         variant = self.cell.variant.replace(", ", "--")
-        parts = [self.cell.task.removesuffix("-v0"), self.cell.agent, variant]
+        task = self.cell.task.removesuffix("-v0").replace(":", "-").replace("/", "-")
+        parts = [task, self.cell.agent, variant]
         online = ["online"] if self.phase == "online" else []
         return "--".join(filter(None, [*parts, f"seed-{self.cell.seed}", *online]))
 
@@ -55,7 +57,7 @@ def select_cells(
     directory: Path,
     *,
     agent: str | None = None,
-    task: int | None = None,
+    task: str | None = None,
     seed: int | None = None,
     variant: str | None = None,
 ) -> list[SelectedCell]:
@@ -64,7 +66,8 @@ def select_cells(
     Args:
         directory: run directory.
         agent: its name; by default all but behaviour cloning, unless there is nothing else.
-        task: number within the domain; all by default.
+        task: name of the task, or its end such as ``task2-v0``, ``task2`` or ``2``; 1 is also the
+            task of own data. All by default.
         seed: the smallest by default.
         variant: as in the tables; all by default.
 
@@ -79,11 +82,13 @@ def select_cells(
     for name, value in wanted.items():
         known = sorted({getattr(cell, name) for cell in cells})
         if value is not None and value not in known:
-            raise ValueError(unknown(name, str(value), map(str, known), str(directory)))
+            # As a shell takes them: variants hold spaces and commas.
+            shown = [quote(str(other)) for other in known if other != ""]
+            raise ValueError(unknown(name, str(value), shown, str(directory)))
         if value is not None:
             cells = [cell for cell in cells if getattr(cell, name) == value]
     if task is not None:
-        found = [cell for cell in cells if cell.task.endswith(f"-task{task}-v0")]
+        found = [cell for cell in cells if is_task(cell.task, task)]
         if not found:
             tasks = ", ".join(sorted({cell.task for cell in cells}))
             raise ValueError(f"{directory} has no task {task}; its tasks are {tasks}")
