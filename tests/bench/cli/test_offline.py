@@ -264,6 +264,7 @@ def test_missing_data_say_which_command_makes_them(tmp_path: Path) -> None:
         (["--set", "critics=2", "critics=3"], "critics is given twice"),
         (["--agent", "qam", "--dual", "solve"], "no trust region, so --dual has no use"),
         (["--kl-budget", "-1"], "--kl-budget must be above 0, got -1.0"),
+        (["--agent", "all", "qam"], "--agent all stands alone, got all qam"),
         (["--first-seed", "9" * 20], "--first-seed must be at least 0 and of at most 18 digits"),
         (["--seeds", "100000000"], "--seeds is how many, at most 10,000, got 100000000"),
         (["--set", "kl-budget=-1"], "error: kl-budget must be above 0, got -1.0"),

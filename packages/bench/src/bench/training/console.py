@@ -1,7 +1,6 @@
 """What a person sees while a job runs: one bar per stage, with rate and remaining time."""
 
 import contextlib
-import sys
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -20,14 +19,11 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from bench.terminal import standard_output
+
 __all__ = ["Display", "Stages", "standard_output"]
 
 _QUIET_SECONDS = 30.0
-
-
-def standard_output() -> Console:
-    """Standard output; wide where it is no terminal, so that logs keep their lines whole."""
-    return Console() if sys.stdout.isatty() else Console(width=160)
 
 
 class _Rate(ProgressColumn):

@@ -2,18 +2,20 @@
 
 import gc
 import logging
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
+import polars as pl
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from bench.agents import AGENTS, BC, Agent, draw
 from bench.errors import CheckpointError
-from bench.results import FinalTable, final_table, print_table, write_table
+from bench.results import PHASES, FinalTable, final_table, print_table, write_table
 from bench.simulation import SimulatorPool
 from bench.storage import RunLock, checkpoint_steps, log_to, package_versions
 from bench.training.cells import Pack
@@ -258,8 +260,9 @@ class Job:
             self.console.print(_returns(table))
         files = write_table(table, directory)
         self.console.print(f"table: {files[0]} (and .csv, .parquet beside it)", markup=False)
-        self.console.print(f"curves: bench report {directory}", markup=False)
-        if self.plan.suite.name == "quick" and not self.plan.online and table.coverage.complete:
+        self.console.print(f"curves: bench report {shlex.quote(str(directory))}", markup=False)
+        plain = not self.plan.online and not any(pack.variant for pack in self.plan.packs)
+        if self.plan.suite.name == "quick" and plain and table.coverage.complete:
             self.console.print(
                 "next: more seeds (--seeds 3 --out runs/quick-3), another agent (bench agents), "
                 "the online phase (bench online --suite quick), or the paper's protocol: "
@@ -282,9 +285,8 @@ def _training_in_a_process(plan: Plan, simulators: int) -> Iterator[PackTraining
 def _returns(table: FinalTable) -> Table:
     """Returns of the last evaluation, where success alone says too little."""
     shown = Table("phase", "agent", "seed", "step", "mean return", title="returns")
-    for row in table.cells.sort(
-        "phase", "agent", "seed", descending=[True, False, False]
-    ).iter_rows(named=True):
+    in_time = pl.col("phase").cast(pl.Enum(PHASES))
+    for row in table.cells.sort(in_time, "agent", "seed").iter_rows(named=True):
         if row["return_mean"] is not None:
             agent = " ".join(filter(None, (row["agent"], row["variant"])))
             value = f"{row['return_mean']:,.2f}"

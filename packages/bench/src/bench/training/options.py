@@ -305,6 +305,8 @@ def agents_named(names: Sequence[str], *, online_only: bool = False) -> tuple[st
     """
     if names == ("all",):
         return tuple(n for n, entry in AGENTS.items() if online_only or not entry.online_only)
+    if "all" in names:
+        raise ValueError(f"--agent all stands alone, got {' '.join(names)}")
     for name in names:
         if name not in AGENTS:
             raise ValueError(unknown("agent", name, [*AGENTS, "all"]))
