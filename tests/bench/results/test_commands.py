@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -109,6 +110,42 @@ def test_status_of_packs_that_are_trained_side_by_side(tmp_path: Path) -> None:
     assert run.share == pytest.approx(0.25)  # 40 and 10 of 100 steps each
     # 60 steps of p and 90 of q at half a second, both at a time: q alone takes 45 seconds.
     assert run.remaining == timedelta(seconds=45)
+
+
+def test_status_of_a_first_evaluation_reads_the_log(tmp_path: Path) -> None:
+    begun = datetime.now(UTC) - timedelta(seconds=60)
+    planned = [PlannedCell(**cell(), final_steps={"offline": 100}, pack="p")]
+    write_run(tmp_path, RunRecord(["bench"], {}, collect_provenance([]), planned))
+    ResultWriter(tmp_path / "packs" / "p" / "evaluations.parquet").append(
+        [evaluation(cell(), 0, 1, recorded_at=begun)]
+    )
+    log = tmp_path / "packs" / "p" / "training.parquet"
+    ResultWriter(log, TRAINING).append(metric_rows(cell(), "offline", 40, {"loss": 1.0}))
+    os.utime(log, (begun.timestamp() + 20,) * 2)
+    with RunLock(tmp_path):
+        (run,) = run_progress([tmp_path], begun + timedelta(seconds=21))
+    assert run.updates_per_second == pytest.approx(2.0)
+    assert run.remaining == timedelta(seconds=30)  # 60 steps
+
+
+def test_status_in_a_pipe_is_plain_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path / "[red]brackets", [(cell(), {100: 45})])
+    assert Status((tmp_path,)).run() == 0
+    printed = capsys.readouterr().out
+    assert "[red]brackets" in printed
+    assert printed.endswith("\n")
+    assert printed.count("updates/s") == 1
+
+
+def test_compare_in_a_pipe_keeps_its_cells_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    swept = {"variant": "kl-budget=0.125, steps=200, learning-rate=0.0001, critics=10"}
+    rows = [(cell(task, seed) | swept, {100: 20 + seed}) for task in (1, 2) for seed in (0, 1)]
+    make_run(tmp_path / "a", rows, metrics=False)
+    assert Compare(tmp_path / "a", tmp_path / "a").run() == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if " 41.0 " in line)
+    assert f"trqam [{swept['variant']}]" in line
 
 
 def test_status_counts_phases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -535,8 +535,8 @@ def test_a_table_too_wide_is_printed_in_parts(
     begin = next(n for n, line in enumerate(lines) if line.startswith("By domain"))
     shown = " ".join(lines[begin:]).split()
     assert [word for word in shown if word in agents] == sorted(agents)
-    assert shown.count("pointmaze-medium-navigate") == 4
-    assert max(map(len, lines)) <= 120
+    assert shown.count("pointmaze-medium-navigate") == 3
+    assert max(map(len, lines)) <= 160
 
 
 def test_what_differs_from_the_protocol_is_said_per_phase_and_once(tmp_path: Path) -> None:

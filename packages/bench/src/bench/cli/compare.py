@@ -25,14 +25,14 @@ class Compare:
     def run(self) -> int:
         """Print the comparison."""
         from rich import box
-        from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
         from bench.results import compare_runs
+        from bench.terminal import standard_output
 
         comparison = compare_runs(self.first, self.second, mix=self.mix)
-        console = Console(highlight=False)
+        console = standard_output(highlight=False)
         console.print(f"{comparison.verdict}.", markup=False, style="bold")
         console.print(f"A: {self.first}\nB: {self.second}", markup=False, soft_wrap=True)
         results = Table(title="Success", title_justify="left", box=box.SIMPLE_HEAD)

@@ -54,7 +54,6 @@ class Plan:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
         from rich.box import SIMPLE_HEAD
-        from rich.console import Console
         from rich.table import Table
 
         from bench.agents import AGENTS
@@ -67,6 +66,7 @@ class Plan:
             suite_cost,
         )
         from bench.suites import suite, unknown
+        from bench.terminal import standard_output
 
         if self.agent not in AGENTS:
             raise ValueError(unknown("agent", self.agent, AGENTS))
@@ -114,7 +114,7 @@ class Plan:
                 _short(domain.core_hours),
             )
         guessed = "" if all(r.measured for r in found.values()) else "~"
-        console = Console(highlight=False, markup=False)
+        console = standard_output(highlight=False, markup=False)
         console.print(table)
         lines = [f"width {width}: {found[width].basis}" for width in sorted(found)]
         if guessed:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,26 +38,31 @@ class Status:
         """Print the table; 1 if a cell failed."""
         if self.watch is not None and not 0 < self.watch < 1e6:
             raise ValueError(f"--watch must be a positive number of seconds, given {self.watch}")
-        from rich.console import Console
         from rich.live import Live
 
         from bench.results import run_progress
+        from bench.terminal import standard_output
 
         runs = self.runs or (Path("runs"),)
         progress = run_progress(runs)
-        # A pipe has no width: names folded to 80 columns could not be read.
-        console = Console() if sys.stdout.isatty() else Console(width=160)
-        with Live(_table(progress), console=console, auto_refresh=False) as live:
+        console = standard_output()
+        with ExitStack() as stack:
+            show: Callable[[Table], None] = console.print
+            if self.watch is not None and console.is_terminal:
+                live = stack.enter_context(Live(console=console, auto_refresh=False))
+                show = partial(live.update, refresh=True)
+            show(_table(progress))
             while self.watch is not None and any(run.state == "running" for run in progress):
                 time.sleep(self.watch)
                 progress = run_progress(runs)
-                live.update(_table(progress), refresh=True)
+                show(_table(progress))
         return 1 if any(run.failed for run in progress) else 0
 
 
 def _table(progress: list[RunProgress]) -> Table:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("run", "state"):
@@ -72,7 +79,7 @@ def _table(progress: list[RunProgress]) -> Table:
         rate, last = run.updates_per_second, run.last_row
         phases = (f"{name} {done}/{planned}" for name, (done, planned) in run.phases.items())
         table.add_row(
-            str(run.directory.relative_to(folder)),
+            Text(str(run.directory.relative_to(folder))),  # brackets are no markup
             run.state if run.holder is None else f"{run.state} (process {run.holder.pid})",
             f"{run.done}/{run.planned}",
             str(run.running),

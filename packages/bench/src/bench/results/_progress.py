@@ -32,7 +32,8 @@ class RunProgress:
         phases: phase to finished and planned cells of that phase, in order of time.
         share: of all planned steps, how many are made; a fraction.
         updates_per_second: of all packs that are worked on, as their last rows say (before their
-            first, as those of others like them); of the last one if none is.
+            second evaluation, as their training log says, or as those of others like them); of the
+            last one if none is.
         remaining: time to the end at the rate so far, None if unknown or nobody works on it.
         holder: the process that works on it.
         last_row: when the last row was written.
@@ -129,6 +130,8 @@ def _packs(directory: Path, cells: pl.DataFrame) -> pl.DataFrame:
         scan_training([directory]).select(*keys, "step").collect().join(of_pack, on=keys)
         .group_by("pack").agg(logged=pl.col("step").max())
     )  # fmt: skip
+    written = [_written(directory / "packs" / name) for name in logged["pack"]]
+    logged = logged.with_columns(written=pl.Series(written, dtype=pl.Datetime("us", "UTC")))
     packs = (
         planned.group_by(_PACK)
         .agg(pl.col("planned_step").max(), cells=pl.len())
@@ -144,6 +147,11 @@ def _packs(directory: Path, cells: pl.DataFrame) -> pl.DataFrame:
         .then(seconds / (pl.col("evaluated") - pl.col("first")))
         .otherwise(1 / pl.col("rate"))
     )
+    # Until the second evaluation there is the log since the first.
+    span = (pl.col("written") - pl.col("begun")).dt.total_microseconds() / 1e6
+    new = pl.col("logged") - pl.col("first")
+    logged_pace = pl.when((span > 0) & (new > 0)).then(span / new)
+    logged_rate = pl.when(pl.col("phase") != "online").then(1 / logged_pace)  # steps, not updates
 
     def likely(value: pl.Expr) -> pl.Expr:
         return pl.coalesce(value, value.mean().over("agent", "phase"), value.mean().over("phase"))
@@ -151,9 +159,14 @@ def _packs(directory: Path, cells: pl.DataFrame) -> pl.DataFrame:
     return packs.with_columns(
         unfinished=pl.col("unfinished").fill_null(0),
         step=pl.max_horizontal("evaluated", "logged").fill_null(0).clip(0, pl.col("planned_step")),
-        rate=likely(pl.col("rate")),
-        pace=likely(pace),
+        rate=likely(pl.coalesce("rate", logged_rate)),
+        pace=likely(pl.coalesce(pace, logged_pace)),
     )
+
+
+def _written(pack: Path) -> datetime:
+    """When a pack logged last."""
+    return datetime.fromtimestamp((pack / "training.parquet").stat().st_mtime, UTC)
 
 
 def _working(directory: Path, packs: pl.DataFrame, *, busy: bool) -> pl.DataFrame:

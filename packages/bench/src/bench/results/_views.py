@@ -20,6 +20,7 @@ from bench.results._published import published_beside
 from bench.results._schema import PHASES
 from bench.results._scores import method_label, task_label
 from bench.storage import write_bytes
+from bench.terminal import standard_output
 
 __all__ = [
     "aggregate_view",
@@ -186,12 +187,9 @@ def print_table(table: FinalTable, console: Console | None = None) -> None:
 
     Args:
         table: what to print.
-        console: where to; standard output, at least 120 wide unless it is a terminal.
+        console: where to; standard output by default.
     """
-    if console is None:
-        console = Console()
-        if not console.is_terminal:
-            console = Console(width=max(120, console.width))
+    console = standard_output() if console is None else console
     for (suite, domain), tasks in table.tasks.partition_by(
         ["suite", "domain"], as_dict=True, maintain_order=True
     ).items():

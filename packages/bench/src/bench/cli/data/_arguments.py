@@ -1,4 +1,4 @@
-"""What the subcommands of `bench data` share: names of datasets, tables, bars."""
+"""What the subcommands of `bench data` share: names of datasets, bars."""
 
 import sys
 import time
@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import Progress
 
-__all__ = ["Meter", "Name", "Names", "at_least_one", "progress_bar", "table_console"]
+__all__ = ["Meter", "Name", "Names", "at_least_one", "progress_bar"]
 
 Names = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME ...")]
 Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
@@ -27,14 +26,6 @@ def at_least_one(names: tuple[str, ...]) -> tuple[str, ...]:
     if not names:
         raise ValueError("no dataset was named; `bench data list` lists them")
     return names
-
-
-def table_console() -> "Console":
-    """Where tables are printed."""
-    from rich.console import Console
-
-    # A pipe has no width: a table cut to 80 columns would lose names.
-    return Console(width=None if sys.stdout.isatty() else 160)
 
 
 class Meter:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cli.data._arguments import Name, Names, progress_bar, table_console
+from bench.cli.data._arguments import Name, Names, progress_bar
 
 if TYPE_CHECKING:
     from bench.data import FileSummary
@@ -28,10 +28,11 @@ class List:
         from rich.table import Table
 
         from bench.data import catalogue, default_data_dir
+        from bench.terminal import standard_output
 
         folder = self.data_dir or default_data_dir()
         entries = catalogue(folder)
-        console = table_console()
+        console = standard_output()
         # Narrow cells: 80 columns hold the table with its names, which are there to be copied.
         table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
         longest = max(len(entry.dataset) for entry in entries)
@@ -121,6 +122,8 @@ class Verify:
 def _print_summary(summary: "FileSummary") -> None:
     from rich.table import Table
 
+    from bench.terminal import standard_output
+
     shortest, median, longest = summary.lengths
     print(
         f"  {summary.episodes:,} episodes of {shortest:,} to {longest:,} (median {median:,g}) steps"
@@ -129,13 +132,13 @@ def _print_summary(summary: "FileSummary") -> None:
     for key, array in summary.arrays.items():
         shape = " x ".join(f"{n:,}" for n in array.shape)
         table.add_row(key, array.dtype, shape, f"{array.low:.4g}", f"{array.high:.4g}")
-    table_console().print(table)
+    standard_output().print(table)
     if summary.tasks:
         table = Table("task", "rows solved", "episodes that solve it", "mean reward")
         for task in summary.tasks:
             row = (f"{task.rows:.2%}", f"{task.episodes:.1%}", f"{task.mean_reward:.3f}")
             table.add_row(str(task.task), *row)
-        table_console().print(table)
+        standard_output().print(table)
     for line in summary.picture:
         print(f"  |{line}|")
 
