@@ -152,7 +152,10 @@ def test_settings_of_cloning_get_clones_of_their_own() -> None:
         (["--over", "kl-budget=1", "--over", "kl-budget=2"], "swept twice"),
         (["--over", "kl-budget=1", "--kl-budget", "3"], "also given by itself"),
         (["--over", "critics=2,4", "--set", "critics=3"], "also given by itself"),
-        (["--over", "kl-budget=1", "--agent", "fql"], "unknown setting to sweep 'kl_budget'"),
+        (
+            ["--over", "kl-budget=1", "--agent", "fql"],
+            "kl-budget is no setting of fql, bc; with --agent it can be swept for trqam",
+        ),
     ],
 )
 def test_bad_input_is_one_clear_line(

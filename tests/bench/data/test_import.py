@@ -346,7 +346,7 @@ def test_arrays_of_objects_are_named(tmp_path: Path) -> None:
 def test_taken_names_are_kept(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", **_transitions())
     import_data(str(tmp_path / "a.npz"), "mine", tmp_path)
-    with pytest.raises(ValueError, match="exists: ask to overwrite"):
+    with pytest.raises(ValueError, match="exists: replace it with --overwrite"):
         import_data(str(tmp_path / "a.npz"), "mine", tmp_path)
     import_data(str(tmp_path / "a.npz"), "mine", tmp_path, overwrite=True)
 

@@ -51,6 +51,17 @@ def test_report_prints_where_everything_is(
         Report(()).run()
 
 
+def test_report_of_what_has_not_begun_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planned = [PlannedCell(**cell(), final_steps={"offline": 100}, pack="p")]
+    write_run(tmp_path / "a run", RunRecord(["bench"], {}, collect_provenance([]), planned))
+    assert Report((tmp_path / "a run",)).run() == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("nothing has been evaluated yet; `bench status '")
+    assert "success %" not in printed
+
+
 def test_report_of_a_failed_cell_exits_with_1(tmp_path: Path) -> None:
     run = make_run(tmp_path, [(cell(), {50: 45})])
     ResultWriter(run / "packs" / "pack" / "evaluations.parquet").append(

@@ -23,12 +23,14 @@ from bench.results import (
     cell_results,
     domain_view,
     final_table,
+    is_task,
     metric_rows,
     planned_cells,
     print_table,
     published_domains,
     scan_evaluations,
     scan_training,
+    task_label,
     task_view,
     wilson_interval,
     write_table,
@@ -597,3 +599,10 @@ def test_four_hundred_runs_are_summarised_in_seconds(tmp_path: Path) -> None:
     assert time.perf_counter() - start < 20  # 1.5 s on an idle core
     assert str(table.coverage) == "50/50 tasks, 400/400 runs"
     assert table.domains.filter(pl.col("domain") == "all")["runs"].to_list() == [400]
+
+
+def test_only_names_of_ogbench_are_shortened() -> None:
+    assert task_label("cube-double-play-singletask-task2-v0") == "cube-double-play-task2"
+    assert task_label("myarm:MyArm-v0") == "myarm:MyArm-v0"
+    assert is_task("myarm:MyArm-v0", "1")
+    assert not is_task("cube-double-play-singletask-task2-v0", "1")

@@ -100,7 +100,8 @@ def _gathered(arguments: list[str], lists: set[str]) -> list[str]:
     left as it is.
 
     Raises:
-        ValueError: an option that takes one value is given again.
+        ValueError: an option that takes one value is given again, or one that takes several is
+            given none.
     """
     parts: list[list[str]] = [[]]
     for argument in arguments:
@@ -112,6 +113,8 @@ def _gathered(arguments: list[str], lists: set[str]) -> list[str]:
     gathered: list[list[str]] = []
     places: dict[str, int] = {}
     for part in parts:
+        if len(part) == 1 and part[0] in lists:
+            raise ValueError(f"{part[0]} was given without a value")
         if part and part[0] in places and part[0] != "--over":
             if part[1:] and part[0] not in lists:
                 raise ValueError(f"{part[0]} is given twice; give it once")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import tyro
 
@@ -38,8 +39,15 @@ class Report:
         first = self.runs[0] if self.runs[0].is_dir() else self.runs[0].parent
         directory = self.out or first / "report"
         report = write_report(self.runs, directory, unfinished=self.unfinished, mix=self.mix)
-        print_table(report.table)
         console = Console(soft_wrap=True)
+        if report.table.cells["recorded_at"].drop_nulls().len():
+            print_table(report.table)
+        else:
+            places = " ".join(quote(str(place)) for place in self.runs)
+            console.print(
+                f"nothing has been evaluated yet; `bench status {places}` shows how far it is",
+                highlight=False, markup=False,
+            )  # fmt: skip
         console.print(f"page:   {report.page}", highlight=False, markup=False)
         others = sorted({path.suffix.lstrip(".") for path in report.files if path != report.page})
         console.print(

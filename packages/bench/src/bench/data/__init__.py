@@ -2,7 +2,7 @@
 
 from bench.data._catalogue import CatalogueEntry, catalogue, verify
 from bench.data._check import check_arrays
-from bench.data._errors import DataDamaged, DataMissing, DownloadFailed
+from bench.data._errors import DataDamaged, DataMissing, DownloadFailed, folder_error
 from bench.data._generate import Progress, generate
 from bench.data._get import Downloaded, get
 from bench.data._import import import_data
@@ -12,6 +12,7 @@ from bench.data._locate import (
     combined_fingerprint,
     default_data_dir,
     ensure_record,
+    folder_option,
     inspect_file,
     locate,
 )
@@ -54,6 +55,8 @@ __all__ = [
     "download_sources",
     "ensure_record",
     "fingerprint",
+    "folder_error",
+    "folder_option",
     "generate",
     "get",
     "import_data",

@@ -161,7 +161,7 @@ def _already_made(
     found = "nothing is recorded of their origin" if record is None else f"they are {record.source}"
     raise ValueError(
         f"{present[0].path} exists, and is not what was asked for ({found}, with other settings, "
-        "size or files): ask to overwrite it, or use another data directory"
+        "size or files): replace it with --overwrite, or use another folder with --data-dir"
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Event, Lock
 
 from bench.data._errors import DataDamaged, DownloadFailed
-from bench.data._locate import inspect_file
+from bench.data._locate import folder_option, inspect_file
 from bench.data._names import DatasetName
 from bench.data._recipes import RECIPES
 from bench.data._record import DataRecord, FileRecord
@@ -95,8 +95,8 @@ def get(
         and training[0].exists()
     ):
         raise ValueError(
-            f"{training[0]} exists and was {record.source} here: ask to overwrite it, or use "
-            "another data directory"
+            f"{training[0]} exists and was {record.source} here: replace it with "
+            "--overwrite, or use another folder with --data-dir"
         )
     folder = data_dir / f".{name}.download"
     with RunLock(folder, alternative="another folder with --data-dir"):
@@ -221,8 +221,9 @@ class _Download:
             self.missing.append(path)
             return
         name = DatasetName.parse(self.record.dataset)
+        where = folder_option(self.data_dir)
         instead = (
-            f"`bench data generate {name}` makes it with OGBench's own recipe; "
+            f"`bench data generate {name}{where}` makes it with OGBench's own recipe; "
             if name.stem in RECIPES
             else ""
         )

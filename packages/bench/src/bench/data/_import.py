@@ -10,7 +10,7 @@ from jaxtyping import Float64, Shaped
 from numpy.typing import ArrayLike
 
 from bench.data._check import REQUIRED, check_actions, check_arrays
-from bench.data._errors import DataMissing
+from bench.data._errors import DataDamaged, DataMissing
 from bench.data._foreign import ForeignEpisode, Tables, read_minari, read_tables, split_episodes
 from bench.data._lerobot import is_lerobot, read_lerobot
 from bench.data._names import DatasetName, is_dataset_name
@@ -70,7 +70,7 @@ def import_data(
         bounds = (low, high)
     target = data_dir / f"{dataset}.npz"
     if target.exists() and not overwrite:
-        raise ValueError(f"{target} exists: ask to overwrite it, or choose another name")
+        raise ValueError(f"{target} exists: replace it with --overwrite, or choose another name")
     if source.startswith("minari:"):
         place, tables = Path(source), read_minari(source.removeprefix("minari:"))
     else:
@@ -160,7 +160,15 @@ def _with_scaled_actions(
                 f"{place}: 'actions' has {columns} entries in a row, the action range {len(low)}"
             )
         actions = 2 * (actions - low) / (high - low) - 1
-    check_actions(place, actions)
+    try:
+        check_actions(place, actions)
+    except DataDamaged as error:
+        advice = (
+            "say which range they come from, with --env ID or --action-range LOWEST HIGHEST"
+            if bounds is None
+            else f"scaled from the range {' to '.join(str(bound.tolist()) for bound in bounds)}"
+        )
+        raise DataDamaged(f"{error} ({advice})") from None
     return {**table, "actions": np.clip(actions, -1, 1).astype(np.float32)}
 
 

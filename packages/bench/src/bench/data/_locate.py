@@ -1,11 +1,13 @@
 """Where a dataset lies on the disk, and what is known of it."""
 
 import contextlib
+import difflib
 import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
@@ -20,6 +22,13 @@ from bench.data._record import DataRecord, FileRecord
 def default_data_dir() -> Path:
     """`$BENCH_DATA_DIR`, or the folder that `ogbench` uses."""
     return Path(os.environ.get("BENCH_DATA_DIR") or "~/.ogbench/data").expanduser()
+
+
+def folder_option(data_dir: Path | None) -> str:
+    """What a command that is told to the user needs, to work on the same folder."""
+    if data_dir is None or data_dir == default_data_dir():
+        return ""
+    return f" --data-dir {quote(str(data_dir))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +78,13 @@ def locate(dataset: str, data_dir: Path | None = None, *, validation: bool = Fal
                 f"`bench data import FILE {dataset}` brings it back"
             )
         return Location(dataset, (path,), record_file)
-    name = DatasetName.parse(dataset)
+    try:
+        name = DatasetName.parse(dataset)
+    except ValueError as error:
+        there = [path.stem for path in data_dir.glob("*.json") if path.with_suffix(".npz").exists()]
+        near = difflib.get_close_matches(dataset, there)
+        hint = f"; in {data_dir} there is {' and '.join(near)}" if near else ""
+        raise ValueError(f"{error}{hint}") from error
     tried = []
     for candidate in _candidates(name):
         files = candidate.files(data_dir, validation=validation)[: max(1, name.shards)]
@@ -78,10 +93,13 @@ def locate(dataset: str, data_dir: Path | None = None, *, validation: bool = Fal
             return Location(str(candidate), tuple(files), candidate.record_file(data_dir))
         count = f" ({len(files) - len(absent)} of {len(files)} files there)" if files[1:] else ""
         tried.append(f"{absent[0]}{count}")
-    commands = [f"`bench data get {name}` downloads it"]
+    where = folder_option(data_dir)
+    commands = [f"`bench data get {name}{where}` downloads it"]
     if name.stem in RECIPES:
-        commands.insert(0, f"`bench data generate {name}` makes it with OGBench's own recipe")
-    commands.append(f"`bench data import FILE {name}` takes it from a file of yours")
+        commands.insert(
+            0, f"`bench data generate {name}{where}` makes it with OGBench's own recipe"
+        )
+    commands.append(f"`bench data import FILE {name}{where}` takes it from a file of yours")
     raise DataMissing(
         f"the data '{name}' are not on this machine. Looked for {', then '.join(tried)}. "
         f"{'; '.join(commands)}"

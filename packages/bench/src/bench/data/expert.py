@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bench.agents import RLPD, Problem, RLPDConfig, draw
 from bench.data._errors import DataMissing
+from bench.data._locate import folder_option
 from bench.data._walkers import BODIES, Body, DirectionTask, expert_folder
 from bench.storage import RunLock, load_checkpoint, part, save_checkpoint
 from qlearn import RandomStreams, RingBuffer
@@ -99,9 +100,10 @@ class Expert:
         body = BODIES[name]
         checkpoint = load_checkpoint(expert_folder(data_dir, name))
         if checkpoint is None:
+            where = folder_option(data_dir)
             raise DataMissing(
                 f"{name} data are collected by an expert, and {data_dir} has none: train one with "
-                f"`bench data expert {name}`, or ask for data of a random policy "
+                f"`bench data expert {name}{where}`, or ask for data of a random policy "
                 "(`bench data generate --policy random`)"
             )
         agent = _learner(body, RandomStreams([0]))

@@ -30,11 +30,15 @@ def table_files(runs: Sequence[Path], schema: TableSchema = EVALUATIONS) -> list
     """Table files of the runs at or below `runs`, sorted; a file may be given itself.
 
     Raises:
-        ResultsError: a place does not exist.
+        ResultsError: a place does not exist, or is a file of another kind.
     """
     found: set[Path] = set()
     for place in runs:
         if place.is_file():
+            if place.suffix != ".parquet":
+                raise ResultsError(
+                    f"{place} is no table (.parquet); give run directories or their parent"
+                )
             found.add(place)
         elif place.is_dir():
             found.update(place.rglob(f"packs/*/{schema.name}.parquet"))

@@ -3,6 +3,7 @@
 import math
 import re
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from bench.data import (
     DataMissing,
     DataRecord,
     default_data_dir,
+    folder_option,
     is_dataset_name,
     locate,
     npz_specs,
@@ -63,7 +65,7 @@ def chosen_suite(options: "Offline") -> Suite:
             f"{options.env} takes actions from {low.tolist()} to {high.tolist()}, and it is not "
             f"recorded that the actions of {options.dataset} are scaled from there to [-1, 1] "
             f"(recorded range: {action_range}); import them with `bench data import FILE NAME "
-            f"--env {options.env}`"
+            f"--env {quote(options.env)}{folder_option(options.data_dir)}`"
         )
     task = OwnTask(
         options.env,

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from bench.agents import Problem
-from bench.data import DataMissing, MappedTaskData, TaskData, default_data_dir, generate
+from bench.data import (
+    DataMissing,
+    MappedTaskData,
+    TaskData,
+    default_data_dir,
+    folder_error,
+    generate,
+)
 from bench.storage import record_data
 from bench.suites import Domain, OwnTask
 from bench.training.console import Display
@@ -70,12 +77,15 @@ def _load(plan: Plan, domain: Domain, stages: Display) -> TaskData | MappedTaskD
         if not plan.generate:
             raise
     with stages.stage(f"making {domain.dataset}", domain.transitions, "transitions") as tell:
-        generate(
-            domain.dataset,
-            folder or default_data_dir(),
-            policy=plan.walkers,
-            progress=lambda done, total: tell(domain.transitions * done // total),
-        )
+        try:
+            generate(
+                domain.dataset,
+                folder or default_data_dir(),
+                policy=plan.walkers,
+                progress=lambda done, total: tell(domain.transitions * done // total),
+            )
+        except OSError as error:
+            raise folder_error(error) from error
     return load_fitting(domain.dataset, tasks, folder, limit, sparse=domain.sparse)
 
 

@@ -72,6 +72,12 @@ def _axes(
         values = [value.strip() for value in listed.split(",")]
         if not separator or "" in values:
             raise ValueError(f"--over takes name=value,value,..., got {text!r}")
+        others = [agent for agent, entry in AGENTS.items() if name in entry.settings]
+        if name not in known and others:
+            raise ValueError(
+                f"{name.replace('_', '-')} is no setting of {', '.join(agents)}; with --agent it "
+                f"can be swept for {', '.join(others)}"
+            )
         if name not in known:
             raise ValueError(unknown("setting to sweep", name, sorted(known)))
         if name in axes:

@@ -143,7 +143,7 @@ def memory_limit(text: str, device: torch.device, processes: int) -> int:
         return available // (2 * processes)
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)b?", text.strip().lower())
     if match is None:
-        raise ValueError(f"data-memory must be auto or an amount such as 8GB or 0, got {text!r}")
+        raise ValueError(f"--data-memory must be auto or an amount such as 8GB or 0, got {text!r}")
     return int(float(match[1]) * _UNITS[match[2]])
 
 

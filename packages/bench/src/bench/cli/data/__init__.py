@@ -1,6 +1,5 @@
 """`bench data`: make, download, import, list, look at and verify datasets."""
 
-import errno
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -9,7 +8,6 @@ import tyro
 from bench.cli.data._bringing import Get, Import
 from bench.cli.data._looking import Inspect, List, Verify
 from bench.cli.data._making import Generate, Measure, TrainExpert
-from bench.errors import BenchError
 
 __all__ = [
     "Data",
@@ -22,19 +20,6 @@ __all__ = [
     "TrainExpert",
     "Verify",
 ]
-
-_ELSEWHERE = "give another folder with --data-dir"
-_ADVICE = {
-    errno.ENOENT: f"check the path, or {_ELSEWHERE}",
-    errno.ENOTDIR: f"there is a file where a folder is needed: {_ELSEWHERE}",
-    errno.EEXIST: f"there is a file where a folder is needed: {_ELSEWHERE}",
-    errno.EISDIR: "there is a folder where a file is needed: move it away",
-    errno.EACCES: f"see to its permissions, or {_ELSEWHERE}",
-    errno.EPERM: f"see to its permissions, or {_ELSEWHERE}",
-    errno.EROFS: _ELSEWHERE,
-    errno.ENOSPC: f"make space and run it again, which continues, or {_ELSEWHERE}",
-}
-"""What to do about an error of the system."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +44,6 @@ class Data:
         except BrokenPipeError:
             return 1  # Who was reading the output has gone, as `head` does.
         except OSError as error:
-            place = "" if error.filename is None else f"{error.filename}: "
-            advice = _ADVICE.get(error.errno or 0, "run it again, or elsewhere with --data-dir")
-            raise BenchError(f"{place}{error.strerror or error}; {advice}") from error
+            from bench.data import folder_error
+
+            raise folder_error(error) from error

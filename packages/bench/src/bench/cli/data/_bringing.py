@@ -96,7 +96,7 @@ class Import:
 
     def run(self) -> int:
         """Import the data."""
-        from bench.data import default_data_dir, import_data
+        from bench.data import default_data_dir, folder_option, import_data
 
         if self.env is not None and self.action_range is not None:
             raise ValueError("give --action-range or --env, not both")
@@ -108,7 +108,8 @@ class Import:
             action_range=_bounds(self.env) if self.env is not None else self.action_range,
             overwrite=self.overwrite,
         )
-        print(f"{self.name}: {path}; `bench data inspect {self.name}` shows what is in it")
+        where = folder_option(self.data_dir)
+        print(f"{self.name}: {path}; `bench data inspect {self.name}{where}` shows what is in it")
         return 0
 
 

@@ -27,7 +27,7 @@ class List:
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
 
-        from bench.data import catalogue, default_data_dir
+        from bench.data import catalogue, default_data_dir, folder_option
         from bench.terminal import standard_output
 
         folder = self.data_dir or default_data_dir()
@@ -56,10 +56,12 @@ class List:
         for entry in entries:
             if entry.problem:
                 print(f"{entry.dataset}: {entry.problem}")
+        where = folder_option(self.data_dir)
         if any("expert" in way for entry in entries for way in entry.ways):
-            print("* needs an expert: train it first, `bench data expert ant` (humanoid: for days)")
+            command = f"bench data expert ant{where}"
+            print(f"* needs an expert: train it first, `{command}` (humanoid: for days)")
         print("size: training transitions; on disk: complete where no number of files is said")
-        print(f"folder: {folder}; `bench data verify` reads what is there as a whole")
+        print(f"folder: {folder}; `bench data verify{where}` reads what is there as a whole")
         return 1 if any(entry.problem for entry in entries) else 0
 
 
