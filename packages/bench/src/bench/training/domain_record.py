@@ -78,11 +78,7 @@ class DomainRecord:
     @property
     def action_scale(self) -> ActionScale:
         """From the agent's actions to the environment's."""
-        if not self.action_low:
-            return ActionScale()
-        return ActionScale(
-            np.array(self.action_low, np.float32), np.array(self.action_high, np.float32)
-        )
+        return ActionScale.between(self.action_low, self.action_high)
 
     @staticmethod
     def path(directory: Path, domain: str) -> Path:

@@ -30,8 +30,13 @@ class Normalizer:
     @classmethod
     def fit(cls, observations: NDArray[np.float32]) -> "Normalizer":
         """Mean and standard deviation of ``(N, O)``; constant columns keep their scale."""
-        mean = observations.mean(0, dtype=np.float64)
-        std = observations.std(0, dtype=np.float64)
+        return cls.of_moments(
+            observations.mean(0, dtype=np.float64), observations.std(0, dtype=np.float64)
+        )
+
+    @classmethod
+    def of_moments(cls, mean: NDArray[np.float64], std: NDArray[np.float64]) -> "Normalizer":
+        """From mean and standard deviation of every column; constant ones keep their scale."""
         return cls(mean.astype(np.float32), np.where(std > 1e-6, std, 1.0).astype(np.float32))
 
     def __call__(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -54,10 +59,13 @@ class ActionScale:
     @classmethod
     def of(cls, domain: Domain) -> "ActionScale":
         """The scale of a domain's environment; OGBench's take actions as they are."""
-        if domain.own is None or not domain.own.action_low:
-            return cls()
-        bounds = (domain.own.action_low, domain.own.action_high)
-        return cls(*(np.array(bound, np.float32) for bound in bounds))
+        own = domain.own
+        return cls() if own is None else cls.between(own.action_low, own.action_high)
+
+    @classmethod
+    def between(cls, low: tuple[float, ...], high: tuple[float, ...]) -> "ActionScale":
+        """From bounds that are empty where actions stay as they are."""
+        return cls(np.array(low, np.float32), np.array(high, np.float32)) if low else cls()
 
     def __call__(self, actions: NDArray[np.float32]) -> NDArray[np.float32]:
         """Actions ``(..., A)`` for the environment."""

@@ -69,9 +69,7 @@ class Tables:
         pieces = [torch.from_numpy(piece) for piece in data.observations]
         observations = MappedRows(pieces)
         if standardise:
-            mean, std = _moments(data.observations)
-            scale = np.where(std > 1e-6, std, 1.0)
-            normalizer = Normalizer(mean.astype(np.float32), scale.astype(np.float32))
+            normalizer = Normalizer.of_moments(*_moments(data.observations))
             observations = MappedRows(
                 pieces,
                 shift=torch.from_numpy(normalizer.shift),
