@@ -336,7 +336,7 @@ def test_the_episodes_are_those_of_the_table(
         (["--task", "7"], "no task 7"),
         (["--agent", "trqm"], "perhaps you meant trqam"),
         (["--seed", "5"], "unknown seed '5'"),
-        (["--variant", "kl-budget=1"], "unknown variant"),
+        (["--variant", "kl-budget=1"], "has no variants; leave --variant out"),
         (["--size", "0"], "--size must lie between"),
         (["--rate", "0"], "--rate must lie between"),
     ):

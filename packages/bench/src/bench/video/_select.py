@@ -84,6 +84,8 @@ def select_cells(
         if value is not None and value not in known:
             # As a shell takes them: variants hold spaces and commas.
             shown = [quote(str(other)) for other in known if other != ""]
+            if not shown:
+                raise ValueError(f"{directory} has no {name}s; leave --{name} out")
             raise ValueError(unknown(name, str(value), shown, str(directory)))
         if value is not None:
             cells = [cell for cell in cells if getattr(cell, name) == value]
