@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -349,6 +350,8 @@ def test_a_path_of_inference_mode_is_refused_outside_of_it() -> None:
     with torch.inference_mode():
         path = sample_path(kernel, lambda x, t: -x, torch.zeros(4, 2))
         velocities_along(kernel, lambda x, t: -x, path)
+    with torch.no_grad():
+        velocities_along(kernel, lambda x, t: -x, path)
     with pytest.raises(ValueError, match=r"sample it under torch\.no_grad"):
         velocities_along(kernel, lambda x, t: -x, path)
 
@@ -357,6 +360,13 @@ def test_a_path_of_inference_mode_is_refused_outside_of_it() -> None:
 def test_what_is_no_velocity_is_named(output: object) -> None:
     with pytest.raises(ValueError, match=f"returned {type(output).__name__}, not a tensor"):
         sample_path(MemorylessEuler(2), lambda x, t: output, torch.zeros(4, 2))  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize("scale", [[1.0, 2.0, 3.0], np.ones(3), torch.ones(3)])
+@pytest.mark.parametrize("kernel", [FollmerKernel, AdamsBashforthKernel])
+def test_a_scale_of_other_events_is_refused(kernel: Any, scale: Any) -> None:
+    with pytest.raises(ValueError, match=r"scale has shape \(3,\), which does not fit"):
+        sample_path(kernel(5, scale=scale), lambda x, t: -x, torch.zeros(4, 2))
 
 
 def test_scales_of_any_kind_and_what_is_none() -> None:

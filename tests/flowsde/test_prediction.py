@@ -191,3 +191,12 @@ def test_a_data_model_is_not_asked_at_the_end(std: float, limit: float, generato
     sample = ode_sample(velocity_field(model, "data"), noise, 200, "midpoint")
     ratio = float(sample.std() / noise.std()) / std
     assert limit / 10.0 < abs(ratio - 1.0) < limit
+
+
+def test_a_field_may_be_built_while_tracing() -> None:
+    def sampled(noise: Tensor) -> Tensor:
+        return ode_sample(velocity_field(lambda x, t: 0.5 * x, "noise"), noise, 4)
+
+    noise = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    compiled = torch.compile(sampled, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(noise), sampled(noise))

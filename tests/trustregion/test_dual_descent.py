@@ -244,3 +244,12 @@ def test_it_does_not_freeze_in_a_model_of_low_precision(dtype):
     assert torch.equal(model["dual"].lam, exact.lam)
     assert DualDescent(budget=0.5).double().lam.dtype == torch.float64
     assert DualDescent(budget=0.5).to("meta").lam.device.type == "meta"
+
+
+@pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float16])
+def test_buffers_are_float32_after_any_way_there(narrow: torch.dtype) -> None:
+    dual = DualDescent(2, budget=0.3)
+    assert dual.double().lam.dtype == torch.float64
+    assert dual.float().lam.dtype == torch.float32
+    assert dual.to(narrow).lam.dtype == torch.float32
+    assert dual.step.dtype == torch.int64

@@ -16,7 +16,7 @@ import torch
 from bench.cli import main
 from bench.data import generate
 from bench.results import TIMING_COLUMNS, scan_training
-from bench.storage import load_checkpoint, read_log, read_run
+from bench.storage import load_checkpoint, read_log, read_run, write_run
 from bench.training.compilation import has_compiler
 
 from ..recorded_updates import RecordedUpdates
@@ -193,6 +193,11 @@ def test_a_command_that_trained_nothing_does_not_hold_its_directory(
     assert main([*suite, *nowhere]) == 2
     assert "not on this machine" in capsys.readouterr().err
     assert read_run(out).settings["suite"] == "ogbench50"
+    # Nor do the data that it was begun with.
+    record = read_run(out)
+    origin = {"fingerprint": "0" * 64, "source": "generated", "folder": "nowhere"}
+    record.provenance["data"] = {"pointmaze-medium-navigate-5k-v0": origin}
+    write_run(out, record)
     assert main([*arguments(out, data_dir, "--tasks", "1", "--steps", "5")]) == 0
     assert read_run(out).settings["suite"] == "quick"
     assert main([*arguments(out, data_dir, "--tasks", "1", "--steps", "6")]) == 2

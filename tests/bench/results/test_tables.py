@@ -354,6 +354,16 @@ def test_the_same_cell_twice_is_refused(tmp_path: Path) -> None:
     assert str(tmp_path / "c") not in str(caught.value)
 
 
+def test_a_run_that_was_continued_by_another_version_is_one_run(tmp_path: Path) -> None:
+    # Who hashes a protocol otherwise does not make it another one: `run.json` holds the settings.
+    run = make_run(tmp_path / "run", [(cell(), {50: 5, 100: 10})], metrics=False)
+    table = run / "packs" / "pack" / "evaluations.parquet"
+    rows = pl.read_parquet(table)
+    earlier = pl.when(step=50).then(pl.lit("older")).otherwise("protocol_fingerprint")
+    rows.with_columns(protocol_fingerprint=earlier).write_parquet(table)
+    assert final_table([run]).cells["best_rate"].to_list() == [0.2]
+
+
 def test_the_same_cell_twice_is_refused_without_a_column_of_it(tmp_path: Path) -> None:
     # Of tables without a column that says which cell it is, that column is null.
     for name, successes in (("a", 10), ("b", 20)):

@@ -71,7 +71,8 @@ def lean_adjoint(
             kernel made the path, or the field's output cannot be differentiated (evaluated under
             `torch.no_grad`, or detached).
     """
-    path.check(kernel)
+    with torch.enable_grad():  # as below
+        path.check(kernel)
     if terminal.shape != path.sample.shape:
         raise ValueError(
             f"terminal has shape {tuple(terminal.shape)}; expected that of the samples, "

@@ -130,8 +130,8 @@ class AdamsBashforthKernel(TransitionKernel):
         Raises:
             ValueError: If also the scale, of which only the extremes are used, does not fit.
         """
-        if isinstance(self.scale, Tensor):
-            check_fit(self.scale, noise)
+        if not isinstance(self.scale, float | int):
+            check_fit(torch.as_tensor(self.scale), noise)
         return super().start(noise)
 
     @property

@@ -187,8 +187,9 @@ class TransitionKernel:
         """Indices of time steps given by the user, checked.
 
         Args:
-            steps: Indices; the values of a tensor are not looked at, which would wait for the
-                device. Indexing checks them.
+            steps: Indices. The values of a tensor are not looked at, which would wait for the
+                device: indexing refuses those that are too large, and counts negative ones from
+                the end.
 
         Returns:
             A list, or the tensor.
@@ -223,7 +224,7 @@ def coefficient_like(coefficient: float | Tensor, x: Tensor) -> float | Tensor:
     if coefficient.device != x.device:
         raise ValueError(
             f"the kernel's scale is on {coefficient.device}, the samples are on {x.device}: "
-            "build the kernel with scale.to(device)"
+            "give the kernel its scale as a tensor on that device"
         )
     check_fit(coefficient, x)
     return coefficient.to(x.dtype)

@@ -35,7 +35,7 @@ class Path:
 
         Raises:
             ValueError: If `kernel` is not equivalent to the one that made the path, or the path
-                was sampled in inference mode and is used outside of it.
+                was sampled in inference mode and is used where gradients are recorded.
         """
         if len(self.inputs) != kernel.steps or len(self.states) != kernel.steps + 1:
             raise ValueError(
@@ -49,7 +49,7 @@ class Path:
             )
         if torch.compiler.is_compiling():
             return  # what follows cannot be traced
-        if self.states.is_inference() and not torch.is_inference_mode_enabled():
+        if self.states.is_inference() and torch.is_grad_enabled():
             raise ValueError(
                 "the path was sampled in inference mode, which forbids any use with autograd: "
                 "sample it under torch.no_grad() instead"

@@ -122,7 +122,9 @@ def velocity_field(
         prediction: What it predicts.
         interpolant: The schedule it was trained with.
         first_time: Earliest time at which a noise or score model is asked.
-        last_time: Latest time at which a data model, or any of such an interpolant, is asked.
+        last_time: Latest time at which a data model, or any of such an interpolant, is asked. That
+            an interpolant is such is not noticed where `torch.compile` traces this very call:
+            build the field before.
 
     Returns:
         A velocity field `(x, t) -> v`.
@@ -137,16 +139,23 @@ def velocity_field(
             "expected 0 <= first_time < last_time <= 1, got "
             f"first_time={first_time} and last_time={last_time}"
         )
-    end = torch.ones((), dtype=torch.float64, device="cpu")
-    regular = bool(torch.isfinite(checked_interpolant(interpolant).d_beta(end)))
     low = first_time if prediction in ("noise", "score") else 0.0
-    high = last_time if prediction == "data" or not regular else 1.0
+    high = last_time if prediction == "data" or not _ends_regularly(interpolant) else 1.0
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         t = t.clamp(low, high)
         return to_velocity(prediction, model(x, t), x, t, interpolant)
 
     return velocity
+
+
+def _ends_regularly(interpolant: Interpolant) -> bool:
+    """Whether `beta'` is finite at t=1; taken for granted while a field is built in a trace."""
+    checked_interpolant(interpolant)
+    if torch.compiler.is_compiling():
+        return True  # a number cannot be looked at there
+    end = torch.ones((), dtype=torch.float64, device="cpu")
+    return bool(torch.isfinite(interpolant.d_beta(end)))
 
 
 def _check(prediction: str) -> None:

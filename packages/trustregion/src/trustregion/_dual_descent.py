@@ -95,8 +95,10 @@ class DualDescent(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         def kept(buffer: Tensor) -> Tensor:
             moved = fn(buffer)
-            narrower = torch.promote_types(moved.dtype, buffer.dtype) != moved.dtype
-            return buffer.to(moved.device) if narrower else moved
+            if not moved.is_floating_point():
+                return moved
+            narrower = torch.promote_types(moved.dtype, torch.float32) != moved.dtype
+            return buffer.to(moved.device, torch.float32) if narrower else moved
 
         super()._apply(kept, recurse)  # type: ignore[no-untyped-call]
         return self

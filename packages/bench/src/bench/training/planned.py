@@ -48,10 +48,10 @@ def record_plan(plan: Plan, command: Sequence[str]) -> None:
         del found["online"]
     extended = "online" in settings and "online" not in found
     wanted = {k: v for k, v in settings.items() if not (extended and k == "online")}
+    if _is_untouched(directory):
+        _begin(asked, plan)
+        return
     if found != wanted:
-        if _is_untouched(directory):
-            _begin(asked, plan)
-            return
         differs = _differences(replace(record, settings=found), replace(asked, settings=wanted))
         raise ValueError(
             f"{directory} holds a run with other settings ({differs}); repeat its command to "
