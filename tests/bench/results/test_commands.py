@@ -109,6 +109,14 @@ def test_status_counts_and_estimates(tmp_path: Path) -> None:
     assert overdue.remaining is None
 
 
+def test_status_of_a_pack_whose_table_lies_elsewhere(tmp_path: Path) -> None:
+    start_run(tmp_path)
+    of_q = ResultWriter(tmp_path / "packs" / "renamed" / "training.parquet", TRAINING)
+    of_q.append(metric_rows(cell(seed=1), "offline", 10, {"loss": 1.0}))
+    (run,) = run_progress([tmp_path])
+    assert (run.done, run.planned, run.share) == (0, 2, 0.25)
+
+
 def test_status_of_packs_that_are_trained_side_by_side(tmp_path: Path) -> None:
     begun = start_run(tmp_path)
     of_q = ResultWriter(tmp_path / "packs" / "q" / "training.parquet", TRAINING)

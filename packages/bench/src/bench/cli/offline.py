@@ -40,7 +40,7 @@ class Offline:
         device: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.
         precision: of the matrix products; auto is tf32 on a GPU and float32 elsewhere.
         compile: run updates through torch.compile; a minute or more for every new shape, for GPUs.
-        capture: launch every update as one CUDA graph; the numbers are the same.
+        capture: launch every update, its operations unchanged, as one CUDA graph.
         out: run directory; runs/SUITE by default.
         data_dir: where data sets are looked for; OGBench's folder by default.
         data_memory: memory that a data set may take, such as 8GB; larger ones are read from the

@@ -164,9 +164,12 @@ def _packs(directory: Path, cells: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _written(pack: Path) -> datetime:
-    """When a pack logged last."""
-    return datetime.fromtimestamp((pack / "training.parquet").stat().st_mtime, UTC)
+def _written(pack: Path) -> datetime | None:
+    """When a pack logged last; None where its table lies elsewhere."""
+    try:
+        return datetime.fromtimestamp((pack / "training.parquet").stat().st_mtime, UTC)
+    except FileNotFoundError:
+        return None
 
 
 def _working(directory: Path, packs: pl.DataFrame, *, busy: bool) -> pl.DataFrame:

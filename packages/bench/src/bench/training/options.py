@@ -51,7 +51,7 @@ class Plan:
         data_memory: bytes that a data set may take; larger ones are read from the disk.
         track: names of the trackers that show the curves.
         compiled: whether updates run through `torch.compile`.
-        captured: whether they are CUDA graphs; the numbers are the same.
+        captured: whether they are CUDA graphs, of the same operations.
     """
 
     suite: Suite
