@@ -11,6 +11,7 @@ from flowsde._adapters import (
     reversed_flow_field,
     variance_preserving_field,
 )
+from flowsde._bridge import BridgeKernel, bridge_path
 from flowsde._field import VelocityField, along_path, checked_velocity
 from flowsde._flow_matching import flow_matching_loss
 from flowsde._follmer import FollmerKernel
@@ -31,6 +32,7 @@ from flowsde._schedule import ScheduleInterpolant, ScheduleValues
 
 __all__ = [
     "AdamsBashforthKernel",
+    "BridgeKernel",
     "Coefficients",
     "CosineInterpolant",
     "DiffusionPrediction",
@@ -49,6 +51,7 @@ __all__ = [
     "TransitionKernel",
     "VelocityField",
     "along_path",
+    "bridge_path",
     "checked_velocity",
     "coefficient_like",
     "flow_matching_loss",
