@@ -9,6 +9,7 @@ import torch
 
 from bench.agents import AGENTS
 from bench.machine import available_cores
+from bench.recorded import recorded
 from bench.suites import Protocol as TrainingProtocol
 from bench.suites import Suite, smoke, unknown
 from bench.tracking import require
@@ -97,7 +98,7 @@ class Plan:
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the numbers, as plain data."""
-        protocol = asdict(self.suite.protocol)
+        protocol = recorded(self.suite.protocol)
         online = protocol.pop("online")
         settings = {
             "suite": self.suite.name,
@@ -119,7 +120,7 @@ class Plan:
                 "dataset": pack.domain.dataset,
                 "tasks": list(pack.domain.tasks),
                 "seeds": list(pack.seeds),
-                "settings": asdict(self.configs[pack.name]),
+                "settings": recorded(self.configs[pack.name]),
                 **_own(pack),
                 **self._swept(pack),
             }
@@ -130,8 +131,8 @@ class Plan:
         """A pack's variant, and its protocol where that is not the suite's."""
         if not pack.variant:
             return {}
-        usual = asdict(self.suite.protocol)
-        own = {k: v for k, v in asdict(pack.protocol).items() if v != usual[k]}
+        usual = recorded(self.suite.protocol)
+        own = {k: v for k, v in recorded(pack.protocol).items() if v != usual.get(k)}
         return {"variant": ", ".join(pack.variant), **({"protocol": own} if own else {})}
 
 

@@ -3,13 +3,14 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bench.recorded import recorded
 from bench.storage import checkpoint_steps, load_checkpoint, save_checkpoint
 from bench.training.cells import Pack
 from qlearn import FlowActor
@@ -48,7 +49,7 @@ class FlowCache:
             pack.domain.horizon,
             data_fingerprint,
             precision,
-            asdict(config),
+            recorded(config),
             [protocol.batch_size, protocol.pretrain_steps, protocol.chunks, protocol.standardise],
         ]
         key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

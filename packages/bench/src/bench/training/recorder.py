@@ -7,13 +7,14 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench.agents import Agent, Problem
+from bench.recorded import recorded
 from bench.results import EVALUATIONS, TRAINING, ResultWriter, metric_rows
 from bench.simulation import Evaluation, Progress, SimulatorPool, evaluate
 from bench.tracking import Curves, TrackedCell
@@ -33,13 +34,13 @@ def protocol_fingerprint(pack: Pack, config: Any) -> str:
     Neither how often there is an evaluation nor, for cloned policies, what comes after the cloning
     is part of it: runs that differ there share their clones' rows.
     """
-    domain = asdict(pack.domain)
+    domain = recorded(pack.domain)
     for unrelated in ("tasks", "settings", "agents"):
         del domain[unrelated]
     if (own := domain.pop("own")) is not None:
         del own["dataset"]  # where the data lie; what they are has its own fingerprint
         domain |= own
-    protocol = asdict(pack.protocol)
+    protocol = recorded(pack.protocol)
     unrelated_steps = ["evaluate_every", "log_every", "checkpoint_every"]
     if not pack.online:
         unrelated_steps.append("online")
@@ -47,7 +48,7 @@ def protocol_fingerprint(pack: Pack, config: Any) -> str:
         unrelated_steps.append("offline_steps")
     for name in unrelated_steps:
         del protocol[name]
-    content = [protocol, domain, pack.agent, asdict(config)]
+    content = [protocol, domain, pack.agent, recorded(config)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
