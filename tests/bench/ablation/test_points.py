@@ -10,13 +10,12 @@ from bench.ablation.points import outcomes, plan_points
 from bench.ablation.settings import families, kernel_grid
 from bench.agents.kernels import KernelName
 from bench.cli import main
-from bench.cli.ablate import Kernels
-from bench.cli.offline import Offline
 from bench.data import generate
+from bench.experiment import KernelsRequest, OfflineRequest
 from bench.results import scan_training
 
 DOMAIN = "pointmaze-medium-navigate"
-SMOKE = Offline(suite="quick", preset="smoke", tasks=(1,))
+SMOKE = OfflineRequest(suite="quick", preset="smoke", tasks=(1,))
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +57,11 @@ def test_impossible_comparisons_are_refused() -> None:
     with pytest.raises(ValueError, match="--flow-steps must be at least 1"):
         kernel_grid(("follmer",), (0,), 8)
     with pytest.raises(ValueError, match="trqam"):
-        plan_points(Offline(agent=("fql",)), "kernels", kernel_grid(("follmer",), (5,), 8))
+        plan_points(OfflineRequest(agent=("fql",)), "kernels", kernel_grid(("follmer",), (5,), 8))
     with pytest.raises(ValueError, match="kl_budget"):
-        plan_points(Offline(kl_budget=1.0), "x", families((0.3,), (), (), 0.1))
+        plan_points(OfflineRequest(kl_budget=1.0), "x", families((0.3,), (), (), 0.1))
     with pytest.raises(ValueError, match="flow_steps"):
-        plan_points(Offline(set=("flow-steps=3",)), "x", kernel_grid(("follmer",), (5,), 8))
+        plan_points(OfflineRequest(set=("flow-steps=3",)), "x", kernel_grid(("follmer",), (5,), 8))
     with pytest.raises(ValueError, match="at least one"):
         plan_points(SMOKE, "kernels", [])
     with pytest.raises(ValueError, match=r"at kernel=euler, .*: kernel must be one of"):
@@ -92,7 +91,7 @@ def test_internal_against_external(tmp_path: Path, data_dir: Path) -> None:
 @pytest.mark.slow
 def test_kernels(tmp_path: Path, data_dir: Path) -> None:
     out = tmp_path / "run"
-    assert set(Kernels().kernels) == set(get_args(KernelName))
+    assert set(KernelsRequest().kernels) == set(get_args(KernelName))
     values = ["--kernels", "memoryless_euler", "follmer", "--flow-steps", "3", "5"]
     values += ["--endpoint-samples", "8"]
     assert main(command("kernels", *values, data_dir=data_dir, out=out)) == 0

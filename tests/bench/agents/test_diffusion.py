@@ -11,7 +11,7 @@ from torch import Tensor
 from bench.agents import BC, BCConfig, Problem, TRQAMConfig, draw
 from bench.agents.diffusion import FIRST_TIME, DiffusionField, denoising_loss
 from bench.agents.networks import flow_actor
-from bench.cli.offline import Offline
+from bench.experiment import OfflineRequest
 from bench.training.options import plan_offline
 from bench.training.pretraining import FlowCache
 from flowsde import CosineInterpolant, from_velocity, to_velocity
@@ -129,7 +129,8 @@ def test_trqam_fine_tunes_a_diffusion_policy(kernel: str) -> None:
 
 def test_clones_of_other_predictions_are_other_clones(tmp_path: Path) -> None:
     flow, diffusion = (
-        plan_offline(Offline(preset="smoke", set=texts)) for texts in ((), ("prediction=noise",))
+        plan_offline(OfflineRequest(preset="smoke", set=texts))
+        for texts in ((), ("prediction=noise",))
     )
     places = set()
     for plan, prediction in ((flow, "velocity"), (diffusion, "noise")):
@@ -142,8 +143,12 @@ def test_clones_of_other_predictions_are_other_clones(tmp_path: Path) -> None:
 
 def test_agents_that_need_a_flow_refuse_a_diffusion_policy() -> None:
     with pytest.raises(ValueError, match="'fql' starts from a flow policy"):
-        plan_offline(Offline(preset="smoke", agent=("trqam", "fql"), set=("prediction=noise",)))
-    plan_offline(Offline(preset="smoke", agent=("trqam", "rebrac"), set=("prediction=noise",)))
+        plan_offline(
+            OfflineRequest(preset="smoke", agent=("trqam", "fql"), set=("prediction=noise",))
+        )
+    plan_offline(
+        OfflineRequest(preset="smoke", agent=("trqam", "rebrac"), set=("prediction=noise",))
+    )
 
 
 def test_the_default_is_a_flow() -> None:

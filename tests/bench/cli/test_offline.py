@@ -1,6 +1,5 @@
 """The offline job from its command line: finish, continue, kill, refuse."""
 
-import json
 import os
 import random
 import signal
@@ -345,14 +344,6 @@ def test_dry_run_lists_settings_and_cost(
     assert "pointmaze-medium-navigate--trqam" in text
     assert "kl_budget=0.4" in text
     assert not (tmp_path / "out").exists()
-
-
-def test_the_command_starts_without_torch() -> None:
-    code = "import sys, bench.cli; print(json.dumps('torch' in sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", f"import json; {code}"], capture_output=True, text=True, check=True
-    )
-    assert json.loads(done.stdout) is False
 
 
 def test_measured_packs_are_those_of_the_run_when_it_goes_on(

@@ -6,9 +6,8 @@ import polars as pl
 import pytest
 
 from bench.cli import main
-from bench.cli.offline import Offline
-from bench.cli.sweep import Sweep
 from bench.data import generate
+from bench.experiment import SweepRequest
 from bench.results import TIMING_COLUMNS, check_data, final_table, run_progress
 from bench.storage import read_log, read_run
 from bench.training.sweep import plan_sweep
@@ -117,9 +116,10 @@ def test_interrupted_it_continues_with_the_same_numbers(
 
 
 def test_settings_of_cloning_get_clones_of_their_own() -> None:
-    options = Sweep(
-        ("actor-hidden=8x8,16x16", "kl-budget=0.1,1", "steps=30"),
-        Offline(preset="smoke", agent=("trqam", "rebrac")),
+    options = SweepRequest(
+        over=("actor-hidden=8x8,16x16", "kl-budget=0.1,1", "steps=30"),
+        preset="smoke",
+        agent=("trqam", "rebrac"),
     )
     plan = plan_sweep(options)
     assert plan.directory == Path("runs/quick-smoke-sweep-actor-hidden-kl-budget-steps")

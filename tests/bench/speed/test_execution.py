@@ -11,9 +11,9 @@ from torch._dynamo.utils import counters
 
 from bench.agents import Agent, Problem
 from bench.agents.trqam import TRQAMConfig
-from bench.speed.workload import Workload, agent_config
 from bench.training.capture import CapturedUpdates
 from bench.training.compilation import compile_agent, has_compiler
+from bench.training.workload import Workload, agent_config
 from qlearn import GradientGuard
 
 HIDDEN = (16, 16)

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench.cli.offline import Offline
+from bench.experiment import OfflineRequest
 from bench.training.job import Job
 from bench.training.options import plan_offline
 from bench.training.precision import autocast, float32_products
 
 
 def test_a_job_multiplies_in_the_precision_of_its_plan() -> None:
-    plan = plan_offline(Offline(preset="smoke"))
+    plan = plan_offline(OfflineRequest(preset="smoke"))
     before = torch.get_float32_matmul_precision()
     with Job(plan).training(0):
         assert torch.get_float32_matmul_precision() == "highest"

@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import polars as pl
 from matplotlib.figure import Figure
@@ -13,6 +12,7 @@ from bench.ablation.points import outcomes, plan_points
 from bench.ablation.settings import families, kernel_grid
 from bench.ablation.tracking import RULES, Tracking, followed, summary
 from bench.agents import TRQAM, TRQAMConfig
+from bench.experiment import DualRequest, InternalVsExternalRequest, KernelsRequest
 from bench.results import markdown_table
 from bench.storage import write_bytes
 from bench.training.dry_run import describe
@@ -20,13 +20,10 @@ from bench.training.job import Job
 from bench.training.ranges import check_folder
 from qlearn import RandomStreams
 
-if TYPE_CHECKING:
-    from bench.cli.ablate import Dual, InternalVsExternal, Kernels
-
 __all__ = ["ablate_dual", "ablate_kernels", "ablate_trust_region"]
 
 
-def ablate_dual(options: "Dual") -> int:
+def ablate_dual(options: DualRequest) -> int:
     """Rules for lambda on a made-up bandit: table, curves and figure.
 
     Raises:
@@ -50,20 +47,20 @@ def ablate_dual(options: "Dual") -> int:
     return 0
 
 
-def ablate_trust_region(options: "InternalVsExternal") -> int:
+def ablate_trust_region(options: InternalVsExternalRequest) -> int:
     """Success against the path KL that each kind of trust region realises.
 
     Raises:
         ValueError: an impossible value.
     """
-    if options.offline.dual == "solve":
+    if options.dual == "solve":
         raise ValueError(
             "the weight of an external penalty is descended; leave out --dual solve, which "
             "`bench ablate dual` compares"
         )
     points = families(options.budgets, options.coefficients, options.lambdas, options.temperature)
-    plan = plan_points(options.offline, "internal-vs-external", points)
-    if options.offline.dry_run:
+    plan = plan_points(options, "internal-vs-external", points)
+    if options.dry_run:
         describe(plan)
         return 0
     status = Job(plan).run()
@@ -89,15 +86,15 @@ def ablate_trust_region(options: "InternalVsExternal") -> int:
     return status
 
 
-def ablate_kernels(options: "Kernels") -> int:
+def ablate_kernels(options: KernelsRequest) -> int:
     """Success, path KL and endpoint KL of every kernel at several numbers of steps.
 
     Raises:
         ValueError: an impossible value.
     """
     points = kernel_grid(options.kernels, options.flow_steps, options.endpoint_samples)
-    plan = plan_points(options.offline, "kernels", points)
-    if options.offline.dry_run:
+    plan = plan_points(options, "kernels", points)
+    if options.dry_run:
         describe(plan)
         return 0
     status = Job(plan).run()

@@ -3,16 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
+from bench.experiment import OfflineRequest
 from bench.results import final_table, scan_training
 from bench.training.cells import Pack
 from bench.training.options import Plan, plan_offline, plan_point, settled
-
-if TYPE_CHECKING:
-    from bench.cli.offline import Offline
 
 __all__ = ["outcomes", "plan_points"]
 
@@ -20,7 +18,7 @@ Point = Mapping[str, object]
 """Settings of one point; their texts are its variant in the tables."""
 
 
-def plan_points(offline: "Offline", name: str, points: Sequence[Point]) -> Plan:
+def plan_points(offline: OfflineRequest, name: str, points: Sequence[Point]) -> Plan:
     """The packs of every point; all of them start from the same cloned policies.
 
     Args:

@@ -1,52 +1,38 @@
-"""The `bench` command: one module per subcommand, which imports what is heavy when it runs."""
+"""The `bench` command: one module per subcommand, imported when it is asked for."""
 
+import difflib
+import importlib
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import is_dataclass
 from typing import Protocol, get_args, get_origin, get_type_hints
 
-import tyro
-
-from bench.cli.ablate import Ablate
-from bench.cli.agents import Agents
-from bench.cli.compare import Compare
-from bench.cli.data import Data
-from bench.cli.export import Export
-from bench.cli.offline import Offline
-from bench.cli.online import Online
-from bench.cli.plan import Plan
-from bench.cli.report import Report
-from bench.cli.reproduce import Reproduce
-from bench.cli.speed import Speed
-from bench.cli.status import Status
-from bench.cli.sweep import Sweep
-from bench.cli.video import Video
 from bench.errors import BenchError
 
 __all__ = ["main"]
 
+# Module and class of every command, and what `bench --help` says of it: listing the commands must
+# import none of them.
+_COMMANDS: dict[str, tuple[str, str, str]] = {
+    "offline": ("offline", "Offline", "pretrain, fine-tune and evaluate a suite or your own data"),
+    "online": ("online", "Online", "continue the offline result in the environments"),
+    "sweep": ("sweep", "Sweep", "the offline phase at every point of a grid of settings"),
+    "ablate": ("ablate", "Ablate", "compare parts of TRQAM with what they replace"),
+    "data": ("data", "Data", "list, get, generate, verify and import data sets"),
+    "report": ("report", "Report", "tables, figures and one HTML page from runs"),
+    "export": ("export", "Export", "a policy as a torch.export program and an ONNX graph"),
+    "status": ("status", "Status", "how far runs are"),
+    "compare": ("compare", "Compare", "which of two runs is better, and what was set otherwise"),
+    "reproduce": ("reproduce", "Reproduce", "the command that made a run, and what differs here"),
+    "video": ("video", "Video", "episodes of a trained policy, drawn"),
+    "speed": ("speed", "Speed", "updates per second against the limit of the machine"),
+    "plan": ("plan", "Plan", "hours that a suite takes on a device"),
+    "agents": ("agents", "Agents", "the methods and their settings"),
+}
+
 
 class _Command(Protocol):
     def run(self) -> int: ...
-
-
-_COMMANDS: dict[str, Callable[..., _Command]] = {
-    "offline": Offline,
-    "online": Online,
-    "sweep": Sweep,
-    "ablate": Ablate,
-    "data": Data,
-    "report": Report,
-    "export": Export,
-    "status": Status,
-    "compare": Compare,
-    "reproduce": Reproduce,
-    "video": Video,
-    "speed": Speed,
-    "plan": Plan,
-    "agents": Agents,
-}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,12 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given or os.environ.get("BENCH_DEBUG") == "1"
     given = [argument for argument in given if argument != "--debug"]
+    if not given or given[0] in ("-h", "--help"):
+        print(_help(), file=sys.stdout if given else sys.stderr)
+        return 0 if given else 2
     try:
-        given = _gathered(given, _lists(_COMMANDS.get(given[0])) if given else set())
-        command: _Command = tyro.extras.subcommand_cli_from_dict(
-            _COMMANDS, prog="bench", args=given
-        )
-        return command.run()
+        return _parsed(given[0], given[1:]).run()
     except (ValueError, BenchError, OSError) as error:
         if debug:
             raise
@@ -72,6 +57,39 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         return 130
+
+
+def _help() -> str:
+    """What `bench --help` prints."""
+    width = max(map(len, _COMMANDS))
+    lines = [f"  {name:{width}}  {summary}" for name, (_, _, summary) in _COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: bench COMMAND [OPTIONS]; `bench COMMAND --help` explains a command",
+            "",
+            *lines,
+            "",
+            "--debug with any of them shows where an error comes from",
+        ]
+    )
+
+
+def _parsed(name: str, arguments: list[str]) -> _Command:
+    """The command with its options, of which tyro explains those that it refuses.
+
+    Raises:
+        ValueError: there is no such command, or an option is given twice or without a value.
+    """
+    if name not in _COMMANDS:
+        near = difflib.get_close_matches(name, _COMMANDS, n=3, cutoff=0.5)
+        hint = f"perhaps you meant {' or '.join(near)}" if near else "see `bench --help`"
+        raise ValueError(f"unknown command {name!r}; {hint}")
+    import tyro
+
+    module, kind, _ = _COMMANDS[name]
+    command: type[_Command] = getattr(importlib.import_module(f"bench.cli.{module}"), kind)
+    given = _gathered(arguments, _lists(command))
+    return tyro.cli(command, prog=f"bench {name}", args=given)
 
 
 def _text(error: Exception) -> str:

@@ -1,88 +1,22 @@
 """`bench offline`: train and evaluate on a fixed data set, and write the table."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
 
-import tyro
+from bench.cli._flags import AgentNames
+from bench.experiment import OfflineRequest
 
 __all__ = ["Offline"]
 
 
 @dataclass(frozen=True)
-class Offline:
+class Offline(OfflineRequest):
     """Pretrain, fine-tune and evaluate a suite, and write the result table.
 
     With --dataset and --env it trains on data of your own instead of a suite's (docs/own-data.md).
     The same command on an existing run directory continues it.
-
-    Attributes:
-        suite: quick (the default), quick-manip, ogbench50, ogbench50-qam or ogbench50-fql.
-        dataset: your own data, as `bench data import` wrote them: path of the .npz file, or name.
-        env: Gymnasium id of the environment they are of, to evaluate in; or module:id for one that
-            a module of yours registers, in the current folder or installed.
-        horizon: actions in a chunk of your own task; 1 by default.
-        solved_at: return from which an episode of your own task counts as a success; by default
-            the environment's word (info["success"]), else the threshold it is registered with.
-        agent: one or more agents (`bench agents` lists them), or all.
-        preset: smoke runs the same path with tiny data, networks and step counts.
-        domains: only these domains.
-        tasks: only these task numbers.
-        seeds: how many seeds per task.
-        first_seed: the first of them.
-        steps: fine-tuning updates, instead of the protocol's.
-        pretrain_steps: behaviour-cloning updates, instead of the protocol's.
-        evaluate_every: updates between evaluations, instead of the protocol's.
-        episodes: episodes per evaluation, instead of the protocol's.
-        kl_budget: trust-region budget, for agents that have one.
-        dual: how lambda is found, for agents that have a KL budget: descend, or solve the dual.
-        set: agent settings as name=value.
-        device: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.
-        precision: of the matrix products; auto is tf32 on a GPU and float32 elsewhere.
-        compile: run updates through torch.compile; a minute or more for every new shape, for GPUs.
-        capture: launch every update, its operations unchanged, as one CUDA graph.
-        out: run directory; runs/SUITE by default.
-        data_dir: where data sets are looked for; OGBench's folder by default.
-        data_memory: memory that a data set may take, such as 8GB; larger ones are read from the
-            disk ahead of the updates. auto is half of what is free, 0 reads all from the disk.
-        generate: make missing data with OGBench's own recipe where that is possible.
-        pack: most runs trained as one; by default all of a domain and agent, or as many as keep
-            every process busy; auto measures what is fastest within memory, over all the agents.
-        processes: packs trained at a time; by default one per GPU, or one per core of the CPU.
-        track: show the curves in TensorBoard or Weights & Biases, or both.
-        dry_run: list the cells with their settings and the expected cost, and stop.
     """
 
-    suite: str | None = None
-    dataset: str | None = None
-    env: str | None = None
-    horizon: int | None = None
-    solved_at: float | None = None
-    agent: Annotated[tuple[str, ...], tyro.conf.arg(metavar="AGENT")] = ("trqam",)
-    preset: Literal["full", "smoke"] = "full"
-    domains: tuple[str, ...] = ()
-    tasks: tuple[int, ...] = ()
-    seeds: int = 1
-    first_seed: int = 0
-    steps: int | None = None
-    pretrain_steps: int | None = None
-    evaluate_every: int | None = None
-    episodes: int | None = None
-    kl_budget: float | None = None
-    dual: Literal["descend", "solve"] | None = None
-    set: tuple[str, ...] = ()
-    device: str = "auto"
-    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
-    compile: bool = False
-    capture: bool = False
-    out: Path | None = None
-    data_dir: Path | None = None
-    data_memory: str = "auto"
-    generate: bool = False
-    pack: int | Literal["auto"] | None = None
-    processes: int | None = None
-    track: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    dry_run: bool = False
+    agent: AgentNames = ("trqam",)
 
     def run(self) -> int:
         """Plan the cells, then list or run them."""

@@ -1,32 +1,28 @@
 """`bench sweep`: a grid over settings, in one run directory and one table."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
 
-from bench.cli.offline import Offline
+from bench.cli._flags import AgentNames
+from bench.experiment import SweepRequest
 
 __all__ = ["Sweep"]
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(SweepRequest):
     """Run the offline phase at every point of a grid, and write one table and its figures.
 
     The values of a run are its variant in the tables. Runs that differ in swept settings only
     share data, cloned policies, evaluation episodes and random streams. The same command continues.
-
-    Attributes:
-        over: what to sweep, as name=value,value,...; several make a grid. An agent's setting or
-            one of steps, pretrain-steps, evaluate-every, episodes. Widths as 256x256,512x512.
-        offline: the run at every point.
     """
 
+    agent: AgentNames = ("trqam",)
     over: Annotated[
         tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=VALUE,VALUE,...")
-    ]
-    offline: Annotated[Offline, tyro.conf.arg(name="")] = field(default_factory=Offline)
+    ] = ()
 
     def run(self) -> int:
         """Plan the grid, then list it, or run it and write its report."""
@@ -35,7 +31,7 @@ class Sweep:
         from bench.training.sweep import plan_sweep
 
         job = Job(plan_sweep(self))
-        if self.offline.dry_run:
+        if self.dry_run:
             describe(job.plan)
             return 0
         status = job.run()

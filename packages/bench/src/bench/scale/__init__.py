@@ -2,7 +2,7 @@
 
 from bench.scale._cost import DomainCost, SuiteCost, suite_cost
 from bench.scale._rates import DeviceRate, count_threads, device_rate, read_rates
-from bench.scale._sizes import DomainSizes, domain_sizes
+from bench.training.domain_sizes import DomainSizes, domain_sizes
 
 __all__ = [
     "DeviceRate",

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.agents import AGENTS
-from bench.scale._sizes import DomainSizes
 from bench.suites import Domain, Suite
 from bench.training.cost import update_flops
+from bench.training.domain_sizes import DomainSizes
 from bench.training.settings import resolve
 
 __all__ = ["DomainCost", "SuiteCost", "suite_cost"]

@@ -1,7 +1,6 @@
 """Measuring: rate, first latency, memory, arithmetic and the machine's ceiling, taking turns."""
 
 import itertools
-import resource
 import shlex
 import shutil
 import statistics
@@ -16,65 +15,21 @@ from bench.agents import Problem
 from bench.errors import BenchError
 from bench.speed.request import Mode, Precision, SpeedRequest
 from bench.speed.roofline import bandwidth, traffic
-from bench.speed.workload import Workload, agent_config
-from bench.training.cost import calls_per_second, finish, matmul_rate, update_flops
+from bench.speed.row import SpeedRow
+from bench.training.cost import (
+    calls_per_second,
+    finish,
+    matmul_rate,
+    peak_memory,
+    update_flops,
+)
 from bench.training.devices import select_device
 from bench.training.precision import float32_products
+from bench.training.workload import Workload, agent_config
 
-__all__ = ["SpeedRow", "measure", "peak_memory"]
+__all__ = ["measure"]
 
 _CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-
-
-@dataclass(frozen=True, slots=True)
-class SpeedRow:
-    """One line of the table; None where a figure does not apply.
-
-    Attributes:
-        agent: its name, or the command of a peer.
-        width: of the hidden layers.
-        replicas: trained as one.
-        batch: chunks per update and replica.
-        precision: of the matrix products.
-        mode: eager, compiled or captured.
-        device: name of the hardware.
-        threads: of the CPU, in each process.
-        updates_per_s: median over turns; each is an update of all replicas. Mean over processes.
-        slowest: of the turns.
-        fastest: of the turns.
-        replica_updates_per_s: updates per second times replicas, of all processes together.
-        first_update_s: from a built agent to its first finished update; compilation and capture
-            are included.
-        memory_mb: peak, of the device or of this process on a CPU (there of all rows so far).
-        gflops: achieved, from the operations of the matrix products of an update.
-        ceiling_gflops: of one large matrix product of this width, in the same turns.
-        share: of the ceiling.
-        intensity: operations per byte that the update's operations read and write, if asked for.
-        bandwidth_gb_s: of a large copy, if asked for.
-        processes: that did it at the same time; figures but `updates_per_s`, `slowest`, `fastest`
-            and `first_update_s` are of all together.
-    """
-
-    agent: str
-    width: int | None
-    replicas: int | None
-    batch: int | None
-    precision: str | None
-    mode: str | None
-    device: str
-    threads: int
-    updates_per_s: float
-    slowest: float
-    fastest: float
-    replica_updates_per_s: float | None = None
-    first_update_s: float | None = None
-    memory_mb: float | None = None
-    gflops: float | None = None
-    ceiling_gflops: float | None = None
-    share: float | None = None
-    intensity: float | None = None
-    bandwidth_gb_s: float | None = None
-    processes: int = 1
 
 
 @dataclass(slots=True)
@@ -262,10 +217,3 @@ def _row(
         intensity=None if entrant.bytes is None else entrant.flops / entrant.bytes,
         bandwidth_gb_s=None if copied is None else copied / 1e9,
     )
-
-
-def peak_memory(device: torch.device) -> float:
-    """Bytes; of the process on a CPU, where the system counts in KiB (bytes on macOS)."""
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0

@@ -2,17 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bench.speed.row import SpeedRow
 from bench.training.cost import calls_per_second
-
-if TYPE_CHECKING:
-    from bench.speed.measure import SpeedRow
 
 __all__ = ["bandwidth", "draw_roofline", "traffic"]
 
@@ -52,7 +50,7 @@ def bandwidth(device: torch.device, seconds: float, clock: Callable[[], float]) 
     return rate * 2.0 * _COPIED
 
 
-def draw_roofline(rows: Sequence["SpeedRow"], path: Path) -> None:
+def draw_roofline(rows: Sequence[SpeedRow], path: Path) -> None:
     """Draw FLOP/s over FLOP per byte of all rows that have both, with the measured limits.
 
     Args:

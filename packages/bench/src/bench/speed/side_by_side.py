@@ -11,8 +11,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from bench.errors import BenchError
-from bench.speed.measure import SpeedRow
 from bench.speed.request import SpeedRequest
+from bench.speed.row import SpeedRow
 
 __all__ = ["measure_side_by_side"]
 

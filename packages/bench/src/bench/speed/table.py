@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from bench.speed.measure import SpeedRow
+from bench.speed.row import SpeedRow
 
 __all__ = ["format_table", "write_rows"]
 

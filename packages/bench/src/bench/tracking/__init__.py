@@ -6,6 +6,7 @@ imported unless a tracker was asked for, and `require` says what is missing befo
 
 from __future__ import annotations
 
-from bench.tracking._curves import Curves, TrackedCell, Tracker, require
+from bench.tracking._curves import Curves, require
+from bench.tracking._tracker import TrackedCell, Tracker
 
 __all__ = ["Curves", "TrackedCell", "Tracker", "require"]

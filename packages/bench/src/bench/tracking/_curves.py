@@ -1,4 +1,4 @@
-"""What a tracker is, and the curves of one pack in all trackers that were asked for."""
+"""The curves of one pack in all trackers that were asked for."""
 
 from __future__ import annotations
 
@@ -7,34 +7,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
 
-__all__ = ["NAMES", "Curves", "TrackedCell", "Tracker", "require"]
+from bench.tracking._tracker import TrackedCell, Tracker
+
+__all__ = ["NAMES", "Curves", "require"]
 
 NAMES = ("tensorboard", "wandb")
-
-
-@dataclass(frozen=True, slots=True)
-class TrackedCell:
-    """One run whose curves are shown.
-
-    Attributes:
-        name: unique in the run directory and the same in every phase, usable as a path.
-        settings: what people filter by.
-    """
-
-    name: str
-    settings: Mapping[str, Any]
-
-
-class Tracker(Protocol):
-    """Where the curves of a pack's cells go."""
-
-    def log(self, cell: int, group: str, step: int, values: Mapping[str, float]) -> None:
-        """Values of the cell of that index at a step; the steps of a group grow."""
-
-    def close(self) -> None:
-        """Write everything out."""
 
 
 def require(names: Sequence[str]) -> None:

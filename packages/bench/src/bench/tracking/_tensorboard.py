@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from bench.tracking._curves import TrackedCell
+from bench.tracking._tracker import TrackedCell
 
 __all__ = ["TensorBoard"]
 

@@ -15,7 +15,7 @@ from typing import Any
 import wandb
 
 from bench.storage import read_json, write_json
-from bench.tracking._curves import TrackedCell
+from bench.tracking._tracker import TrackedCell
 
 __all__ = ["WeightsAndBiases", "require_login"]
 

@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.agents import AGENTS
+from bench.experiment import OfflineRequest
 from bench.suites import Domain, unknown
 from bench.training.ranges import check_ranges
 from bench.training.settings import parse_overrides, resolve
-
-if TYPE_CHECKING:
-    from bench.cli.offline import Offline
 
 __all__ = ["settings_by_agent"]
 
@@ -19,7 +17,7 @@ _OWN_OPTIONS = ("kl_budget", "dual")
 
 
 def settings_by_agent(
-    options: "Offline", domains: Sequence[Domain], agents: Sequence[str]
+    options: OfflineRequest, domains: Sequence[Domain], agents: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     """Agent to domain to settings; first behaviour cloning's, whether asked for or not.
 
@@ -58,7 +56,7 @@ class _Given:
     texts: tuple[str, ...]
 
     @classmethod
-    def of(cls, options: "Offline") -> "_Given":
+    def of(cls, options: OfflineRequest) -> "_Given":
         own = {name: getattr(options, name) for name in _OWN_OPTIONS}
         return cls({name: v for name, v in own.items() if v is not None}, options.set)
 

@@ -1,5 +1,6 @@
 """What a pack costs: arithmetic of its updates and steps of its simulators."""
 
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ __all__ = [
     "finish",
     "matmul_rate",
     "pack_cost",
+    "peak_memory",
     "rehearse",
     "update_flops",
 ]
@@ -150,3 +152,10 @@ def finish(device: torch.device) -> None:
     """Wait until a GPU has done what it was told; a CPU has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def peak_memory(device: torch.device) -> float:
+    """Bytes; of the process on a CPU, where the system counts in KiB (bytes on macOS)."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0

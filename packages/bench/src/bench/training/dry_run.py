@@ -5,9 +5,9 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from bench.scale import domain_sizes
 from bench.training.console import standard_output
 from bench.training.cost import matmul_rate, pack_cost
+from bench.training.domain_sizes import domain_sizes
 from bench.training.options import Plan
 
 __all__ = ["describe"]

@@ -1,9 +1,10 @@
 """From the options of `bench online` to the packs of both phases, or one clear error."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.agents import AGENTS
+from bench.experiment import OfflineRequest, OnlineRequest
 from bench.suites import OnlineProtocol, smoke
 from bench.training.cells import Pack
 from bench.training.online import is_balanced
@@ -11,19 +12,16 @@ from bench.training.options import Plan, plan_offline, settled
 from bench.training.own_task import chosen_suite
 from bench.training.ranges import check_ranges
 
-if TYPE_CHECKING:
-    from bench.cli.online import Online
-
 __all__ = ["plan_online"]
 
 
-def plan_online(options: "Online") -> Plan:
+def plan_online(options: OnlineRequest) -> Plan:
     """Check every option and lay out the packs of the offline phase and behind them the online one.
 
     Raises:
         ValueError: an unknown name, an impossible value, or a device that is not there.
     """
-    offline = options.offline
+    offline: OfflineRequest = options
     chosen = chosen_suite(offline)
     if offline.preset == "smoke":
         chosen = smoke(chosen)
@@ -56,7 +54,7 @@ def plan_online(options: "Online") -> Plan:
     )
 
 
-def _protocol(published: OnlineProtocol, options: "Online") -> OnlineProtocol:
+def _protocol(published: OnlineProtocol, options: OnlineRequest) -> OnlineProtocol:
     given: dict[str, Any] = {
         "steps": options.online_steps,
         "warm_up": options.warm_up,
@@ -81,7 +79,7 @@ def _protocol(published: OnlineProtocol, options: "Online") -> OnlineProtocol:
     return online
 
 
-def _check_pack(pack: Pack, online: OnlineProtocol, options: "Online") -> None:
+def _check_pack(pack: Pack, online: OnlineProtocol, options: OnlineRequest) -> None:
     horizon = pack.domain.horizon
     if online.steps < horizon:
         raise ValueError(
@@ -94,9 +92,9 @@ def _check_pack(pack: Pack, online: OnlineProtocol, options: "Online") -> None:
                 f"--warm-up must be at least {horizon} with balanced replay, which draws chunks of "
                 f"it, got {online.warm_up}"
             )
-    elif options.offline_share is not None and len(options.offline.agent) == 1:
+    elif options.offline_share is not None and len(options.agent) == 1:
         raise ValueError("--offline-share is of balanced replay; add --replay balanced")
-    alone = len(options.offline.agent) == 1 and options.offline.agent != ("all",)
+    alone = len(options.agent) == 1 and options.agent != ("all",)
     if (
         options.online_kl_budget is not None
         and alone

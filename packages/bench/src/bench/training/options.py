@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
 from bench.agents import AGENTS
+from bench.experiment import OfflineRequest
 from bench.machine import available_cores
 from bench.recorded import recorded
 from bench.suites import Protocol as TrainingProtocol
@@ -21,9 +22,6 @@ from bench.training.own_task import chosen_suite
 from bench.training.packing import measured_size
 from bench.training.ranges import check_folder
 from bench.training.tables import memory_limit
-
-if TYPE_CHECKING:
-    from bench.cli.offline import Offline
 
 __all__ = ["Plan", "agents_named", "plan_offline", "plan_point", "settled"]
 
@@ -136,7 +134,7 @@ class Plan:
         return {"variant": ", ".join(pack.variant), **({"protocol": own} if own else {})}
 
 
-def plan_offline(options: "Offline", *, online_only: bool = False) -> Plan:
+def plan_offline(options: OfflineRequest, *, online_only: bool = False) -> Plan:
     """Check every option and lay out the packs.
 
     Args:
@@ -221,7 +219,7 @@ def _check_capture(device: torch.device) -> None:
         raise ValueError(f"--capture needs a CUDA device, not {device}; leave it out")
 
 
-def settled(options: "Offline", suffix: str, *, online_only: bool = False) -> "Offline":
+def settled(options: OfflineRequest, suffix: str, *, online_only: bool = False) -> OfflineRequest:
     """The options with a run directory of its own and with the packs measured, if they are to be.
 
     So a run that is planned in several pieces is measured once, and goes on in the packs that it
@@ -239,7 +237,7 @@ def settled(options: "Offline", suffix: str, *, online_only: bool = False) -> "O
     return options
 
 
-def plan_point(options: "Offline", point: str) -> Plan:
+def plan_point(options: OfflineRequest, point: str) -> Plan:
     """The plan of one of several points that are compared; errors name the point.
 
     Raises:
@@ -251,7 +249,7 @@ def plan_point(options: "Offline", point: str) -> Plan:
         raise ValueError(f"at {point}: {error}") from error
 
 
-def _processes(options: "Offline", device: torch.device, runs: int) -> int:
+def _processes(options: OfflineRequest, device: torch.device, runs: int) -> int:
     """One per GPU, or one per core, but no more than runs."""
     if options.processes is not None:
         if options.processes < 1:
@@ -267,7 +265,7 @@ def _processes(options: "Offline", device: torch.device, runs: int) -> int:
 
 
 def _largest_pack(
-    options: "Offline", processes: int, runs: int, device: torch.device
+    options: OfflineRequest, processes: int, runs: int, device: torch.device
 ) -> int | None:
     """The size asked for, or as large as keeps every process busy."""
     if isinstance(options.pack, int):
@@ -287,7 +285,7 @@ def _precision(name: str, device: torch.device) -> str:
     return name
 
 
-def _protocol(chosen: Suite, options: "Offline") -> TrainingProtocol:
+def _protocol(chosen: Suite, options: OfflineRequest) -> TrainingProtocol:
     values: dict[str, Any] = {}
     for name in ("steps", "pretrain_steps", "evaluate_every", "episodes", "pack"):
         value = getattr(options, name)

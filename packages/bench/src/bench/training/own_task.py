@@ -17,16 +17,16 @@ from bench.data import (
     locate,
     npz_specs,
 )
+from bench.experiment import OfflineRequest
 from bench.suites import OwnTask, Suite, own_suite, suite
 
 if TYPE_CHECKING:
-    from bench.cli.offline import Offline
     from bench.simulation import SeededEnv
 
 __all__ = ["chosen_suite"]
 
 
-def chosen_suite(options: "Offline") -> Suite:
+def chosen_suite(options: OfflineRequest) -> Suite:
     """The suite that was asked for, or one of the user's own data and environment.
 
     Raises:

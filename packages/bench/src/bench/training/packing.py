@@ -12,7 +12,11 @@ from bench.agents import Problem
 from bench.machine import available_cores
 from bench.storage import read_run
 from bench.suites import Domain, Suite
+from bench.training.cost import calls_per_second, peak_memory
+from bench.training.domain_sizes import domain_sizes
+from bench.training.precision import float32_products
 from bench.training.tables import available_memory
+from bench.training.workload import Workload
 
 __all__ = ["PackChoice", "PackRate", "best_pack", "choose", "measured_pack", "measured_size"]
 
@@ -154,7 +158,6 @@ def measured_size(
         known = read_run(directory).settings.get("largest_pack")
         if isinstance(known, int):
             return known
-    from bench.scale import domain_sizes
 
     def width(domain: Domain) -> int:
         return sum(sum(found[domain.name].critic_hidden) for found in configs.values())
@@ -210,11 +213,6 @@ def measured_pack(
     seconds: float = 1.0,
 ) -> PackRate:
     """Rate and memory of packs of one size; threads as torch is set."""
-    from bench.speed.measure import peak_memory
-    from bench.speed.workload import Workload
-    from bench.training.cost import calls_per_second
-    from bench.training.precision import float32_products
-
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)

@@ -3,17 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.agents import AGENTS
+from bench.experiment import OfflineRequest, SweepRequest
 from bench.suites import unknown
 from bench.training.cells import Pack
 from bench.training.options import Plan, agents_named, plan_offline, plan_point, settled
 from bench.training.settings import parse_overrides
-
-if TYPE_CHECKING:
-    from bench.cli.offline import Offline
-    from bench.cli.sweep import Sweep
 
 __all__ = ["plan_sweep"]
 
@@ -21,7 +18,7 @@ _PROTOCOL = ("steps", "pretrain_steps", "evaluate_every", "episodes")
 _OF_CLONING = ("pretrain_steps", "episodes")
 
 
-def plan_sweep(options: "Sweep") -> Plan:
+def plan_sweep(options: SweepRequest) -> Plan:
     """Check every option and lay out the packs of the whole grid in one run directory.
 
     A pack gets as variant the swept values that concern its agent, so an agent that has none of the
@@ -31,7 +28,7 @@ def plan_sweep(options: "Sweep") -> Plan:
         ValueError: nothing to sweep, an unknown name, an impossible value, or a value that is also
             given by itself.
     """
-    offline = options.offline
+    offline: OfflineRequest = options
     agents = tuple(dict.fromkeys((*agents_named(offline.agent), "bc")))
     axes = _axes(options.over, agents, offline)
     # What a point is not told it has in common with the first: without the swept settings there may
@@ -59,7 +56,7 @@ def plan_sweep(options: "Sweep") -> Plan:
 
 
 def _axes(
-    texts: Sequence[str], agents: Sequence[str], offline: "Offline"
+    texts: Sequence[str], agents: Sequence[str], offline: OfflineRequest
 ) -> dict[str, tuple[str, ...]]:
     """Setting to its values as texts, spelled the same way however they were given."""
     if not texts:
@@ -88,7 +85,7 @@ def _axes(
     return axes
 
 
-def _given(offline: "Offline") -> set[str]:
+def _given(offline: OfflineRequest) -> set[str]:
     """Settings that the command fixes."""
     alone = {
         name for name in (*_PROTOCOL, "kl_budget", "dual") if getattr(offline, name) is not None
@@ -111,7 +108,7 @@ def _spelled(name: str, text: str, agents: Sequence[str]) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
-def _at(offline: "Offline", point: Mapping[str, str]) -> "Offline":
+def _at(offline: OfflineRequest, point: Mapping[str, str]) -> OfflineRequest:
     """The options of one point of the grid."""
     protocol: dict[str, Any] = {n: int(v) for n, v in point.items() if n in _PROTOCOL}
     texts = [f"{name}={value}" for name, value in point.items() if name not in _PROTOCOL]

@@ -1,0 +1,19 @@
+"""What a run is asked to do: plain data that needs neither torch nor tyro to import.
+
+The command line adds flags to these requests; `import bench` takes them or their fields as keyword
+arguments.
+"""
+
+from bench.experiment._ablations import DualRequest, InternalVsExternalRequest, KernelsRequest
+from bench.experiment._offline import OfflineRequest
+from bench.experiment._online import OnlineRequest
+from bench.experiment._sweep import SweepRequest
+
+__all__ = [
+    "DualRequest",
+    "InternalVsExternalRequest",
+    "KernelsRequest",
+    "OfflineRequest",
+    "OnlineRequest",
+    "SweepRequest",
+]

@@ -1,0 +1,30 @@
+"""The request of both phases."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bench.experiment._offline import OfflineRequest
+
+__all__ = ["OnlineRequest"]
+
+
+@dataclass(frozen=True)
+class OnlineRequest(OfflineRequest):
+    """The offline phase, and after it the online phase in the environments.
+
+    Attributes:
+        online_steps: environment steps of each run, instead of the protocol's.
+        warm_up: the first of them, which collect experience without an update.
+        updates_per_step: updates after each later step.
+        replay: batches from data set and experience as one buffer (union), or a fixed share of
+            each (balanced); auto balances agents that learn online only.
+        offline_share: part of a balanced batch that comes from the data set.
+        online_kl_budget: trust-region budget of the online phase; the offline one by default.
+    """
+
+    online_steps: int | None = None
+    warm_up: int | None = None
+    updates_per_step: int | None = None
+    replay: Literal["auto", "union", "balanced"] | None = None
+    offline_share: float | None = None
+    online_kl_budget: float | None = None
