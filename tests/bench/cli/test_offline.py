@@ -269,7 +269,8 @@ def test_missing_data_say_which_command_makes_them(tmp_path: Path) -> None:
         (["--agent", "qam", "--dual", "solve"], "no trust region, so --dual has no use"),
         (["--kl-budget", "-1"], "--kl-budget must be above 0, got -1.0"),
         (["--agent", "all", "qam"], "--agent all stands alone, got all qam"),
-        (["--first-seed", "9" * 20], "--first-seed must be at least 0 and of at most 18 digits"),
+        (["--first-seed", "9" * 20], "--first-seed must be a whole number of at most 18 digits"),
+        (["--first-seed", "-1"], "--first-seed must be at least 0 and of at most 18 digits"),
         (["--seeds", "100000000"], "--seeds is how many, at most 10,000, got 100000000"),
         (["--set", "kl-budget=-1"], "error: kl-budget must be above 0, got -1.0"),
         (["--set", "kl_budget=-1"], "error: kl_budget must be above 0, got -1.0"),
@@ -331,9 +332,11 @@ def test_a_directory_that_cannot_be_made_is_an_error(
     assert str(tmp_path / "file") in capsys.readouterr().err
 
 
-def test_debug_shows_the_traceback() -> None:
-    with pytest.raises(ValueError, match="quik"):
-        main(["offline", "--suite", "quik", "--debug"])
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["offline", "--suite", "quik", "--debug"]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("Traceback")
+    assert text.splitlines()[-1].startswith("error: unknown suite 'quik'")
 
 
 def test_dry_run_lists_settings_and_cost(

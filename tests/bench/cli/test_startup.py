@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench.cli import _COMMANDS, main
+from bench.cli import main
+from bench.cli._commands import COMMANDS
 
 _HEAVY = ("torch", "tyro", "numpy", "polars", "gymnasium", "matplotlib", "rich")
 
@@ -41,10 +42,7 @@ def test_explaining_a_command_needs_no_torch() -> None:
     code = """
 from bench.cli import main
 for name in ("offline", "online", "sweep", "ablate", "data", "report", "status", "speed", "plan"):
-    try:
-        main([name, "--help"])
-    except SystemExit as end:
-        assert end.code == 0, name
+    assert main([name, "--help"]) == 0, name
 found = "torch" in sys.modules
 """
     assert fresh(code) is False
@@ -53,17 +51,8 @@ found = "torch" in sys.modules
 def test_the_help_is_that_of_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    for name, (_, _, summary) in _COMMANDS.items():
+    for name, (_, summary) in COMMANDS.items():
         assert f"  {name} " in text
         assert summary in text
-        with pytest.raises(SystemExit) as end:
-            main([name, "--help"])
-        assert end.value.code == 0
+        assert main([name, "--help"]) == 0
         assert f"usage: bench {name} " in capsys.readouterr().out
-
-
-def test_a_command_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["offlin"]) == 2
-    assert "unknown command 'offlin'; perhaps you meant offline" in capsys.readouterr().err
-    assert main([]) == 2
-    assert "usage: bench COMMAND" in capsys.readouterr().err

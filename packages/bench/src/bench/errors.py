@@ -6,6 +6,8 @@ something failed while the work was going on. `bench.cli` prints their text with
 
 from __future__ import annotations
 
+from pathlib import Path
+
 __all__ = [
     "BenchError",
     "CheckpointError",
@@ -13,7 +15,11 @@ __all__ = [
     "MixedOriginError",
     "ResultsError",
     "RunLockedError",
+    "logged_in",
+    "note_log",
 ]
+
+_LOGGED = "logged in "
 
 
 class BenchError(RuntimeError):
@@ -38,3 +44,14 @@ class MixedOriginError(ResultsError):
 
 class RunLockedError(BenchError):
     """Another process is working on this run directory; the text names it."""
+
+
+def note_log(error: BaseException, path: Path) -> None:
+    """Note with an error that a log holds its traceback."""
+    error.add_note(f"{_LOGGED}{path}")
+
+
+def logged_in(error: BaseException) -> Path | None:
+    """The log that holds an error's traceback; None if none does."""
+    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(_LOGGED)]
+    return Path(notes[0].removeprefix(_LOGGED)) if notes else None

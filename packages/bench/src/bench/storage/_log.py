@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench.errors import note_log
+
 __all__ = ["JsonLinesHandler", "log_to", "read_log"]
 
 
@@ -72,6 +74,8 @@ class JsonLinesHandler(logging.Handler):
 def log_to(path: Path, level: int = logging.INFO, logger: str = "bench") -> Iterator[None]:
     """Sends what `logger` and its children say to a JSON-lines file while the block runs.
 
+    An exception that leaves the block is logged with its traceback.
+
     Raises:
         OSError: the file cannot be opened.
     """
@@ -84,6 +88,12 @@ def log_to(path: Path, level: int = logging.INFO, logger: str = "bench") -> Iter
         source.setLevel(level)
     try:
         yield
+    except (KeyboardInterrupt, GeneratorExit, SystemExit):
+        raise
+    except BaseException as error:  # polars' PanicException is none of Exception
+        source.error("%s: %s", type(error).__name__, error, exc_info=error)
+        note_log(error, path)
+        raise
     finally:
         source.removeHandler(handler)
         source.setLevel(previous)
