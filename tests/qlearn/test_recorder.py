@@ -7,15 +7,11 @@ import torch
 from torch import Tensor
 
 from qlearn import MLP, CriticEnsemble, FlowActor, Learner, RandomStreams
-from qlearn._arithmetic import onednn_suits, rounds_products
+from qlearn._arithmetic import onednn_suits
 
 needs_onednn = pytest.mark.skipif(
     not onednn_suits(torch.zeros(1)), reason="this torch build has no oneDNN for the CPU"
 )
-with torch.autocast("cpu", dtype=torch.bfloat16):
-    needs_bfloat16 = pytest.mark.skipif(
-        not rounds_products(), reason="this CPU has no products of bfloat16 numbers"
-    )
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +87,7 @@ def test_views_follow_their_parameters() -> None:
             assert torch.equal(after, copy.deepcopy(mlp)(x))
 
 
-@needs_bfloat16
+@needs_onednn
 @pytest.mark.parametrize("layer_norm", [False, True])
 def test_rounded_products_are_near_the_exact_ones_and_not_equal(layer_norm: bool) -> None:
     streams = RandomStreams([0])
@@ -114,7 +110,7 @@ def test_rounded_products_are_near_the_exact_ones_and_not_equal(layer_norm: bool
         assert 1e-5 < error < 0.03
 
 
-@needs_bfloat16
+@needs_onednn
 def test_rounded_rollouts_are_those_of_the_recorded_gradient() -> None:
     streams = RandomStreams([0])
     actor = FlowActor(1, 3, 2, (32, 32), layer_norm=False, streams=streams)

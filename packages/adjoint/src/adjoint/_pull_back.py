@@ -1,5 +1,6 @@
 """The vector-Jacobian product that both the adjoint and its terminal condition are made of."""
 
+import contextlib
 from collections.abc import Callable
 
 import torch
@@ -34,7 +35,15 @@ def pull_back(
             )
         if cotangent is None:
             cotangent = torch.ones_like(value)
-        (gradient,) = torch.autograd.grad(
-            value, x, cotangent, allow_unused=True, materialize_grads=True
-        )
+        with _without_autocast(x.device.type):
+            (gradient,) = torch.autograd.grad(
+                value, x, cotangent, allow_unused=True, materialize_grads=True
+            )
     return gradient
+
+
+def _without_autocast(device_type: str) -> contextlib.AbstractContextManager[object]:
+    """Autocast chooses dtypes in the forward pass; torch advises against it in the backward one."""
+    if not torch.amp.is_autocast_available(device_type):
+        return contextlib.nullcontext()
+    return torch.autocast(device_type, enabled=False)

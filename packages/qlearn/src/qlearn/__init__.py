@@ -4,6 +4,7 @@ Every trainable tensor has a leading replica axis ``R``: many runs train as one,
 another, and each gives the numbers that it gives alone.
 """
 
+from qlearn._arithmetic import has_bfloat16_products
 from qlearn._chunks import ChunkBatch, ChunkSource
 from qlearn._ema import ema_update
 from qlearn._entropy import EntropyTemperature
@@ -51,6 +52,7 @@ __all__ = [
     "ema_update",
     "expectile_loss",
     "frozen",
+    "has_bfloat16_products",
     "pessimistic_value",
     "td_loss",
     "td_target",

@@ -9,8 +9,15 @@ In eager mode on an x86 CPU they are oneDNN's, for three reasons (docs/performan
   of 1.2.
 * GELU and its derivative share one sigmoid, so the forward pass keeps the derivative and the
   backward pass needs only products.
+
+Under autocast to bfloat16 the products between hidden layers are those of numbers rounded to
+bfloat16, summed in float32 and rounded once more, on every processor. One without such products
+computes them from the rounded numbers in float32, which gives the same values up to the order of
+the sum but saves no time.
 """
 
+import contextlib
+import functools
 import math
 from typing import Any
 
@@ -24,8 +31,10 @@ __all__ = [
     "Kept",
     "OneDNN",
     "gelu_with_slope",
+    "has_bfloat16_products",
     "onednn_suits",
     "rounds_products",
+    "without_autocast",
 ]
 
 LAYER_NORM_EPSILON = 1e-6
@@ -59,20 +68,50 @@ def onednn_suits(x: Tensor) -> bool:
         and x.dtype == torch.float32
         and _HAS_ONEDNN
         and not torch.compiler.is_compiling()
-        and (not torch.is_autocast_enabled("cpu") or rounds_products())
+        and (not torch.is_autocast_enabled("cpu") or rounds_products("cpu"))
     )
 
 
-def rounds_products() -> bool:
-    """Whether oneDNN's products are to be those of bfloat16 numbers: under autocast to it.
+def rounds_products(device_type: str) -> bool:
+    """Whether products between hidden layers are to be those of bfloat16 numbers.
 
-    Sums are in float32 in any case, and so is all between the products when a gradient is wanted.
+    That is so under autocast to bfloat16. Inputs, outputs, sums, parameters and all between the
+    products stay in float32.
     """
     return (
-        torch.is_autocast_enabled("cpu")
-        and torch.get_autocast_dtype("cpu") == torch.bfloat16
-        and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        torch.amp.is_autocast_available(device_type)
+        and torch.is_autocast_enabled(device_type)
+        and torch.get_autocast_dtype(device_type) == torch.bfloat16
     )
+
+
+def without_autocast(device_type: str) -> contextlib.AbstractContextManager[object]:
+    """Torch's own casts off, where :func:`rounds_products` says what is rounded."""
+    if not rounds_products(device_type):
+        return contextlib.nullcontext()
+    return torch.autocast(device_type, enabled=False)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def has_bfloat16_products() -> bool:
+    """Whether the CPU has products of bfloat16 numbers, so that rounding saves time.
+
+    With oneDNN that takes AVX-512 or a later instruction set; ``ONEDNN_MAX_CPU_ISA`` limits it.
+    """
+    return _tries_bfloat16()
+
+
+@functools.cache
+def _tries_bfloat16() -> bool:
+    # torch knows the processor, not the instruction set that oneDNN is limited to.
+    if not _HAS_ONEDNN or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    ones = torch.ones(16, 16, dtype=torch.bfloat16)
+    try:
+        _product(ones, ones, None, "none", [], "")
+    except RuntimeError:  # "could not create a primitive descriptor"
+        return False
+    return True
 
 
 class Batched:
@@ -81,12 +120,15 @@ class Batched:
     @staticmethod
     def affine(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
         """``x kernel + bias``."""
+        if kernel.dtype == torch.bfloat16:
+            return _rounded_bmm(x, kernel) + bias
         return torch.baddbmm(bias, x, kernel)
 
     @staticmethod
     def pull(gradient: Tensor, kernel: Tensor, factor: Tensor | None) -> Tensor:
         """``gradient kernel^T``, times ``factor`` element by element."""
-        pulled = torch.bmm(gradient, kernel.mT)
+        rounds = kernel.dtype == torch.bfloat16
+        pulled = (_rounded_bmm if rounds else torch.bmm)(gradient, kernel.mT)
         return pulled if factor is None else pulled * factor
 
     @staticmethod
@@ -113,31 +155,26 @@ class OneDNN(Batched):
 
     @staticmethod
     def affine(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-        rows = x.to(kernel.dtype).contiguous()
-        product: Tensor = _product(rows, kernel.t(), bias, "none", [], "")
-        return product.float()
+        return _linear(x, kernel.t(), bias).float()
 
     @staticmethod
     def affine_gelu(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
         """GELU of ``x kernel + bias``, in the kernel's precision."""
-        rows = x.to(kernel.dtype).contiguous()
-        activation: Tensor = _product(rows, kernel.t(), bias, "gelu", [], "tanh")
-        return activation
+        return _linear(x, kernel.t(), bias, "gelu", "tanh")
 
     @staticmethod
     def pull(gradient: Tensor, kernel: Tensor, factor: Tensor | None) -> Tensor:
-        product: Tensor = _product(gradient.to(kernel.dtype), kernel, None, "none", [], "")
-        pulled = product.float()
+        pulled = _linear(gradient, kernel, None).float()
         # oneDNN could multiply as well, but with the factor not in cache that takes longer.
         return pulled if factor is None else pulled.mul_(factor)
 
     @staticmethod
     def kernel_gradient(x: Tensor, gradient: Tensor) -> Tensor:
         """``x^T gradient``, in the precision of ``x``."""
-        if x.dtype == torch.bfloat16:  # torch's product is oneDNN's, and needs no transposed copy
+        if x.dtype == torch.bfloat16 and has_bfloat16_products():
+            # torch's product is oneDNN's, and needs no transposed copy.
             return torch.mm(x.t(), gradient.bfloat16()).float()
-        product: Tensor = _product(x.t().contiguous(), gradient.t(), None, "none", [], "")
-        return product
+        return _linear(x.t(), gradient.to(x.dtype).t(), None).float()
 
     @staticmethod
     def norm(x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -163,3 +200,23 @@ def gelu_with_slope(x: Tensor) -> tuple[Tensor, Tensor]:
     rest = torch.addcmul(value, value, s, value=-1.0)
     slope = s.addcmul_(rest, square, value=3.0 * CUBIC * SLOPE).add_(rest, alpha=SLOPE)
     return value, slope
+
+
+def _linear(
+    x: Tensor, kernel: Tensor, bias: Tensor | None, activation: str = "none", form: str = ""
+) -> Tensor:
+    """An activation of ``x kernel^T + bias`` by oneDNN, in the kernel's precision."""
+    rows = x.to(kernel.dtype).contiguous()
+    if kernel.dtype == torch.bfloat16 and not has_bfloat16_products():
+        emulated: Tensor = _product(rows.float(), kernel.float(), bias, activation, [], form)
+        return emulated.bfloat16()
+    product: Tensor = _product(rows, kernel, bias, activation, [], form)
+    return product
+
+
+def _rounded_bmm(x: Tensor, kernel: Tensor) -> Tensor:
+    """``x kernel`` of numbers rounded to bfloat16, by torch's operations."""
+    rows = x.bfloat16()
+    if x.device.type == "cpu" and not has_bfloat16_products():
+        return torch.bmm(rows.float(), kernel.float()).bfloat16().float()
+    return torch.bmm(rows, kernel).float()

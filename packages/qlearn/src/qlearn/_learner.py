@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from qlearn._arithmetic import without_autocast
 from qlearn._ema import ema_update
 from qlearn._gradients import GradientGuard, GradientReport
 
@@ -70,7 +71,9 @@ class Learner:
         Returns:
             Gradient norms and flags of every replica.
         """
-        report: GradientReport = self.guard(torch.autograd.grad(loss.sum(), self.parameters))
+        with without_autocast(loss.device.type):
+            gradients = torch.autograd.grad(loss.sum(), self.parameters)
+        report: GradientReport = self.guard(gradients)
         self._steps += 1
         first = self.guard.failed & (self.failed_at < 0)
         self.failed_at.copy_(torch.where(first, self._steps, self.failed_at))

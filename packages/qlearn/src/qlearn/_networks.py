@@ -57,7 +57,7 @@ class _Layers(nn.Module):
     def networks(self) -> list[Weights]:
         """The same network by network, without gradient, in the precision of the products."""
         parameters = [p for kind in self._lists() for p in kind]
-        return self._views.of(parameters, self.stack, rounded=rounds_products())
+        return self._views.of(parameters, self.stack, rounded=rounds_products("cpu"))
 
     def run(self, x: Float[Tensor, "G B i"]) -> Float[Tensor, "G B o"]:
         """All layers for ``G`` stacked networks on ``B`` rows each."""

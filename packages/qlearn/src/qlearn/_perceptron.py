@@ -8,7 +8,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from qlearn._arithmetic import LAYER_NORM_EPSILON, Batched, OneDNN, onednn_suits
+from qlearn._arithmetic import (
+    LAYER_NORM_EPSILON,
+    Batched,
+    OneDNN,
+    onednn_suits,
+    rounds_products,
+    without_autocast,
+)
 from qlearn._tape import Tape
 from qlearn._weights import Layers, Weights
 
@@ -21,7 +28,7 @@ Pullback = Callable[[Tensor, int], Tensor]
 def evaluate(x: Float[Tensor, "G B i"], layers: Layers) -> Float[Tensor, "G B o"]:
     """Outputs of ``G`` stacked networks on ``B`` rows each."""
     if not onednn_suits(x):
-        return _layers(x, layers.stack().rows())
+        return _layers(x, layers.stack(), rounds_products(x.device.type))
     if torch.is_grad_enabled():
         weights = layers.stack()
         if x.requires_grad or weights.kernels[0].requires_grad:
@@ -54,12 +61,18 @@ def linearize(
             pairs = zip(tapes[k], cotangent.contiguous(), strict=True)
             return _stack([tape.backward(row)[0] for tape, row in pairs])
     else:
-        together = Tape(layers.stack().rows(), Batched(), keep_inputs=False)
-        values = together.forward(stacked)
+        kind = x.device.type
+        weights = layers.stack().rows()
+        together = Tape(
+            weights.bfloat16() if rounds_products(kind) else weights, Batched(), keep_inputs=False
+        )
+        with without_autocast(kind):
+            values = together.forward(stacked)
         blocks = together.split(points)
 
         def pullback(cotangent: Tensor, k: int) -> Tensor:
-            return blocks[k].backward(cotangent)[0]
+            with without_autocast(kind):
+                return blocks[k].backward(cotangent)[0]
 
     return values.reshape(len(x), points, *x.shape[2:-1], -1), pullback
 
@@ -114,16 +127,19 @@ class Recorder:
         return [tensor._version for tensor in self._layers.stack().flat()]
 
 
-def _layers(x: Tensor, weights: Weights) -> Tensor:
-    """All layers by differentiable operations of torch."""
+def _layers(x: Tensor, stack: Weights, rounded: bool) -> Tensor:
+    """All layers by differentiable operations of torch, products ``rounded`` to bfloat16 or not."""
+    weights = stack.rows()
     last = len(weights.kernels) - 1
-    for i, (kernel, bias) in enumerate(zip(weights.kernels, weights.biases, strict=True)):
-        x = torch.baddbmm(bias, x, kernel)
-        if i < last:
-            x = functional.gelu(x, approximate="tanh")
-            if weights.scales:
-                x = functional.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPSILON)
-                x = torch.addcmul(weights.shifts[i], x, weights.scales[i])
+    kernels = weights.bfloat16().kernels if rounded else weights.kernels
+    with without_autocast(x.device.type):
+        for i, (kernel, bias) in enumerate(zip(kernels, weights.biases, strict=True)):
+            x = Batched.affine(x, kernel, bias)
+            if i < last:
+                x = functional.gelu(x, approximate="tanh")
+                if weights.scales:
+                    x = functional.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPSILON)
+                    x = torch.addcmul(weights.shifts[i], x, weights.scales[i])
     return x
 
 
@@ -157,7 +173,7 @@ class _Perceptron(torch.autograd.Function):
         recorded: tuple[list[Tape], Tensor] | None,
         *flat: Tensor,
     ) -> Tensor:
-        ctx.layout, ctx.networks = weights, networks
+        ctx.layout, ctx.networks, ctx.rounded = weights, networks, rounds_products("cpu")
         ctx.keep_inputs = ctx.needs_input_grad[4]
         if recorded is None:
             tapes = [Tape(net, OneDNN(), keep_inputs=ctx.keep_inputs) for net in networks]
@@ -176,7 +192,7 @@ class _Perceptron(torch.autograd.Function):
         flat, kept = saved[:count], saved[count:]
         if torch.is_grad_enabled():  # create_graph: second derivatives come from torch's layers
             wanted = [t for t in (x, *flat) if t.requires_grad]
-            values = _layers(x, ctx.layout.like(flat).rows())
+            values = _layers(x, ctx.layout.like(flat), ctx.rounded)
             found = iter(torch.autograd.grad(values, wanted, gradient, create_graph=True))
             first, *rest = [next(found) if t.requires_grad else None for t in (x, *flat)]
             return first, None, None, None, *rest

@@ -56,9 +56,9 @@ class Weights:
         Inputs (with the time of a flow) and outputs (values, velocities) stay in float32: their
         products are few.
         """
-        first, *hidden, last = self.kernels
-        rounded = [kernel.bfloat16() for kernel in hidden]
-        return Weights([first, *rounded, last], self.biases, self.scales, self.shifts)
+        last = len(self.kernels) - 1
+        kernels = [k.bfloat16() if 0 < i < last else k for i, k in enumerate(self.kernels)]
+        return Weights(kernels, self.biases, self.scales, self.shifts)
 
 
 @runtime_checkable

@@ -24,7 +24,7 @@ from bench.training.cost import (
     update_flops,
 )
 from bench.training.devices import select_device
-from bench.training.precision import float32_products
+from bench.training.precision import emulation_warning, float32_products
 from bench.training.workload import Workload, agent_config
 
 __all__ = ["measure"]
@@ -83,6 +83,9 @@ def measure(
             raise ValueError("the mode captured needs a CUDA device: take eager or compiled")
         with float32_products(precision, device):
             pass
+    for precision in request.precisions:
+        if warning := emulation_warning(precision, device):
+            tell(f"warning: {warning}")
     entrants = []
     for combination in combinations:
         tell("preparing " + ", ".join(map(str, combination)))

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import flop_registry
 
 from bench.agents import AGENTS, Problem, draw
 from bench.training.cells import Pack
-from qlearn import ChunkBatch, RandomStreams
+from qlearn import ChunkBatch, RandomStreams, has_bfloat16_products
 
 __all__ = [
     "PackCost",
@@ -107,17 +107,20 @@ def matmul_rate(
 ) -> float:
     """Floating-point operations per second of one large matrix product, here and now.
 
-    By the faster of torch's libraries: on an AMD CPU oneDNN, which products in torch's own layers
-    do not use, has twice the rate of MKL. In float32 a GPU's tensor cores take part where
-    `torch.set_float32_matmul_precision` allows it.
+    By the faster of torch's libraries: on an AMD CPU with AVX-512 oneDNN, which products in torch's
+    own layers do not use, has twice the rate of MKL. In float32 a GPU's tensor cores take part
+    where `torch.set_float32_matmul_precision` allows it.
 
     Args:
         device: where.
         width: of the kernel, a square matrix.
         seconds: spent on each library.
-        dtype: of the factors.
+        dtype: of the factors; bfloat16 stands for float32 on a CPU that has no such products and
+            emulates them, see :func:`qlearn.has_bfloat16_products`.
         clock: which time.
     """
+    if device.type == "cpu" and dtype == torch.bfloat16 and not has_bfloat16_products():
+        dtype = torch.float32
     rows = torch.randn(_CEILING_ROWS, width, device=device, dtype=dtype)
     kernel = torch.randn(width, width, device=device, dtype=dtype)
     out = torch.empty_like(rows)

@@ -24,7 +24,7 @@ from bench.training.console import Display, Stages, standard_output
 from bench.training.online import OnlineExperience, load_offline_result, replay
 from bench.training.options import Plan
 from bench.training.planned import record_plan
-from bench.training.precision import float32_products
+from bench.training.precision import emulation_warning, float32_products
 from bench.training.preparation import PreparedDomain
 from bench.training.pretraining import FlowCache
 from bench.training.processes import PackTraining, train_in_processes
@@ -60,6 +60,8 @@ class Job:
             stack.enter_context(RunLock(directory, self.command))
             stack.enter_context(log_to(directory / "log.jsonl"))
             record_plan(plan, self.command)
+            if warning := emulation_warning(plan.precision, plan.device):
+                self.console.print(f"warning: {warning}", style="yellow", markup=False)
             stages = stack.enter_context(Stages(self.console))
             if plan.processes == 1:
                 train = stack.enter_context(self.training())

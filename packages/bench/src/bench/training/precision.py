@@ -5,12 +5,28 @@ from collections.abc import Iterator
 
 import torch
 
-__all__ = ["autocast", "float32_products"]
+from qlearn import has_bfloat16_products
+
+__all__ = ["autocast", "emulation_warning", "float32_products"]
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Products of bfloat16 numbers for the precision `bfloat16`, in this thread."""
+    """Products of bfloat16 numbers for the precision `bfloat16`, in this thread.
+
+    The networks of `qlearn` then compute the same values on every processor, see
+    :func:`emulation_warning`.
+    """
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def emulation_warning(precision: str, device: torch.device) -> str | None:
+    """What a user should know before training in a precision that the processor does not have."""
+    if precision != "bfloat16" or device.type != "cpu" or has_bfloat16_products():
+        return None
+    return (
+        "this processor has no bfloat16 products (they take AVX-512 or AMX): they are emulated "
+        "with the same values, which is slower than --precision float32"
+    )
 
 
 @contextlib.contextmanager
