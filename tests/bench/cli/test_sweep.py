@@ -187,3 +187,30 @@ def test_dry_run_lists_the_grid(tmp_path: Path, capsys: pytest.CaptureFixture[st
             assert f"trqam--kl-budget={budget}--tasks-{task}--seeds-0" in text
         assert text.count(f"kl_budget={float(budget)},") == 1  # settings once, not for every pack
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_stopped_run_fails_the_command_and_stands_in_no_mean(
+    tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str], processes: str
+) -> None:
+    given = [
+        "sweep", "--over", "learning-rate=0.0003,1e30", "--suite", "quick", "--preset", "smoke",
+        "--agent", "fql", "--tasks", "1", "--seeds", "2", "--out", str(tmp_path / "runs" / "one"),
+        "--data-dir", str(data_dir), "--processes", processes, "--pack", "1",
+    ]  # fmt: skip
+    for _ in range(2):  # repeating the command changes nothing
+        assert main(given) == 1
+        shown = " ".join(capsys.readouterr().out.split())
+        table = final_table([tmp_path])
+        sound = table.cells.filter(pl.col("variant").str.contains("0.0003"))
+        assert sound["finished"].all()
+        lost = table.cells.filter(pl.col("variant").str.contains("1e30|1e\\+30"))
+        assert lost.height >= 2
+        assert lost["stopped"].all()
+        assert table.domains.join(lost, on=["agent", "variant"], how="semi")["runs"].is_null().all()
+        assert f"{table.coverage.runs}/{table.coverage.runs_planned} runs finished" in shown
+        assert table.coverage.runs == table.coverage.runs_planned - len(table.coverage.failed)
+        assert shown.count("failed: ") == len(table.coverage.failed) == lost.height
+    assert main(["status", str(tmp_path)]) == 1
+    assert main(["report", str(tmp_path)]) == 1

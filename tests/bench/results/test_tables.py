@@ -21,13 +21,16 @@ from bench.results import (
     TRAINING,
     ResultWriter,
     cell_results,
+    compare_runs,
     domain_view,
     final_table,
     is_task,
+    labelled_evaluations,
     metric_rows,
     planned_cells,
     print_table,
     published_domains,
+    run_progress,
     scan_evaluations,
     scan_training,
     task_label,
@@ -35,6 +38,7 @@ from bench.results import (
     wilson_interval,
     write_table,
 )
+from bench.results.report._curves import success_curves, training_curves
 from bench.storage import PlannedCell, RunRecord, collect_provenance, write_run
 from bench.suites import SUITES
 
@@ -423,15 +427,64 @@ def test_nothing_to_report(tmp_path: Path) -> None:
         final_table([tmp_path])
 
 
-def test_a_cell_that_recovered_is_no_failure(tmp_path: Path) -> None:
+def test_a_stopped_run_is_never_a_result_whatever_was_recorded_later(tmp_path: Path) -> None:
+    """Version 0.1 went on writing ordinary rows of stopped runs."""
+    run = make_run(tmp_path / "run", [(cell(seed=s), {50: 10, 100: 20}) for s in range(3)])
+    other = make_run(tmp_path / "other", [(cell(seed=s, agent="qam"), {100: 5}) for s in range(2)])
+    writer = ResultWriter(run / "packs" / "pack" / "evaluations.parquet")
+    stop = {"phase": "offline", "step": 60, "failed_at_step": 60, "failure": "not finite"}
+    writer.append([cell(seed=1) | stop])
+    for table in (final_table([run]), final_table([run], unfinished=True)):
+        assert (table.coverage.runs, table.coverage.runs_planned) == (2, 3)
+        assert not table.coverage.complete
+        (line,) = table.coverage.failed
+        assert "seed 1: failed at step 60: not finite" in line
+        assert table.tasks.filter(agent="trqam")["runs"].to_list() == [2]
+        assert table.tasks.filter(agent="trqam")["seeds"].to_list() == [2]
+        assert any(note.startswith("1 run was stopped") for note in table.notes)
+    cells = cell_results([run]).filter(seed=1)
+    assert cells.select("finished", "stopped", "step", "success_rate", "best_step").row(0) == (
+        False, True, 50, 0.2, 50,
+    )  # fmt: skip
+    # Nothing that was measured of it since the stop is drawn, and nothing at all beside sound runs.
+    assert labelled_evaluations([run]).filter(pl.col("success_rate").is_not_null(), seed=1)[
+        "step"
+    ].to_list() == [50]
+    table = final_table([run])
+    (curve,) = success_curves(labelled_evaluations([run]), table.cells)
+    assert (curve.runs, curve.steps.tolist()) == (2, [50.0, 100.0])
+    (kl,) = training_curves([run], table.cells, "path_kl")
+    assert kl.runs == 2
+    (progress,) = run_progress([run])
+    assert (progress.state, progress.done, progress.failed) == ("failed", 2, 1)
+    comparison = compare_runs(run, other)
+    assert [line[:2] for line in comparison.failed] == ["A:"]
+    assert comparison.methods[0].runs == (2, 2)
+
+
+def test_a_stop_in_one_run_is_not_made_good_by_another(tmp_path: Path) -> None:
+    shared = cell(agent="bc") | {"variant": ""}
+    for name in ("a", "b"):
+        make_run(tmp_path / name, [(shared, {100: 20})])
+    writer = ResultWriter(tmp_path / "a" / "packs" / "pack" / "evaluations.parquet")
+    stop = {"phase": "offline", "step": 60, "failed_at_step": 60, "failure": "not finite"}
+    writer.append([shared | stop])
+    assert final_table([tmp_path / "b"]).coverage.complete
+    assert final_table([tmp_path / "a"]).coverage.failed
+    assert final_table([tmp_path]).coverage.failed
+
+
+def test_an_evaluation_that_failed_on_the_way_is_noted_beside_the_result(tmp_path: Path) -> None:
     run = make_run(tmp_path, [(cell(), {50: 10})])
     writer = ResultWriter(run / "packs" / "pack" / "evaluations.parquet")
-    writer.append(
-        [cell() | {"phase": "offline", "step": 60, "failed_at_step": 60, "failure": "stopped"}]
-    )
+    failed = {"failed_at_step": 60, "failure": "the environment broke", "seconds_evaluation": 1.0}
+    writer.append([cell() | {"phase": "offline", "step": 60, **failed}])
     assert final_table([tmp_path]).coverage.failed
     writer.append([evaluation(cell(), 100, 20)])
-    assert final_table([tmp_path]).coverage.failed == ()
+    table = final_table([tmp_path])
+    assert table.coverage.complete
+    assert table.coverage.failed == ()
+    assert any(note.startswith("1 evaluation on the way failed") for note in table.notes)
     assert cell_results([tmp_path])["best_step"].to_list() == [100]
 
 

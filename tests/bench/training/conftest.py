@@ -1,18 +1,18 @@
 """Tiny data and a tiny pack that trains in milliseconds an update."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from bench.agents import AGENTS, Problem, TRQAMConfig
+from bench.agents import AGENTS, BCConfig, Problem, TRQAMConfig
 from bench.data import generate
 from bench.suites import SUITES, smoke
 from bench.training.cells import Pack
 from bench.training.trainer import Failure, Trainer
-from qlearn import ChunkSampler, EpisodeData, RandomStreams
+from qlearn import ChunkBatch, ChunkSampler, ChunkSource, EpisodeData, RandomStreams
 
 CONFIG = TRQAMConfig(
     actor_hidden=(16, 16), critic_hidden=(16, 16), critics=2, flow_steps=3, kl_budget=0.4
@@ -37,7 +37,7 @@ class Recorded:
     failures: list[Failure] = field(default_factory=list)
     restarts: list[int] = field(default_factory=list)
 
-    def restart(self, step: int) -> None:
+    def restart(self, step: int, failures: Sequence[Failure] = ()) -> None:
         self.restarts.append(step)
 
     def training(self, step: int, metrics: Mapping[str, list[float]]) -> None:
@@ -71,19 +71,36 @@ def episodes(observation_dim: int) -> EpisodeData:
     )
 
 
+class Poisoned:
+    """Rewards of replica 1 that are not finite from some batch on."""
+
+    def __init__(self, source: ChunkSource, first: int) -> None:
+        self.source, self.first, self.batches = source, first, 0
+
+    def sample(self, streams: RandomStreams, batch: int) -> ChunkBatch:
+        self.batches += 1
+        drawn = self.source.sample(streams, batch)
+        if self.batches < self.first:
+            return drawn
+        rewards = drawn.rewards.clone()
+        rewards[1] = float("nan")
+        return replace(drawn, rewards=rewards)
+
+
 def build_pack(seeds: tuple[int, ...] = (0,), steps: int = 20) -> Pack:
     """TRQAM on tasks 1 and 5 of the smoke suite, with a shorter protocol."""
     suite = smoke(SUITES["quick"])
     protocol = replace(suite.protocol, offline_steps=steps)
     domain = replace(suite.domains[0], tasks=(1, 2))
-    return Pack(suite.name, domain, protocol, "trqam", {}, seeds)
+    return Pack(suite.name, domain, protocol, "trqam", seeds)
 
 
 def build_trainer(pack: Pack, directory: Path, problem: Problem = PROBLEM) -> Trainer:
     """A trainer of the pack on made-up episodes."""
     streams = RandomStreams(pack.replica_seeds)
-    agent = AGENTS["trqam"].agent(CONFIG, problem, streams)
+    config = BCConfig(CONFIG.actor_hidden, flow_steps=3) if pack.agent == "bc" else CONFIG
+    agent = AGENTS[pack.agent].agent(config, problem, streams)
     tasks = [pack.domain.tasks.index(cell.task) for cell in pack.cells]
     data = episodes(problem.observation_dim)
-    sampler = ChunkSampler(data, problem.horizon, CONFIG.discount, tasks=tasks)
+    sampler = ChunkSampler(data, problem.horizon, CONFIG.discount, tasks=tasks[: streams.replicas])
     return Trainer(pack, agent, streams, sampler, directory, Recorded())

@@ -12,7 +12,7 @@ from bench.training.cells import Pack, plan
 
 def packs(agent: str, tasks: int, seeds: int, largest: int | None) -> tuple[Pack, ...]:
     suite = SUITES["ogbench50"].narrowed(("cube-double-play",), tuple(range(1, tasks + 1)))
-    return plan(suite, agent, {"cube-double-play": {}}, range(seeds), largest)
+    return plan(suite, agent, range(seeds), largest)
 
 
 @given(st.integers(1, 5), st.integers(1, 9), st.integers(1, 20) | st.none())

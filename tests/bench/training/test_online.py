@@ -35,7 +35,6 @@ def online_pack(
         suite.domains[0],
         replace(suite.protocol, online=online, evaluate_every=20, log_every=10, checkpoint_every=8),
         agent,
-        {},
         seeds,
         online=True,
         from_scratch=AGENTS[agent].online_only,

@@ -1,7 +1,8 @@
 """Evaluations that training does not wait for."""
 
 import threading
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
@@ -11,11 +12,12 @@ import torch
 from bench.agents import Problem
 from bench.results import TIMING_COLUMNS
 from bench.simulation import SimulatorPool
+from bench.tracking import Curves
 from bench.training.policy import Normalizer
 from bench.training.recorder import PackRecorder, protocol_fingerprint
 from bench.training.trainer import Trainer
 
-from .conftest import CONFIG, build_pack, build_trainer
+from .conftest import CONFIG, Poisoned, build_pack, build_trainer
 
 SHARED = {
     "data_source": "generated",
@@ -52,11 +54,14 @@ def test_protocols_differ_where_final_numbers_may(change: dict[str, int], agents
     assert differing == agents
 
 
-def build(directory: Path, pool: SimulatorPool, *, overlap: bool) -> Trainer:
+def build(
+    directory: Path, pool: SimulatorPool, *, overlap: bool, track: Sequence[str] = ()
+) -> Trainer:
     trainer = build_trainer(build_pack(), directory, problem=Problem(2, 2, 5))
     trainer.recorder = PackRecorder(
         trainer.pack,
         trainer.agent,
+        CONFIG,
         Problem(2, 2, 5),
         Normalizer.identity(2),
         pool,
@@ -64,6 +69,7 @@ def build(directory: Path, pool: SimulatorPool, *, overlap: bool) -> Trainer:
         directory,
         SHARED,
         overlap=overlap,
+        track=track,
     )
     return trainer
 
@@ -121,3 +127,94 @@ def test_an_evaluation_lost_with_its_process_is_played_again(
         resumed = build(tmp_path, pool, overlap=True)
         resumed.run()
     assert rows(tmp_path).equals(rows(sequential))
+
+
+def poisoned(
+    directory: Path, pool: SimulatorPool, *, overlap: bool, track: Sequence[str] = ()
+) -> Trainer:
+    """Its second run is stopped at step 8, seen at the evaluation at step 9 or the log at 10."""
+    trainer = build(directory, pool, overlap=overlap, track=track)
+    protocol = replace(trainer.pack.protocol, evaluate_every=9, log_every=5)
+    trainer.pack = replace(trainer.pack, protocol=protocol)
+    trainer.recorder.pack = trainer.pack  # type: ignore[attr-defined]
+    trainer.sampler = Poisoned(trainer.sampler, first=8)
+    return trainer
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_nothing_is_recorded_of_a_stopped_run_once_it_is_stopped(
+    tmp_path: Path, *, overlap: bool
+) -> None:
+    with SimulatorPool(0) as pool:
+        poisoned(tmp_path, pool, overlap=overlap).run()
+        found = rows(tmp_path).sort("step")
+        sound, stopped = (found.filter(task=task) for task in sorted(found["task"].unique()))
+        assert sound["step"].to_list() == [9, 18, 20]
+        assert sound["failure"].null_count() == 3
+        assert stopped["step"].to_list() == [8]
+        assert stopped["success_rate"].to_list() == [None]
+        assert "was not finite" in stopped["failure"][0]
+        logged = pl.read_parquet(tmp_path / "training.parquet")
+        steps = logged.group_by("task").agg(pl.col("step").unique().sort()).sort("task")
+        assert steps["step"].to_list() == [[5, 10, 15, 20], [5]]
+        # Neither a resume nor a lost table brings it back.
+        poisoned(tmp_path, pool, overlap=overlap).run()
+        assert rows(tmp_path).sort("step").equals(found)
+        (tmp_path / "evaluations.parquet").unlink()
+        poisoned(tmp_path, pool, overlap=overlap).run()
+        again = rows(tmp_path).sort("step")
+    assert again.filter(task=stopped["task"][0]).equals(stopped)
+    assert again.filter(task=sound["task"][0])["step"].to_list() == [20]
+
+
+@dataclass
+class Shown:
+    """A tracker that keeps what it is told."""
+
+    logged: list[tuple[int, str, int]] = field(default_factory=list)
+    stopped: list[tuple[int, int, str]] = field(default_factory=list)
+
+    def log(self, cell: int, group: str, step: int, values: Mapping[str, float]) -> None:
+        self.logged.append((cell, group, step))
+
+    def failed(self, cell: int, step: int, reason: str) -> None:
+        self.stopped.append((cell, step, reason))
+
+    def close(self) -> None:
+        pass
+
+
+def test_trackers_show_the_settings_that_are_used_and_why_a_run_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Shown] = []
+
+    def opened(curves: Curves, name: str) -> Shown:
+        for cell in curves.cells:
+            assert cell.settings["settings"] == asdict(CONFIG)
+        shown.append(Shown())
+        return shown[-1]
+
+    monkeypatch.setattr(Curves, "_tracker", opened)
+
+    def run(stop: int) -> None:
+        trainer = poisoned(tmp_path, pool, overlap=False, track=("tensorboard",))
+
+        def stop_at(step: int) -> None:
+            if step == stop:
+                raise SeenError
+
+        trainer.tick = stop_at
+        trainer.run()
+
+    with SimulatorPool(0) as pool:
+        with pytest.raises(SeenError):
+            run(stop=12)
+        run(stop=99)
+    first, second = shown
+    assert {entry[2] for entry in first.logged if entry[0] == 1} == {5}
+    assert {entry[0] for entry in second.logged} == {0}
+    for tracker in shown:
+        ((cell, step, reason),) = tracker.stopped
+        assert (cell, step) == (1, 8)
+        assert "was not finite" in reason

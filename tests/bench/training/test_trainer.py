@@ -10,11 +10,12 @@ import torch
 
 from bench.errors import CheckpointError
 from bench.storage import checkpoint_steps, load_checkpoint
-from bench.training.trainer import Trainer, load_agent
-from qlearn import ChunkBatch, ChunkSource, RandomStreams
+from bench.training.pretraining import FlowCache
+from bench.training.trainer import Trainer, load_agent, stopped_replicas, trained_replica
+from qlearn import ChunkBatch, FlowActor, RandomStreams
 
 from ..recorded_updates import RecordedUpdates
-from .conftest import Recorded, build_pack, build_trainer
+from .conftest import CONFIG, Poisoned, Recorded, build_pack, build_trainer
 
 
 def state(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -144,22 +145,6 @@ def test_the_next_batches_after_a_checkpoint_are_those_of_the_undisturbed_run(
         assert torch.equal(found.actions, expected.actions)
 
 
-class Poisoned:
-    """Rewards of replica 1 that are not finite from some batch on."""
-
-    def __init__(self, source: ChunkSource, first: int) -> None:
-        self.source, self.first, self.batches = source, first, 0
-
-    def sample(self, streams: RandomStreams, batch: int) -> ChunkBatch:
-        self.batches += 1
-        drawn = self.source.sample(streams, batch)
-        if self.batches < self.first:
-            return drawn
-        rewards = drawn.rewards.clone()
-        rewards[1] = float("nan")
-        return replace(drawn, rewards=rewards)
-
-
 def test_a_run_that_is_not_finite_stops_and_the_other_goes_on(tmp_path: Path) -> None:
     healthy = build_trainer(build_pack(), tmp_path / "healthy")
     healthy.run()
@@ -216,3 +201,47 @@ def test_a_checkpoint_with_other_tensors_is_an_error_that_says_what_to_do(tmp_pa
     del state["agent.dual.lam"]
     with pytest.raises(CheckpointError, match=r"dual\.lam.*--out"):
         load_agent(trainer.agent, state)
+
+
+def test_a_stopped_clone_is_kept_nowhere_and_stops_what_would_start_from_it(
+    tmp_path: Path,
+) -> None:
+    pack = replace(build_pack(seeds=(0, 1)), agent="bc")
+    pack = replace(pack, protocol=replace(pack.protocol, pretrain_steps=20))
+    trainer = build_trainer(pack, tmp_path / "bc")
+    trainer.sampler = PoisonedActions(trainer.sampler, first=8)
+    trainer.run()
+    # Both tasks of a seed share the clone.
+    assert [failure.cell for failure in trainer.failures] == list(pack.cells[2:])
+    assert trainer.failed_replicas == {1}
+    cache = FlowCache(tmp_path / "cache", 20)
+    flow = trainer.agent.flow  # type: ignore[attr-defined]
+    cache.save(pack.seeds, flow, trainer.failed_replicas)
+    assert [cache.holds([seed]) for seed in pack.seeds] == [True, False]
+    after = build_trainer(build_pack(seeds=(0, 1)), tmp_path / "trqam")
+    clone = FlowActor(
+        4, 3, 4, CONFIG.actor_hidden, layer_norm=False, streams=after.streams.spawn("clone")
+    )
+    after.unfit = cache.load([cell.seed for cell in after.pack.cells], clone)
+    after.run()
+    assert {failure.cell.seed: failure.step for failure in after.failures} == {1: 0}
+    assert len(after.failures) == 2
+    # The online phase knows what its checkpoint says.
+    checkpoint = load_checkpoint(after.checkpoints)
+    assert checkpoint is not None
+    assert set(stopped_replicas(checkpoint)) == {2, 3}
+    assert trained_replica(checkpoint, after.pack.cells[1]) == 1
+    with pytest.raises(CheckpointError, match="seed 1 was stopped at step 0"):
+        trained_replica(checkpoint, after.pack.cells[2])
+
+
+class PoisonedActions(Poisoned):
+    """The same with actions, which cloning reads."""
+
+    def sample(self, streams: RandomStreams, batch: int) -> ChunkBatch:
+        drawn = super().sample(streams, batch)
+        if self.batches < self.first:
+            return drawn
+        actions = drawn.actions.clone()
+        actions[1] = float("nan")
+        return replace(drawn, actions=actions)

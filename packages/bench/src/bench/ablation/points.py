@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from bench.experiment import OfflineRequest
-from bench.results import final_table, scan_training
+from bench.results import final_table, scan_training, without_stopped
 from bench.training.cells import Pack
 from bench.training.options import Plan, plan_offline, plan_point, settled
 
@@ -67,11 +67,13 @@ def outcomes(directory: Path) -> pl.DataFrame:
         `endpoint_kl` (null where it was not measured) and `lambda` over the last quarter of the
         logged steps.
     """
-    success = final_table([directory]).domains.filter(agent="trqam")
-    of_agent = scan_training([directory]).filter(agent="trqam", phase="offline")
+    table = final_table([directory])
+    success = table.domains.filter(agent="trqam")
+    logged = scan_training([directory]).filter(agent="trqam", phase="offline").collect()
+    of_agent = without_stopped(logged, table.cells)
     late = of_agent.filter(pl.col("step") > 0.75 * pl.col("step").max().over("domain", "variant"))
     wanted = late.filter(pl.col("metric").is_in(["path_kl", "endpoint_kl", "lambda"]))
-    means = wanted.group_by("domain", "variant", "metric").agg(pl.col("value").mean()).collect()
+    means = wanted.group_by("domain", "variant", "metric").agg(pl.col("value").mean())
     measured = ("success", "success_low", "success_high", "seeds", "episodes")
     rows = success.select("domain", "variant", *measured)
     for metric in ("path_kl", "endpoint_kl", "lambda"):

@@ -23,7 +23,7 @@ class Compare:
     mix: bool = False
 
     def run(self) -> int:
-        """Print the comparison."""
+        """Print the comparison; 1 if a cell of either run failed."""
         from rich import box
         from rich.table import Table
         from rich.text import Text
@@ -67,4 +67,6 @@ class Compare:
             console.print(table)
         for note in comparison.notes:
             console.print(f"note: {note}", markup=False, style="yellow")
-        return 0
+        for line in comparison.failed:
+            console.print(f"failed: {line}", markup=False, style="red")
+        return 1 if comparison.failed else 0

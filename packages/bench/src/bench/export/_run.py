@@ -15,6 +15,7 @@ from bench.results import is_task
 from bench.storage import Checkpoint, PlannedCell, RunRecord, load_checkpoint, part, read_run
 from bench.training.cells import Cell
 from bench.training.domain_record import DomainRecord
+from bench.training.trainer import trained_replica
 from qlearn import RandomStreams
 
 __all__ = ["TrainedPolicy", "find_policy"]
@@ -138,7 +139,7 @@ def _load(directory: Path, run: RunRecord, planned: PlannedCell, phase: str) -> 
     config = entry.config(**_settings(directory, run, planned.pack))
     agent = entry.agent(config, record.problem, RandomStreams([0]))
     cell = Cell(planned.domain, 0, planned.task, planned.agent, planned.seed)
-    _fill(agent, checkpoint, str(cell))
+    _fill(agent, checkpoint, cell)
     return TrainedPolicy(agent, record, cell, phase, checkpoint.step, planned.variant)
 
 
@@ -149,13 +150,9 @@ def _settings(directory: Path, run: RunRecord, pack: str) -> dict[str, Any]:
     return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
 
 
-def _fill(agent: nn.Module, checkpoint: Checkpoint, cell: str) -> None:
+def _fill(agent: nn.Module, checkpoint: Checkpoint, cell: Cell) -> None:
     """Give an agent of one replica the parameters of the one that trained for a cell."""
-    cells: Sequence[str] = checkpoint.metadata["cells"]
-    if cell not in cells:
-        raise CheckpointError(f"{checkpoint.path} has no run '{cell}', it has {', '.join(cells)}")
-    replicas = len(checkpoint.tensors["streams.generators"])
-    replica = cells.index(cell) // (len(cells) // replicas)
+    replica = trained_replica(checkpoint, cell)
     found = part(checkpoint.tensors, "agent.")
     mine: dict[str, Tensor] = {}
     for name, tensor in agent.state_dict().items():
@@ -165,7 +162,7 @@ def _fill(agent: nn.Module, checkpoint: Checkpoint, cell: str) -> None:
         mine[name] = value if value.shape == tensor.shape else value[replica : replica + 1]
         if mine[name].shape != tensor.shape:
             raise CheckpointError(
-                f"{checkpoint.path}: {name} has shape {tuple(value.shape)} for {replicas} runs, "
+                f"{checkpoint.path}: {name} has shape {tuple(value.shape)} for all runs, "
                 f"expected {tuple(tensor.shape)} for one"
             )
     with torch.no_grad():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.results._aggregate import aggregate_table, pairs_table
-from bench.results._cells import cell_results, labelled_evaluations
+from bench.results._cells import cell_results, labelled_evaluations, without_stopped
 from bench.results._comparison import Comparison, MethodDifference, compare_runs
 from bench.results._final import Coverage, FinalTable, final_table
 from bench.results._progress import RunProgress, run_progress
@@ -95,5 +95,6 @@ __all__ = [
     "task_label",
     "task_view",
     "wilson_interval",
+    "without_stopped",
     "write_table",
 ]

@@ -12,11 +12,20 @@ from bench.results._scan import planned_cells, scan_evaluations
 from bench.results._schema import CELL_COLUMNS, TIMING_COLUMNS
 from bench.storage import simulator_label
 
-__all__ = ["ORIGIN_COLUMNS", "cell_results", "labelled_evaluations", "require_one_origin"]
+__all__ = [
+    "ORIGIN_COLUMNS",
+    "cell_results",
+    "labelled_evaluations",
+    "require_one_origin",
+    "without_stopped",
+]
 
 # Rows that differ in one of these measure different things.
 ORIGIN_COLUMNS = ("data_source", "data_fingerprint", "simulator", "protocol_fingerprint")
 _KEY = (*CELL_COLUMNS, "phase")
+# A row that says why a run was stopped. Where only an evaluation failed, and training went on, the
+# row has the time that the evaluation took.
+_STOP = pl.col("failure").is_not_null() & pl.col("seconds_evaluation").is_null()
 
 
 def labelled_evaluations(runs: Sequence[Path]) -> pl.DataFrame:
@@ -26,12 +35,14 @@ def labelled_evaluations(runs: Sequence[Path]) -> pl.DataFrame:
 
     Rows of several runs that agree in everything but their cost are one measurement (every run of
     an agent evaluates the cloned policy that it starts from) and stand once, under one of the runs.
+    What a table says of a stopped run from the step on at which it was stopped is left out: version
+    0.1 went on evaluating its lost parameters.
 
     Raises:
         ResultsError: no table can be found or read, or the same evaluation is there twice with
             different outcomes.
     """
-    rows = _each_once(scan_evaluations(runs).collect())
+    rows = _each_once(_until_stopped(scan_evaluations(runs).collect()))
     keys = [*_KEY, "run"]
     held = planned_cells(runs).filter("fixed_lambda").select(*keys, "fixed_lambda")
     rows = rows.join(held, on=keys, how="left", nulls_equal=True).with_columns(
@@ -43,6 +54,13 @@ def labelled_evaluations(runs: Sequence[Path]) -> pl.DataFrame:
     labels = [simulator_label(mujoco, ogbench) for mujoco, ogbench in pairs.iter_rows()]
     labelled = pairs.with_columns(simulator=pl.Series(labels, dtype=pl.String))
     return rows.join(labelled, on=versions, how="left", nulls_equal=True)
+
+
+def _until_stopped(rows: pl.DataFrame) -> pl.DataFrame:
+    """Without evaluations of stopped runs from the step on at which they were stopped."""
+    stopped_at = pl.when(_STOP).then(pl.coalesce("failed_at_step", "step")).min()
+    void = pl.col("step") >= stopped_at.over(*_KEY, "run")
+    return rows.filter(_STOP | ~void.fill_null(value=False))
 
 
 def _each_once(rows: pl.DataFrame) -> pl.DataFrame:
@@ -91,8 +109,9 @@ def cell_results(runs: Sequence[Path], evaluations: pl.DataFrame | None = None) 
         The cell columns, `phase`, `run`; of the last evaluation `step`, `episodes`, `successes`,
         `success_rate`, `return_mean`, `length_mean`, `path_kl`, `kl_budget`, `lambda`, the origin
         columns, `precision`, `device`; `best_rate` and `best_step` over all evaluations;
-        `evaluations` (count), `seconds` (that its pack took in this phase), `planned_step`,
-        `off_protocol` (as `planned_cells`), `finished`, `failure`, `failed_at_step`.
+        `evaluations` and `failed_evaluations` (counts), `seconds` (that its pack took in this
+        phase), `planned_step`, `off_protocol` (as `planned_cells`), `finished`, `stopped`,
+        `failure`, `failed_at_step`. A stopped cell is never finished, whatever was recorded later.
 
     Raises:
         ResultsError: as `labelled_evaluations`.
@@ -112,11 +131,17 @@ def cell_results(runs: Sequence[Path], evaluations: pl.DataFrame | None = None) 
         # The first is what its pack has taken so far, the second of one evaluation.
         seconds=pl.col("seconds_training").max() + pl.col("seconds_evaluation").sum(),
     )
+    failed = rows.filter(pl.col("failure").is_not_null())
+    # Whatever else failed, a stop is what ended the run.
     failures = (
-        rows.filter(pl.col("failure").is_not_null())
-        .sort("step")
-        .group_by(*_KEY, "run")
-        .agg(pl.col("failure").last(), pl.col("failed_at_step").last())
+        failed.sort(_STOP, "step", descending=[False, False])
+        .group_by(*_KEY, "run", maintain_order=True)
+        .agg(
+            pl.col("failure").last(),
+            pl.coalesce("failed_at_step", "step").last().alias("failed_at_step"),
+            failed_evaluations=(~_STOP).sum(),
+            stopped=_STOP.any(),
+        )
     )
     planned = planned_cells(runs).drop("pack", "fixed_lambda")
     keys = [*_KEY, "run"]
@@ -130,16 +155,33 @@ def cell_results(runs: Sequence[Path], evaluations: pl.DataFrame | None = None) 
             )
         )
     )
-    # Planned by several runs and measured by one of them, see `labelled_evaluations`.
-    joined = joined.sort("step", "run", descending=[True, False], nulls_last=True).unique(
-        list(_KEY), keep="first", maintain_order=True
+    # Planned by several runs and measured by one of them, see `labelled_evaluations`; what stopped
+    # in one of them is not made good by another.
+    joined = (
+        joined.with_columns(
+            pl.col("stopped").fill_null(value=False), pl.col("failed_evaluations").fill_null(0)
+        )
+        .sort("stopped", "step", "run", descending=[True, True, False], nulls_last=True)
+        .unique(list(_KEY), keep="first", maintain_order=True)
     )
-    finished = (pl.col("step") >= pl.col("planned_step")).fill_null(value=False)
+    reached = (pl.col("step") >= pl.col("planned_step")).fill_null(value=False)
+    # An evaluation that failed before a good one is no longer what ails the run.
+    ailing = pl.col("stopped") | (pl.col("failed_at_step") > pl.col("step").fill_null(-1))
     return joined.with_columns(
-        finished=finished,
-        failure=pl.when(~finished).then("failure"),
-        failed_at_step=pl.when(~finished).then("failed_at_step"),
+        finished=reached & ~pl.col("stopped"),
+        failure=pl.when(ailing).then("failure"),
+        failed_at_step=pl.when(ailing).then("failed_at_step"),
     ).sort(keys)
+
+
+def without_stopped(rows: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
+    """Rows of a table, those of runs that were stopped in any phase left out.
+
+    Args:
+        rows: with the cell columns.
+        cells: `cell_results`.
+    """
+    return rows.join(cells.filter("stopped"), on=CELL_COLUMNS, how="anti", nulls_equal=True)
 
 
 def require_one_origin(evaluations: pl.DataFrame, cells: pl.DataFrame) -> None:

@@ -104,12 +104,14 @@ class Comparison:
         environment: the same for provenance (packages, commit, hardware, simulator).
         methods: differences in success, at least one.
         notes: notes of both tables, prefixed by their run, and what was not compared.
+        failed: cells of either run that failed, prefixed by their run.
     """
 
     settings: dict[str, tuple[str, str]]
     environment: dict[str, tuple[str, str]]
     methods: list[MethodDifference]
     notes: list[str]
+    failed: list[str]
 
     @property
     def verdict(self) -> str:
@@ -181,6 +183,7 @@ def compare_runs(first: Path, second: Path, *, mix: bool = False) -> Comparison:
         _differences(environments[0], environments[1]),
         methods,
         notes,
+        _labelled(*(table.coverage.failed for table in tables)),
     )
 
 

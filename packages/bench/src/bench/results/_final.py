@@ -104,7 +104,8 @@ def final_table(
 
     Args:
         runs: run directories, their parents, or table files.
-        unfinished: also use the last evaluation of cells that have not reached their end.
+        unfinished: also use the last evaluation of cells that have not reached their end; never of
+            those that were stopped.
         mix: average rows of different data, simulators or protocols all the same.
         resamples: bootstrap samples.
 
@@ -116,7 +117,8 @@ def final_table(
     cells = cell_results(runs, evaluations)
     if cells.is_empty():
         raise ResultsError(f"no evaluations in {', '.join(str(run) for run in runs)} yet")
-    used = cells.filter(pl.col("step").is_not_null() if unfinished else pl.col("finished"))
+    measured = pl.col("step").is_not_null() & ~pl.col("stopped")
+    used = cells.filter(measured if unfinished else pl.col("finished"))
     if not mix:
         require_one_origin(evaluations, used)
     tasks = _summary(cells, used, (*_METHOD, "domain", "task"), resamples)
@@ -127,7 +129,7 @@ def final_table(
             [domains, everything.with_columns(domain=pl.lit("all")).select(domains.columns)]
         )
     coverage = _coverage(cells)
-    notes = _notes(used, tasks, coverage, unfinished=unfinished, mix=mix)
+    notes = _notes(cells, used, tasks, coverage, unfinished=unfinished, mix=mix)
     return FinalTable(tasks, domains, cells, coverage, notes)
 
 
@@ -248,12 +250,27 @@ def _coverage(cells: pl.DataFrame) -> Coverage:
 
 
 def _notes(
-    used: pl.DataFrame, tasks: pl.DataFrame, coverage: Coverage, *, unfinished: bool, mix: bool
+    cells: pl.DataFrame,
+    used: pl.DataFrame,
+    tasks: pl.DataFrame,
+    coverage: Coverage,
+    *,
+    unfinished: bool,
+    mix: bool,
 ) -> tuple[str, ...]:
     notes = []
     if not coverage.complete:
         how = "used at their last evaluation" if unfinished else "left out"
         notes.append(f"incomplete: {coverage}; the missing ones are {how}")
+    if stopped := cells.filter("stopped").height:
+        were = "run was" if stopped == 1 else "runs were"
+        notes.append(f"{stopped} {were} stopped before the end and count nowhere as a result")
+    if lost := int(used["failed_evaluations"].sum()):
+        evaluations = "evaluation" if lost == 1 else "evaluations"
+        notes.append(
+            f"{lost} {evaluations} on the way failed (column `failure` of the evaluations) and "
+            "left gaps in the curves; the numbers here are of later ones"
+        )
     seeds = tasks.filter(pl.col("runs") > 0)["seeds"]
     fewest = seeds.min()
     if fewest == 1:

@@ -52,19 +52,30 @@ class Curves:
     cells: Sequence[TrackedCell]
     offset: int = 0
     _after: int = field(default=0, init=False)
+    _failed: dict[int, tuple[int, str]] = field(default_factory=dict, init=False)
     _trackers: list[Tracker] | None = field(default=None, init=False)
 
-    def restart(self, step: int) -> None:
-        """What came after this step of the phase is forgotten: it will come again."""
+    def restart(self, step: int, failed: Mapping[int, tuple[int, str]] | None = None) -> None:
+        """What came after this step of the phase is forgotten: it will come again.
+
+        Args:
+            step: of the phase.
+            failed: cells that were stopped before, with step and reason.
+        """
         self.close()
         self._after = self.offset + step
+        self._failed = dict(failed or {})
 
     def log(self, cell: int, group: str, step: int, values: Mapping[str, float]) -> None:
         """Values of the cell of that index at a step of the phase, `training` or `evaluation`."""
-        if self._trackers is None:
-            self._trackers = [self._opened(name) for name in self.names]
-        for tracker in self._trackers:
+        for tracker in self._opened():
             tracker.log(cell, group, self.offset + step, values)
+
+    def failed(self, cell: int, step: int, reason: str) -> None:
+        """The cell of that index was stopped at a step of the phase."""
+        for tracker in self._opened():
+            tracker.failed(cell, self.offset + step, reason)
+        self._failed[cell] = step, reason
 
     def close(self) -> None:
         """Write everything out."""
@@ -72,7 +83,15 @@ class Curves:
         for tracker in trackers:
             tracker.close()
 
-    def _opened(self, name: str) -> Tracker:
+    def _opened(self) -> list[Tracker]:
+        if self._trackers is None:
+            self._trackers = [self._tracker(name) for name in self.names]
+            for cell, (step, reason) in self._failed.items():
+                for tracker in self._trackers:
+                    tracker.failed(cell, self.offset + step, reason)
+        return self._trackers
+
+    def _tracker(self, name: str) -> Tracker:
         if name == "tensorboard":
             from bench.tracking._tensorboard import TensorBoard
 

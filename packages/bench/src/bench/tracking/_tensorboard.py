@@ -33,6 +33,11 @@ class TensorBoard:
             self._writers[cell].add_scalar(f"{group}/{name}", value, step)
         self._writers[cell].flush()
 
+    def failed(self, cell: int, step: int, reason: str) -> None:
+        """Show under the texts why the cell was stopped."""
+        self._writers[cell].add_text("failure", reason, step)
+        self._writers[cell].flush()
+
     def close(self) -> None:
         """Close the files."""
         for writer in self._writers:

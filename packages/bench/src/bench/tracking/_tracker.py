@@ -28,5 +28,8 @@ class Tracker(Protocol):
     def log(self, cell: int, group: str, step: int, values: Mapping[str, float]) -> None:
         """Values of the cell of that index at a step; the steps of a group grow."""
 
+    def failed(self, cell: int, step: int, reason: str) -> None:
+        """The cell of that index was stopped at a step; nothing more of it will come."""
+
     def close(self) -> None:
         """Write everything out."""

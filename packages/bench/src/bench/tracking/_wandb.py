@@ -53,6 +53,7 @@ class WeightsAndBiases:
     def __init__(self, directory: Path, cells: Sequence[TrackedCell]) -> None:
         self._files = [directory / f"{cell.name.replace('/', '--')}.json" for cell in cells]
         self._known = [_known(file) for file in self._files]
+        self._failed: set[int] = set()
         self._runs: list[Any] = [
             _begun(directory, cell, known["id"])
             for cell, known in zip(cells, self._known, strict=True)
@@ -71,12 +72,22 @@ class WeightsAndBiases:
         shown[group] = step
         write_json(self._files[cell], self._known[cell])
 
+    def failed(self, cell: int, step: int, reason: str) -> None:
+        """Mark the run as failed, with the reason in its summary."""
+        run = self._runs[cell]
+        self._failed.add(cell)
+        if run is not None:
+            try:
+                run.summary.update({"failure": reason, "failed_at_step": step})
+            except wandb.Error as error:
+                self._give_up(cell, error)
+
     def close(self) -> None:
         """Wait until everything is sent."""
         for cell, run in enumerate(self._runs):
             if run is not None:
                 try:
-                    run.finish()
+                    run.finish(exit_code=1 if cell in self._failed else 0)
                 except wandb.Error as error:
                     self._give_up(cell, error)
 

@@ -2,11 +2,11 @@
 
 import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from bench.suites import Domain, Protocol, Setting, Suite
+from bench.suites import Domain, Protocol, Suite
 
 __all__ = ["Cell", "Pack", "Phase", "plan", "stable_seed"]
 
@@ -57,7 +57,6 @@ class Pack:
         domain: with the tasks of the pack.
         protocol: how long, how often.
         agent: name in the registry.
-        settings: of the agent.
         seeds: one run per task and seed.
         online: whether this is the online phase of its cells.
         from_scratch: whether its agents learn in the online phase alone.
@@ -70,7 +69,6 @@ class Pack:
     domain: Domain
     protocol: Protocol
     agent: str
-    settings: Mapping[str, Setting]
     seeds: tuple[int, ...]
     online: bool = False
     from_scratch: bool = False
@@ -151,7 +149,6 @@ class Pack:
 def plan(
     suite: Suite,
     agent: str,
-    settings: Mapping[str, Mapping[str, Setting]],
     seeds: Sequence[int],
     largest_pack: int | None = None,
 ) -> tuple[Pack, ...]:
@@ -160,7 +157,6 @@ def plan(
     Args:
         suite: narrowed to the wanted domains and tasks.
         agent: name in the registry.
-        settings: agent settings by domain name.
         seeds: one run per task and seed.
         largest_pack: most runs in a pack; seeds are split over packs to respect it, and tasks where
             one seed's are too many. Behaviour cloning has no tasks to split.
@@ -176,7 +172,6 @@ def plan(
                 replace(domain, tasks=some_tasks),
                 suite.protocol,
                 agent,
-                settings[domain.name],
                 some_seeds,
                 all_tasks=parts == 1,
             )

@@ -120,10 +120,12 @@ class Job:
         plan, config = self.plan, self.plan.configs[pack.name]
         streams = RandomStreams(pack.replica_seeds, plan.device)
         agent: Agent = AGENTS[pack.agent].agent(config, prepared.problem, streams)
+        unfit: dict[int, str] = {}
         if pack.online and not pack.from_scratch:
             offline = plan.directory / "packs" / replace(pack, online=False).name
             try:
-                load_offline_result(offline / "checkpoints", pack, agent, str(plan.device))
+                checkpoints = offline / "checkpoints"
+                unfit = load_offline_result(checkpoints, pack, agent, str(plan.device))
             except CheckpointError as error:  # every run was stopped there: the other packs go on
                 self.problems.append(str(error))
                 self.console.print(f"left out: {error}", style="red", markup=False)
@@ -137,7 +139,7 @@ class Job:
                 layer_norm=config.actor_layer_norm,
                 streams=streams.spawn("clone"),
             )
-            self._cache(pack, prepared).load([cell.seed for cell in pack.cells], clone)
+            unfit = self._cache(pack, prepared).load([cell.seed for cell in pack.cells], clone)
             agent.start_from(clone)
         if plan.compiled:
             compile_agent(agent)
@@ -152,6 +154,7 @@ class Job:
         recorder = PackRecorder(
             pack,
             agent,
+            config,
             prepared.problem,
             prepared.tables.normalizer,
             pool,
@@ -172,6 +175,7 @@ class Job:
         )
         captured = plan.captured and not prepared.tables.streamed
         trainer = Trainer(pack, agent, streams, data, directory, recorder, plan.precision, captured)
+        trainer.unfit = unfit
         if plan.captured and not captured:
             # A graph holds what the GPU does, and these batches come from the host.
             self.console.print(
@@ -240,7 +244,7 @@ class Job:
         else:
             cache.load(seeds, agent.flow)
             trainer.finish()
-        cache.save(seeds, agent.flow)
+        cache.save(seeds, agent.flow, trainer.failed_replicas)
 
     def _cache(self, pack: Pack, prepared: PreparedDomain) -> FlowCache:
         """Where the flows that a pack starts from are kept."""
@@ -271,7 +275,7 @@ class Job:
                 "bench offline --suite ogbench50 --dry-run",
                 markup=False,
             )
-        return 0 if table.coverage.complete else 1
+        return 0 if table.coverage.complete and not self.problems else 1
 
 
 @contextmanager

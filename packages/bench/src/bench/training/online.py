@@ -16,7 +16,7 @@ from bench.storage import load_checkpoint, part
 from bench.suites import OnlineProtocol
 from bench.training.cells import Pack
 from bench.training.policy import ActionScale, Normalizer
-from bench.training.trainer import load_agent
+from bench.training.trainer import load_agent, stopped_replicas
 from qlearn import (
     BalancedSampler,
     ChunkSampler,
@@ -42,7 +42,7 @@ def replay(pack: Pack, offline: ChunkSampler, ring: RingBuffer) -> ChunkSource:
     return UnionSampler(offline, ring)
 
 
-def load_offline_result(checkpoints: Path, pack: Pack, agent: Agent, device: str) -> None:
+def load_offline_result(checkpoints: Path, pack: Pack, agent: Agent, device: str) -> dict[int, str]:
     """Fill an agent and its optimiser from the end of the offline phase.
 
     Args:
@@ -50,6 +50,9 @@ def load_offline_result(checkpoints: Path, pack: Pack, agent: Agent, device: str
         pack: the online pack.
         agent: built for it.
         device: where the tensors go.
+
+    Returns:
+        Replicas that were stopped in the offline phase, with what happened.
 
     Raises:
         CheckpointError: the offline phase has not reached its end.
@@ -62,6 +65,10 @@ def load_offline_result(checkpoints: Path, pack: Pack, agent: Agent, device: str
             f"{pack.protocol.offline_steps:,}, but {checkpoints} has {found}"
         )
     load_agent(agent, checkpoint.tensors)
+    return {
+        replica: f"its offline phase was stopped ({reason})"
+        for replica, reason in stopped_replicas(checkpoint).items()
+    }
 
 
 @dataclass(slots=True)

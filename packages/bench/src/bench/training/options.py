@@ -187,8 +187,7 @@ def plan_offline(options: OfflineRequest, *, online_only: bool = False) -> Plan:
     configs: dict[str, Any] = {}
 
     def packs_of(agent: str, settings: Mapping[str, Any]) -> tuple[Pack, ...]:
-        plain = {name: asdict(config) for name, config in settings.items()}
-        packs = plan(chosen, agent, plain, seeds, largest_pack)
+        packs = plan(chosen, agent, seeds, largest_pack)
         configs.update({pack.name: settings[pack.domain.name] for pack in packs})
         return packs
 

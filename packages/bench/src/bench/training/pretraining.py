@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,26 +59,38 @@ class FlowCache:
         """Whether all these seeds have been cloned."""
         return all(checkpoint_steps(self._place(seed)) for seed in seeds)
 
-    def save(self, seeds: Sequence[int], flow: FlowActor) -> None:
-        """Keep replica ``r`` of a flow as that of ``seeds[r]``; present ones are left alone."""
+    def save(self, seeds: Sequence[int], flow: FlowActor, stopped: Collection[int] = ()) -> None:
+        """Keep replica ``r`` of a flow as that of ``seeds[r]``; present ones are left alone.
+
+        Replicas that were stopped have no clone to keep.
+        """
         for replica, seed in enumerate(seeds):
-            if not self.holds([seed]):
+            if replica not in stopped and not self.holds([seed]):
                 state = {k: v[replica : replica + 1] for k, v in flow.state_dict().items()}
                 save_checkpoint(self._place(seed), self.steps, state, {"seed": seed})
 
-    def load(self, seeds: Sequence[int], flow: FlowActor) -> None:
+    def load(self, seeds: Sequence[int], flow: FlowActor) -> dict[int, str]:
         """Fill replica ``r`` of ``flow`` with the clone of ``seeds[r]``; a seed may recur.
+
+        Returns:
+            Replicas for which there is no clone, because the cloning was stopped; the flow is left
+            as it was there.
 
         Raises:
             CheckpointError: a clone is damaged.
         """
         device = str(next(flow.parameters()).device)
         states: list[dict[str, Tensor]] = []
-        for seed in seeds:
+        missing: dict[int, str] = {}
+        for replica, seed in enumerate(seeds):
             checkpoint = load_checkpoint(self._place(seed), device=device)
-            assert checkpoint is not None, "save() or holds() comes before load()"
-            states.append(checkpoint.tensors)
+            if checkpoint is None:
+                missing[replica] = f"there is no cloned policy of seed {seed} to start from"
+                states.append({n: v[replica : replica + 1] for n, v in flow.state_dict().items()})
+            else:
+                states.append(checkpoint.tensors)
         flow.load_state_dict({n: torch.cat([s[n] for s in states]) for n in states[0]})
+        return missing
 
     def _place(self, seed: int) -> Path:
         return self.directory / f"seed-{seed}"

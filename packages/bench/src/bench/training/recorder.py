@@ -7,15 +7,16 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import torch
 
 from bench.agents import Agent, Problem
 from bench.recorded import recorded
-from bench.results import EVALUATIONS, TRAINING, ResultWriter, metric_rows
+from bench.results import CELL_COLUMNS, EVALUATIONS, TRAINING, ResultWriter, metric_rows
 from bench.simulation import Evaluation, Progress, SimulatorPool, evaluate
 from bench.tracking import Curves, TrackedCell
 from bench.training.cells import Cell, Pack
@@ -62,6 +63,7 @@ class PackRecorder:
     Attributes:
         pack: whose rows these are.
         agent: evaluated as it is at the time of the call.
+        config: its settings.
         problem: sizes.
         normalizer: of the training data.
         pool: simulators.
@@ -75,6 +77,7 @@ class PackRecorder:
 
     pack: Pack
     agent: Agent
+    config: Any
     problem: Problem
     normalizer: Normalizer
     pool: SimulatorPool
@@ -89,6 +92,7 @@ class PackRecorder:
     _training: ResultWriter = field(init=False)
     _thread: ThreadPoolExecutor = field(init=False)
     _begun: _Begun | None = field(default=None, init=False)
+    _stopped: dict[Cell, int] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="evaluation")
@@ -106,28 +110,43 @@ class PackRecorder:
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._curves.close()
 
-    def restart(self, step: int) -> None:
-        """Forget rows after ``step``."""
-        self._curves.restart(step)
+    def restart(self, step: int, failures: Sequence[Failure] = ()) -> None:
+        """Forget rows after ``step``; training continues from there, without what had failed."""
+        indices = {cell: index for index, cell in enumerate(self.pack.cells)}
+        self._curves.restart(step, {indices[f.cell]: (f.step, str(f)) for f in failures})
         self._evaluations.truncate(self.pack.phase, step)
         self._training.truncate(self.pack.phase, step)
+        self._stopped = {}
+        known = self._evaluations.frame.filter(
+            pl.col("failure").is_not_null(), phase=self.pack.phase
+        ).select(*CELL_COLUMNS, "step")
+        for failure in failures:
+            row = self._cell(failure.cell) | {"step": failure.step}
+            if known.filter(**row).height:
+                self._stopped[failure.cell] = failure.step
+            else:  # a table of version 0.1, or one that was lost
+                self.failed(failure)
 
     def training(self, step: int, metrics: Mapping[str, list[float]]) -> None:
         """One row per cell and metric."""
         rows: list[dict[str, Any]] = []
         for index, cell in enumerate(self.pack.cells):
+            if self._is_stopped(cell, step):
+                continue
             values = self._of(index, metrics)
             rows += metric_rows(self._cell(cell), self.pack.phase, step, values)
             self._curves.log(index, "training", step, values)
         self._training.append(rows)
 
     def evaluate(self, step: int, metrics: Mapping[str, list[float]], seconds: float) -> None:
-        """Evaluate every cell on its own episodes and write one row each.
+        """Evaluate every cell on its own episodes and write a row of each that is not stopped.
 
         With ``overlap`` this begins the evaluation of a copy of the agent and returns; the rows are
         written by the next :meth:`wait`. They hold the same numbers.
         """
         self.wait()
+        if all(self._is_stopped(cell, step) for cell in self.pack.cells):
+            return
         if not self.overlap:
             self._record(step, metrics, seconds, self._play(self.agent, step))
             return
@@ -146,8 +165,15 @@ class PackRecorder:
         self._record(step, metrics, seconds, begun.result())
 
     def has_evaluated(self, step: int) -> bool:
-        """Whether the table has this step's evaluation."""
-        return self._evaluations.frame.filter(phase=self.pack.phase, step=step).height > 0
+        """Whether the table has this step's evaluation of every run that is not stopped."""
+        rows = self._evaluations.frame.filter(
+            pl.col("seconds_evaluation").is_not_null(), phase=self.pack.phase, step=step
+        )
+        found = set(rows.select("task", "seed").iter_rows())
+        return all(
+            (cell.task_name, cell.seed) in found or self._is_stopped(cell, step)
+            for cell in self.pack.cells
+        )
 
     def _stream_beside_training(self) -> torch.cuda.Stream | None:
         """On a GPU a queue of its own, behind what is queued now: the agent's copy.
@@ -202,12 +228,14 @@ class PackRecorder:
             "seconds_evaluation": spent,
             "updates_per_second": updates / seconds if updates and seconds > 0.0 else None,
         }
-        rows = [
-            shared | self._evaluation_row(index, cell, step, self._of(index, metrics), result)
+        rows = {
+            index: shared
+            | self._evaluation_row(index, cell, step, self._of(index, metrics), result)
             for index, cell in enumerate(cells)
-        ]
-        self._evaluations.append(rows)
-        for index, row in enumerate(rows):
+            if not self._is_stopped(cell, step)
+        }
+        self._evaluations.append(list(rows.values()))
+        for index, row in rows.items():
             if row.get("episodes"):
                 values = {name: row[name] for name in ("return_mean", "length_mean")}
                 values["success_rate"] = row["successes"] / row["episodes"]
@@ -217,19 +245,24 @@ class PackRecorder:
             "pack": self.pack.name,
             "phase": self.pack.phase,
             "step": step,
-            "successes": [row.get("successes") for row in rows],
+            "successes": [rows.get(index, {}).get("successes") for index in range(len(cells))],
             "updates_per_second": shared["updates_per_second"],
             "seconds_evaluation": spent,
         }
         _log.info("%s evaluated at step %d", self.pack.name, step, extra={"fields": event})
 
     def failed(self, failure: Failure) -> None:
-        """A row that says where and why a run was stopped."""
+        """A row that says where and why a run was stopped, the last of its phase."""
         _log.error("%s", failure)
+        self._stopped[failure.cell] = failure.step
         row = dict(self.shared) | self._cell(failure.cell)
         row |= {"phase": self.pack.phase, "step": failure.step}
         row |= {"failed_at_step": failure.step, "failure": str(failure)}
         self._evaluations.append([row])
+        self._curves.failed(self.pack.cells.index(failure.cell), failure.step, str(failure))
+
+    def _is_stopped(self, cell: Cell, step: int) -> bool:
+        return cell in self._stopped and step >= self._stopped[cell]
 
     def _evaluation_row(
         self,
@@ -259,7 +292,7 @@ class PackRecorder:
     def _tracked(self, cell: Cell) -> TrackedCell:
         method = "--".join((cell.agent, *self.pack.variant))
         name = f"{cell.domain}/task{cell.task}/{method}/seed-{cell.seed}"
-        settings = self._cell(cell) | {"settings": dict(self.pack.settings)}
+        settings = self._cell(cell) | {"settings": asdict(self.config)}
         return TrackedCell(name, settings)
 
     def _cell(self, cell: Cell) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -13,13 +13,21 @@ from torch import Tensor
 
 from bench.agents import Agent, Measuring, draw
 from bench.errors import CheckpointError
-from bench.storage import checkpoint_steps, load_checkpoint, part, save_checkpoint
+from bench.storage import Checkpoint, checkpoint_steps, load_checkpoint, part, save_checkpoint
 from bench.training.capture import CapturedUpdates
 from bench.training.cells import Cell, Pack
 from bench.training.precision import autocast
 from qlearn import ChunkSource, RandomStreams
 
-__all__ = ["Experience", "Failure", "Recorder", "Trainer", "load_agent"]
+__all__ = [
+    "Experience",
+    "Failure",
+    "Recorder",
+    "Trainer",
+    "load_agent",
+    "stopped_replicas",
+    "trained_replica",
+]
 
 _KEEP = 2
 
@@ -48,8 +56,8 @@ class Failure:
 class Recorder(Protocol):
     """Where a trainer's results go."""
 
-    def restart(self, step: int) -> None:
-        """Forget rows after ``step``; training continues from there."""
+    def restart(self, step: int, failures: Sequence[Failure] = ()) -> None:
+        """Forget rows after ``step``; training continues from there, without what had failed."""
 
     def training(self, step: int, metrics: Mapping[str, list[float]]) -> None:
         """One value per replica and metric, averaged since the last call."""
@@ -67,7 +75,7 @@ class Recorder(Protocol):
         """Whether the evaluation of a step is recorded."""
 
     def failed(self, failure: Failure) -> None:
-        """A run was stopped."""
+        """A run was stopped: nothing more of it is recorded from that step on."""
 
 
 class Experience(Protocol):
@@ -105,6 +113,47 @@ def load_agent(agent: Agent, tensors: Mapping[str, Tensor]) -> None:
         ) from error
 
 
+def stopped_replicas(checkpoint: Checkpoint) -> dict[int, str]:
+    """Replicas of a pack's checkpoint whose parameters are lost, with what happened.
+
+    Args:
+        checkpoint: as :meth:`Trainer.save` wrote it.
+    """
+    metadata = checkpoint.metadata
+    shared = len(metadata["cells"]) // len(checkpoint.tensors["streams.generators"])
+    return {
+        failure["cell"] // shared: f"{failure['reason']} at step {failure['step']}"
+        for failure in metadata["failures"]
+    }
+
+
+def trained_replica(checkpoint: Checkpoint, cell: Cell) -> int:
+    """Row of a pack's parameters that was trained for a run.
+
+    Args:
+        checkpoint: as :meth:`Trainer.save` wrote it.
+        cell: the run.
+
+    Raises:
+        CheckpointError: the pack has no such run, or it was stopped: what a checkpoint has of it
+            since is no policy.
+    """
+    metadata = checkpoint.metadata
+    cells: list[str] = metadata["cells"]
+    if str(cell) not in cells:
+        raise CheckpointError(f"{checkpoint.path} has no run '{cell}', it has {', '.join(cells)}")
+    shared = len(cells) // len(checkpoint.tensors["streams.generators"])
+    replica = cells.index(str(cell)) // shared
+    for failure in metadata["failures"]:
+        if failure["cell"] // shared == replica:
+            kept = f"its last good checkpoint is {failure['kept']}" if failure["kept"] else ""
+            raise CheckpointError(
+                f"{cell} was stopped at step {failure['step']} ({failure['reason']}) and has no "
+                "trained policy" + (f"; {kept}" if kept else "")
+            )
+    return replica
+
+
 @dataclass(slots=True)
 class Trainer:
     """Trains one pack; everything that decides later numbers is in its checkpoints.
@@ -119,6 +168,7 @@ class Trainer:
         precision: see :mod:`bench.training.precision`.
         captured: whether an update is one CUDA graph.
         experience: the environments of the online phase.
+        unfit: replicas that cannot begin, as what they start from was stopped, with the reason.
         tick: called after every step with the number of steps done.
     """
 
@@ -131,6 +181,7 @@ class Trainer:
     precision: str = "float32"
     captured: bool = False
     experience: Experience | None = None
+    unfit: Mapping[int, str] = field(default_factory=dict)
     tick: Callable[[int], None] = lambda step: None
     step: int = field(default=0, init=False)
     seconds: float = field(default=0.0, init=False)
@@ -158,6 +209,7 @@ class Trainer:
             if last or self.step % protocol.log_every == 0:
                 self.log()
             if self._evaluates(self.step):
+                self.check()  # lost parameters are not evaluated
                 self.recorder.evaluate(self.step, self.latest, self.seconds)
             if last or self.step % protocol.checkpoint_every == 0:
                 self.save()
@@ -244,6 +296,8 @@ class Trainer:
 
         The others go on.
         """
+        for replica, reason in self.unfit.items():
+            self._stop(replica, 0, reason)
         if self.experience is not None:
             for replica, (step, reason) in self.experience.failures().items():
                 self._stop(replica, step, reason)
@@ -256,14 +310,19 @@ class Trainer:
             if update > before:
                 self._stop(replica, self.pack.step_of(update - before), reason)
             else:
-                self._stop(replica, 0, f"its offline phase had failed ({reason})")
+                self._stop(replica, 0, f"its offline phase was stopped ({reason})")
 
     def _stop(self, replica: int, step: int, reason: str) -> None:
-        cell = self.pack.cells[replica * self.pack.cells_per_replica]
-        if cell not in {failure.cell for failure in self.failures}:
-            failure = Failure(cell, step, reason, self._keep_last_good(cell, step))
-            self.failures.append(failure)
-            self.recorder.failed(failure)
+        """Stop all cells of a replica."""
+        shared, stopped = self.pack.cells_per_replica, {failure.cell for failure in self.failures}
+        cells = self.pack.cells[replica * shared : (replica + 1) * shared]
+        if set(cells) <= stopped:
+            return
+        kept = self._keep_last_good(cells[0], step)
+        for cell in cells:
+            if cell not in stopped:
+                self.failures.append(Failure(cell, step, reason, kept))
+                self.recorder.failed(self.failures[-1])
 
     @property
     def failed_replicas(self) -> set[int]:
@@ -342,7 +401,8 @@ class Trainer:
             Failure(self.pack.cells[f["cell"]], f["step"], f["reason"], f["kept"])
             for f in found["failures"]
         ]
-        self.recorder.restart(self.step)
+        self.recorder.restart(self.step, self.failures)
+        self.check()
         if self._evaluates(self.step) and not self.recorder.has_evaluated(self.step):
             self.recorder.evaluate(self.step, self.latest, self.seconds)
 

@@ -15,7 +15,7 @@ from bench.simulation import SimulatorPool, episode_seed, evaluate
 from bench.storage import load_checkpoint
 from bench.training.cells import Cell
 from bench.training.domain_record import DomainRecord
-from bench.training.trainer import load_agent
+from bench.training.trainer import load_agent, trained_replica
 from bench.video._select import SelectedCell
 from qlearn import RandomStreams
 
@@ -70,10 +70,12 @@ def play(selected: SelectedCell, pool: SimulatorPool) -> Rollout:
     checkpoint = load_checkpoint(directory, set_aside=False)
     if checkpoint is None:
         raise CheckpointError(f"{directory} has no checkpoint yet")
+    played_for = Cell(cell.domain, 0, cell.task, cell.agent, cell.seed)
+    trained_replica(checkpoint, played_for)
     agent = _built(selected, record)
     load_agent(agent, checkpoint.tensors)
     purpose = "online evaluation" if selected.phase == "online" else "evaluation"
-    seed = Cell(cell.domain, 0, cell.task, cell.agent, cell.seed).stream(purpose, checkpoint.step)
+    seed = played_for.stream(purpose, checkpoint.step)
     policy = _Policy(selected, agent, record, RandomStreams([seed]), [])
     result = evaluate(policy, [cell.task], [seed], selected.episodes, pool=pool)
     result.raise_failures()

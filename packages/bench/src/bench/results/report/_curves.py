@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from bench.results._cells import without_stopped
 from bench.results._final import rate_interval
 from bench.results._scan import planned_cells, scan_training
 from bench.results._schema import PHASES
@@ -59,11 +60,13 @@ def panel_names(rows: pl.DataFrame) -> pl.Expr:
 def success_curves(evaluations: pl.DataFrame, cells: pl.DataFrame) -> list[Curve]:
     """Success rate over training; a step counts only where every run of the line has reached it.
 
+    Stopped runs are in no line.
+
     Args:
         evaluations: `labelled_evaluations`.
         cells: `cell_results`.
     """
-    rows = evaluations.filter(pl.col("success_rate").is_not_null())
+    rows = without_stopped(evaluations.filter(pl.col("success_rate").is_not_null()), cells)
     rows = rows.with_columns(panel=panel_names(cells), x=_shifted(cells))
     curves = []
     for (panel, _, agent, variant), part in _parts(rows, ["panel", *_METHOD]):
@@ -92,8 +95,8 @@ def training_curves(runs: Sequence[Path], cells: pl.DataFrame, metric: str) -> l
     Args:
         runs: as for `final_table`.
         cells: `cell_results`.
-        metric: its name; values that are not finite are left out, and a `kl_budget` that nothing
-            reads because lambda is held fixed.
+        metric: its name; values that are not finite are left out, and stopped runs, and a
+            `kl_budget` that nothing reads because lambda is held fixed.
     """
     keys = ["suite", "domain", "task", *_METHOD[1:], "seed", "phase"]
     logged = (
@@ -102,6 +105,7 @@ def training_curves(runs: Sequence[Path], cells: pl.DataFrame, metric: str) -> l
         .select(*keys, "step", "value")
         .collect()
     )
+    logged = without_stopped(logged, cells)
     if metric == "kl_budget":
         held = planned_cells(runs).filter("fixed_lambda")
         logged = logged.join(held, on=keys, how="anti", nulls_equal=True)
