@@ -103,3 +103,26 @@ def test_flow_actor_reads_observation_point_and_time() -> None:
         joined = torch.cat([observations, x[k], t[k][..., None]], -1)
         torch.testing.assert_close(velocity[k], actor.network(joined))
     torch.testing.assert_close(actor.field(observations)(x, t), velocity)
+
+
+def test_targets_that_move_every_third_step_move_then_alone() -> None:
+    net, alike = network([3, 4]), network([3, 4])
+    target = copy.deepcopy(net)
+    learner = Learner(net.named_parameters(), [(target, net)], target_rate=0.3, target_every=3)
+    every = Learner(alike.named_parameters(), [(copy.deepcopy(net), alike)], target_rate=0.3)
+    moved = []
+    for x in torch.randn(7, 2, 16, 3):
+        before = [p.detach().clone() for p in target.parameters()]
+        lagging = [p.detach().clone() for p in net.parameters()]
+        learner.step(losses(net, x))
+        every.step(losses(alike, x))
+        moved.append(not torch.equal(before[0], next(iter(target.parameters()))))
+        for one, old, online in zip(target.parameters(), before, lagging, strict=True):
+            expected = old.lerp(online, 0.3) if moved[-1] else old
+            torch.testing.assert_close(one.detach(), expected)
+    assert moved == [False, False, True, False, False, True, False]
+    # The parameters themselves do not read the targets here.
+    for one, two in zip(net.parameters(), alike.parameters(), strict=True):
+        assert torch.equal(one, two)
+    with pytest.raises(ValueError, match="target_every must be at least 1, got 0"):
+        Learner(net.named_parameters(), target_every=0)

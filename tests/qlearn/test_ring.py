@@ -11,6 +11,7 @@ from qlearn import (
     EpisodeData,
     RandomStreams,
     RingBuffer,
+    ShardRotation,
     UnionSampler,
 )
 
@@ -168,3 +169,101 @@ def test_refusals() -> None:
         BalancedSampler(offline([0]), RingBuffer(1, 4, 1, 1, horizon=2, discount=0.8))
     with pytest.raises(ValueError, match="share"):
         BalancedSampler(offline([0]), RingBuffer(1, 4, 1, 1, horizon=2, discount=0.9), share=2.0)
+
+
+LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=8)
+
+
+def numbered(lengths: list[int], horizon: int, mode) -> ChunkSampler:
+    """Transition n has observation n; the final row of an episode has none of its own."""
+    rows, ends, n = [], [], 0
+    for length in lengths:
+        rows += [*range(n, n + length), -1]
+        ends += [0] * length + [1]
+        n += length
+    table = torch.tensor(rows, dtype=torch.float32)[:, None]
+    data = EpisodeData.from_rows(table, table, torch.tensor(ends))
+    return ChunkSampler(data, horizon, 0.9, mode=mode, tasks=[0])
+
+
+@settings(deadline=None, max_examples=200)
+@given(LENGTHS, st.integers(1, 3), st.integers(1, 12), st.sampled_from(["any", "within_episode"]))
+def test_a_shard_has_the_chunks_that_lie_in_it(
+    lengths: list[int], horizon: int, size: int, mode
+) -> None:
+    total = sum(lengths)
+    if total < horizon:
+        return
+    try:
+        sampler = numbered(lengths, horizon, mode)
+    except ValueError:
+        return  # no chunk at all
+    begins = [size * k for k in range(max(1, total // size))]
+    wholes = []
+    for begin, end in zip(begins, [*begins[1:], total], strict=True):
+        starts = range(begin, end - horizon + 1)
+        if mode == "within_episode":
+            inner = [sum(lengths[:e]) for e in range(1, len(lengths))]
+            starts = [s for s in starts if not any(s < e < s + horizon for e in inner)]
+        wholes.append(list(starts))
+    if not all(wholes):
+        with pytest.raises(ValueError, match="has no chunk of"):
+            ShardRotation.of(sampler, size, 5, "cpu")
+        return
+    shards = ShardRotation.of(sampler, size, 5, "cpu")
+    for step in range(0, 10 * len(wholes) + 5, 5):
+        first, count = shards.at(torch.tensor(step))
+        drawn = sampler.take(first + torch.arange(int(count))[None]).observations[0, :, 0]
+        assert drawn.tolist() == wholes[step // 5 % len(wholes)]
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip((first, count), shards.at(torch.tensor(step + 4)), strict=True)
+        )
+
+
+@pytest.mark.parametrize("mode", ["any", "within_episode"])
+def test_experience_has_the_published_share_of_a_union_with_shards(mode) -> None:
+    # Published: one shard and the experience in a buffer, another shard every 50 steps.
+    shard, batch, steps = 200, 64, 100
+    sampler = numbered([50] * 20, 1, mode)
+    ring = RingBuffer(1, steps, 1, 1, discount=0.9, mode=mode)
+    shards = ShardRotation.of(sampler, shard, 10, "cpu")
+    union, everything = UnionSampler(sampler, ring, shards), UnionSampler(sampler, ring)
+    streams = RandomStreams([0])
+    seen = [0, 0]
+    expected = [0.0, 0.0]
+    for step in range(1, steps + 1):
+        flag = torch.tensor([step % 25 == 0])
+        ring.add(
+            torch.full((1, 1), -5.0), torch.zeros(1, 1), *torch.ones(2, 1), flag, torch.zeros(1, 1)
+        )
+        for k, (source, data) in enumerate(((union, shard), (everything, 1_000))):
+            drawn = source.sample(streams, batch).observations[0, :, 0]
+            seen[k] += int((drawn == -5).sum())
+            expected[k] += batch * step / (data + step)
+            if k == 0:
+                own = drawn[drawn >= 0]
+                assert ((own // shard) == step // 10 % 5).all()
+    # Four standard deviations of a sum of coin tosses.
+    for count, mean in zip(seen, expected, strict=True):
+        assert abs(count - mean) < 4 * mean**0.5
+    assert abs(expected[0] / expected[1] - 1) > 1
+    assert step / (shard + step) == pytest.approx(1 / 3)
+
+
+def test_balanced_batches_take_their_share_of_a_shard() -> None:
+    sampler = numbered([10] * 4, 2, "any")
+    ring = RingBuffer(1, 8, 1, 1, horizon=2, discount=0.9)
+    balanced = BalancedSampler(sampler, ring, 0.5, ShardRotation.of(sampler, 10, 3, "cpu"))
+    fill(ring, [[False] * 7])  # the third shard
+    drawn = balanced.sample(RandomStreams([0]), 400).observations[0, :, 0]
+    assert drawn[:200].unique().tolist() == list(range(20, 29))
+    assert drawn[200:].unique().tolist() == list(range(6))
+
+
+def test_impossible_shards_are_refused() -> None:
+    sampler = numbered([4, 4], 3, "any")
+    with pytest.raises(ValueError, match="at least 1, got 0 and 5"):
+        ShardRotation.of(sampler, 0, 5, "cpu")
+    with pytest.raises(ValueError, match="shard 0 of 2 transitions has no chunk of 3 steps"):
+        ShardRotation.of(sampler, 2, 5, "cpu")

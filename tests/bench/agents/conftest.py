@@ -74,12 +74,12 @@ class Reference:
             "critic_hidden": tuple(c["value_hidden_dims"]),
             "critic_layer_norm": c["value_layer_norm"],
             "critics": c["num_qs"],
-            "flow_steps": c["flow_steps"],
             "discount": c["discount"],
             "pessimism": c["rho"],
             "learning_rate": c["lr"],
             "target_rate": c["tau"],
             "max_gradient_norm": c["max_grad_norm"],
+            **({"flow_steps": c["flow_steps"]} if "flow_steps" in c else {}),
         }
 
 

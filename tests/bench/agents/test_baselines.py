@@ -82,6 +82,28 @@ def test_rlpd_losses() -> None:
     torch.testing.assert_close(losses["alpha_loss"], -log_prob.mean(1) + 0.25 * PROBLEM.chunk_dim)
 
 
+@pytest.mark.usefixtures("double")
+def test_rlpd_holds_its_policy_at_the_data_where_asked_to() -> None:
+    streams = RandomStreams([0])
+    plain, held = build("rlpd", [0]), build("rlpd", [0], cloning_weight=0.3)
+    batch, noise = batch_of(streams), draw(streams, plain.noise(ROWS))
+    batch.actions[0, 0, :2] = torch.tensor([1.0, -1.0])  # where the density is 0 or infinite
+    losses = held.losses(batch, noise)
+
+    law = held.actor(batch.observations)
+    clipped = batch.actions.clamp(-1.0 + 1e-5, 1.0 - 1e-5)
+    normal = torch.distributions.Normal(law.mean, law.std)
+    squashed = torch.distributions.TransformedDistribution(
+        normal, torch.distributions.TanhTransform()
+    )
+    expected = -(squashed.log_prob(clipped).sum(-1) * batch.valid).mean(1)
+    torch.testing.assert_close(losses["cloning_loss"], expected)
+
+    assert "cloning_loss" not in plain.losses(batch, noise)
+    first, second = (agent.update(batch, noise)["total_loss"] for agent in (plain, held))
+    torch.testing.assert_close(second - first, 0.3 * expected)
+
+
 @pytest.mark.parametrize(
     ("name", "loss"),
     [

@@ -373,6 +373,8 @@ def test_every_reference_file_is_used() -> None:
         "A1_trqam",
         "A2_trqam_chunked",
         "A10_trqam_trace20",
+        "A14_rebrac",
+        "A15_rebrac_critic_step",
     }
 
 

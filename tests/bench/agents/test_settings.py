@@ -1,11 +1,13 @@
 """Every suite's values are settings of the agent they are for."""
 
 import pytest
+import torch
 
-from bench.agents import AGENTS, CGQLConfig
+from bench.agents import AGENTS, CGQLConfig, FQLConfig
 from bench.published_settings import published_settings
 from bench.suites import SUITES, Domain
-from bench.training.settings import resolve
+from bench.training.settings import meanings, parse_overrides, resolve
+from qlearn import pessimistic_value
 
 DOMAINS = [
     pytest.param(domain, id=f"{suite.name}:{domain.name}")
@@ -37,6 +39,10 @@ def test_every_agent_has_settings_on_every_domain(domain: Domain) -> None:
         ("humanoidmaze-large-navigate", "cgql-l", "noisy_weight", 0.1),
         ("scene-play", "cgql-l", "mode", "linex"),
         ("humanoidmaze-large-navigate", "rebrac", "target_noise", 0.1),
+        ("humanoidmaze-large-navigate", "rebrac", "acting_noise_std", 0.1),
+        ("cube-double-play", "rebrac", "target_every", 2),
+        ("scene-play", "rlpd", "cloning_weight", 0.3),
+        ("antmaze-giant-navigate", "rlpd", "cloning_weight", 0.01),
     ],
 )
 def test_published_values(domain: str, agent: str, setting: str, value: float | str) -> None:
@@ -46,7 +52,7 @@ def test_published_values(domain: str, agent: str, setting: str, value: float | 
 
 
 def test_every_published_method_has_every_domain_of_the_papers_suite() -> None:
-    compared = {"qam", "qam-e", "qam-f", "fql", "ifql", "dsrl", "cgql-l", "rebrac"}
+    compared = {"qam", "qam-e", "qam-f", "fql", "ifql", "dsrl", "cgql-l", "rebrac", "rlpd"}
     compared |= {"cgql-l mode=simple", "cgql-l mode=mse"}
     for domain in SUITES["ogbench50"].domains:
         assert set(published_settings(domain.name)) == compared
@@ -79,6 +85,43 @@ def test_a_suites_own_values_win() -> None:
     domain = SUITES["ogbench50-fql"].domain("puzzle-3x3-play")
     assert domain.agents["fql"]["distill_weight"] == 1000.0
     assert SUITES["ogbench50"].domain("cube-triple-play").agents["trqam"]["kl_budget"] == 0.5
+
+
+def test_fql_takes_the_minimum_of_two_critics_in_the_large_ant_mazes() -> None:
+    least = {"antmaze-large-navigate", "antmaze-giant-navigate"}
+    for domain in SUITES["ogbench50-fql"].domains:
+        config = resolve(FQLConfig, "fql", domain, {})
+        assert config.critics == 2
+        assert config.pessimism == (1.0 if domain.name in least else 0.0)
+    values = torch.tensor([[[0.3, -2.0]], [[0.7, -5.0]]]).movedim(0, 1)
+    torch.testing.assert_close(pessimistic_value(values, 1.0), values.amin(-2))
+
+
+# Where a default of the published configurations is another than ours. Of their discounts QAM's is
+# 0.99 and TRQAM's 0.995.
+PUBLISHED_DEFAULTS: dict[str, dict[str, object]] = {
+    "qam": {"inverse_temperature": 0.3},
+    "qam-e": {"inverse_temperature": 0.3, "edit_scale": 0.0},
+    "qam-f": {"inverse_temperature": 0.3, "distill_weight": 0.0},
+    "rebrac": {"cloning_weight": 0.0, "target_every": 2, "acting_noise_std": "target_noise"},
+    "cgql-l": {"mode": "simple", "linex_tail": "published", "guidance_critic": "online"},
+}
+
+
+@pytest.mark.parametrize("agent", PUBLISHED_DEFAULTS)
+def test_a_default_that_is_not_the_published_one_says_so(agent: str) -> None:
+    config = AGENTS[agent].config
+    assert "unless noted" in (config.__doc__ or "")
+    for name, published in PUBLISHED_DEFAULTS[agent].items():
+        assert getattr(config(), name) != published
+        assert "published" in meanings(config)[name], name
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_every_agent_can_go_without_a_gradient_clip(agent: str) -> None:
+    config = AGENTS[agent].config
+    overrides = parse_overrides(config, agent, ["max_gradient_norm=none"])
+    assert resolve(config, agent, SUITES["quick"].domains[0], overrides).max_gradient_norm is None
 
 
 def test_the_table_cannot_be_changed_by_its_readers() -> None:

@@ -408,3 +408,22 @@ def test_captured_training_is_eager_training(
     assert rows[0].height > 20
     assert rows[0].equals(rows[1])
     assert main(captured) == 0  # a finished run is the same run without --capture
+
+
+def test_without_pretraining_agents_start_untrained(
+    tmp_path: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "untrained"
+    untrained = ("--pretrain-steps", "0", "--tasks", "1", "--processes", "1")
+    assert main(arguments(out, data_dir, *untrained, "--agent", "fql")) == 0
+    assert [pack.name.split("--")[1] for pack in (out / "packs").iterdir()] == ["fql"]
+    assert not (tmp_path / "pretrained").exists()
+    assert read_run(out).settings["protocol"]["pretrain_steps"] == 0
+    (pack,) = (out / "packs").iterdir()
+    assert set(scan_training([out]).collect()["phase"].to_list()) == {"offline"}
+    assert load_checkpoint(pack / "checkpoints").step == 20  # type: ignore[union-attr]
+    capsys.readouterr()
+    assert main(arguments(tmp_path / "bc", data_dir, *untrained, "--agent", "bc")) == 2
+    assert "agent 'bc' has nothing to train" in capsys.readouterr().err
+    assert main(arguments(tmp_path / "bc", data_dir, "--pretrain-steps", "-1")) == 2
+    assert "--pretrain-steps must be at least 0, got -1" in capsys.readouterr().err

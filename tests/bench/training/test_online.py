@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,10 +30,11 @@ def online_pack(
     """The point maze's tasks 1 and 2 of the smoke suite, online."""
     suite = smoke(SUITES["quick"])
     changes = {"steps": 40, "warm_up": 12} | protocol
+    shard = changes.pop("shard", None)
     online = replace(OnlineProtocol(), **changes)  # type: ignore[arg-type]
     return Pack(
         suite.name,
-        suite.domains[0],
+        replace(suite.domains[0], shard=shard),
         replace(suite.protocol, online=online, evaluate_every=20, log_every=10, checkpoint_every=8),
         agent,
         seeds,
@@ -207,12 +209,17 @@ class StoppedError(Exception):
     pass
 
 
+SHARDS: dict[str, Any] = {"data": "shard", "shard_steps": 7, "shard": 20}
+
+
 @pytest.mark.parametrize("agent", ["trqam", "rlpd"])
-@pytest.mark.parametrize("stop", [5, 8, 21, 39])
-def test_resume_is_bit_identical(tmp_path: Path, agent: str, stop: int) -> None:
-    undisturbed = build(online_pack(agent=agent), tmp_path / "a")
+@pytest.mark.parametrize(("stop", "protocol"), [(5, {}), (8, {}), (21, SHARDS), (39, {})])
+def test_resume_is_bit_identical(
+    tmp_path: Path, agent: str, stop: int, protocol: dict[str, Any]
+) -> None:
+    undisturbed = build(online_pack(agent=agent, **protocol), tmp_path / "a")
     undisturbed.run()
-    interrupted = build(online_pack(agent=agent), tmp_path / "b")
+    interrupted = build(online_pack(agent=agent, **protocol), tmp_path / "b")
 
     def stop_at(step: int) -> None:
         if step == stop:
@@ -222,7 +229,7 @@ def test_resume_is_bit_identical(tmp_path: Path, agent: str, stop: int) -> None:
     with pytest.raises(StoppedError):
         interrupted.run()
     close(interrupted)
-    resumed = build(online_pack(agent=agent), tmp_path / "b")
+    resumed = build(online_pack(agent=agent, **protocol), tmp_path / "b")
     resumed.run()
     assert resumed.recorder.restarts == [stop - stop % 8]  # type: ignore[attr-defined]
     for name, value in weights(undisturbed).items():
@@ -245,7 +252,7 @@ def test_captured_training_is_eager_training(
     tmp_path: Path, agent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.training.trainer.CapturedUpdates", RecordedUpdates)
-    eager, captured = (build(online_pack(agent=agent), tmp_path / name) for name in "ec")
+    eager, captured = (build(online_pack(agent=agent, **SHARDS), tmp_path / name) for name in "ec")
     captured.captured = True
     eager.run()
     captured.run()
@@ -313,3 +320,17 @@ def test_replay_is_what_was_asked_for(
     trainer = build(online_pack(agent=agent, replay=kind), tmp_path)
     close(trainer)
     assert isinstance(trainer.sampler, expected)
+
+
+def test_one_shard_at_a_time_where_the_data_have_shards(tmp_path: Path) -> None:
+    pack = online_pack(data="shard", shard_steps=7, shard=20)
+    shards = [
+        build(p, tmp_path).sampler.shards
+        for p in (  # type: ignore[attr-defined]
+            pack,
+            replace(pack, domain=replace(pack.domain, shard=None)),
+            online_pack(shard=20),
+        )
+    ]
+    assert [s is not None for s in shards] == [True, False, False]
+    assert shards[0].counts.tolist() == [12] * 5  # two episodes of ten steps, chunks of five

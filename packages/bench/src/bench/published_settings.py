@@ -3,8 +3,10 @@
 The values at which QAM (arXiv 2601.14234) and its baselines were compared. Their names there:
 `inv_temp` is our `inverse_temperature`, `alpha` (FQL) and `fql_alpha` (QAM-F) `distill_weight`,
 `kappa` `expectile`, `guidance_coef` `guidance`, `noisy_coef` `noisy_weight`, `alpha_actor`
-`cloning_weight`, `actor_noise` `target_noise`. CGQL and CGQL-M there are `cgql-l mode=simple` and
-`cgql-l mode=mse` here: what applies to `cgql-l` when the user sets that mode.
+`cloning_weight` (ReBRAC), `bc_alpha` that of RLPD, `actor_noise` both `target_noise` and
+`acting_noise_std`, since that code plays with it too, and `actor_freq` `target_every`, since it
+delays the averages alone. CGQL and CGQL-M there are `cgql-l mode=simple` and `cgql-l mode=mse`
+here: what applies to `cgql-l` when the user sets that mode.
 """
 
 import csv
@@ -13,7 +15,7 @@ from importlib.resources import files
 
 __all__ = ["published_settings"]
 
-Value = float | str
+Value = int | float | str
 
 
 @cache
@@ -35,7 +37,9 @@ def published_settings(domain: str) -> dict[str, dict[str, Value]]:
 
 
 def _number_or_word(text: str) -> Value:
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

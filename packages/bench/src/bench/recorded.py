@@ -8,7 +8,7 @@ which the numbers are those of before.
 from dataclasses import asdict, field, fields
 from typing import Any, TypeVar
 
-__all__ = ["added", "recorded"]
+__all__ = ["added", "added_defaults", "recorded"]
 
 _Value = TypeVar("_Value")
 
@@ -22,6 +22,11 @@ def added(version: str, default: _Value) -> _Value:
     """
     result: _Value = field(default=default, metadata={"added": version})
     return result
+
+
+def added_defaults(kind: type[Any]) -> dict[str, Any]:
+    """What the fields of a settings dataclass were that an older record lacks, by name."""
+    return {entry.name: entry.default for entry in fields(kind) if "added" in entry.metadata}
 
 
 def recorded(settings: Any) -> dict[str, Any]:

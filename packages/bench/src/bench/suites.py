@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from bench.published_settings import published_settings
+from bench.recorded import added
 
 __all__ = [
     "SUITES",
@@ -37,6 +38,11 @@ class OnlineProtocol:
         replay: what batches are drawn from. `union`: data set and experience as one buffer.
             `balanced`: a fixed share of each. `auto`: balanced for agents that learn online only.
         offline_share: part of a balanced batch that comes from the data set.
+        data: which part of a data set in several shards batches are drawn from. `all` of it, or one
+            `shard` at a time as published (QAM, TRQAM): union replay then draws from a shard and
+            the experience, so that of a million transitions and 500,000 steps a third is experience
+            in the end, however large the data set is.
+        shard_steps: environment steps after which the next shard takes its turn.
         offline_steps: offline updates before it, instead of the suite's; None keeps those.
     """
 
@@ -46,6 +52,8 @@ class OnlineProtocol:
     replay: Literal["auto", "union", "balanced"] = "auto"
     offline_share: float = 0.5
     offline_steps: int | None = None
+    data: Literal["shard", "all"] = added("0.2", "all")
+    shard_steps: int = added("0.2", 1_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,7 @@ class Protocol:
 
     Attributes:
         batch_size: chunks per update and run.
-        pretrain_steps: behaviour-cloning updates before fine-tuning.
+        pretrain_steps: behaviour-cloning updates before fine-tuning; 0 starts it untrained.
         offline_steps: fine-tuning updates on the data set.
         evaluate_every: steps between two evaluations; the last step is always evaluated.
         episodes: episodes per evaluation and run.
@@ -114,6 +122,7 @@ class Domain:
         agents: values for one agent, by agent name; they win over `settings`. Under a name such as
             `cgql-l mode=mse`, those that go with a value that the user gives; they win over both.
         own: the user's own data and environment instead of OGBench's; then there is one task.
+        shard: transitions of each of the files that the data set comes in; None for one file.
     """
 
     name: str
@@ -124,6 +133,7 @@ class Domain:
     settings: Mapping[str, Setting] = field(default_factory=dict)
     agents: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)
     own: OwnTask | None = None
+    shard: int | None = added("0.2", None)
 
     @property
     def dataset(self) -> str:
@@ -212,19 +222,31 @@ def smoke(chosen: Suite) -> Suite:
         "critics": 2,
         "flow_steps": 3,
     }
+    online = chosen.protocol.online
     protocol = replace(
         chosen.protocol,
         batch_size=16,
-        pretrain_steps=20,
+        pretrain_steps=min(chosen.protocol.pretrain_steps, 20),
         offline_steps=20,
         evaluate_every=10,
         episodes=2,
         log_every=5,
         checkpoint_every=5,
-        online=replace(chosen.protocol.online, steps=40, warm_up=10, offline_steps=None),
+        online=replace(
+            online,
+            steps=40,
+            warm_up=10,
+            offline_steps=None,
+            shard_steps=10 if online.data == "shard" else online.shard_steps,
+        ),
     )
     domains = tuple(
-        replace(domain, transitions=5_000, settings={**domain.settings, **tiny})
+        replace(
+            domain,
+            transitions=5_000,
+            shard=domain.shard and 1_000,
+            settings={**domain.settings, **tiny},
+        )
         for domain in chosen.domains
     )
     return replace(chosen, protocol=protocol, domains=domains)
@@ -272,15 +294,23 @@ def _with_published_settings(chosen: Suite) -> Suite:
     return replace(chosen, domains=tuple(filled(domain) for domain in chosen.domains))
 
 
+# The published code of QAM and TRQAM updates for the first time at environment step 5,000.
+_PUBLISHED_ONLINE = OnlineProtocol(warm_up=4_999, data="shard")
+
 # TRQAM, arXiv 2605.27079: 10 domains x 5 tasks. The paper does not say whether scene and puzzle
 # use the sparse reward of QAM's protocol; QAM's does (algorithm.md, section 5), so it is used here.
 _TRQAM_PAPER = Suite(
     "ogbench50",
     "TRQAM's 50 tasks by its protocol (1M, 10M and 100M data, widths 512 and 1024)",
-    Protocol(),
+    Protocol(online=_PUBLISHED_ONLINE),
     (
         Domain("antmaze-large-navigate", _MILLION, settings=_width(512)),
-        Domain("antmaze-giant-navigate", 10 * _MILLION, settings=_width(1024, layer_norm=True)),
+        Domain(
+            "antmaze-giant-navigate",
+            10 * _MILLION,
+            settings=_width(1024, layer_norm=True),
+            shard=_MILLION,
+        ),
         Domain(
             "humanoidmaze-medium-navigate",
             2 * _MILLION,
@@ -300,6 +330,7 @@ _TRQAM_PAPER = Suite(
             horizon=5,
             sparse=True,
             settings=_width(1024, layer_norm=True),
+            shard=_MILLION,
         ),
         Domain("cube-double-play", _MILLION, horizon=5, settings=_width(512)),
         Domain(
@@ -308,19 +339,24 @@ _TRQAM_PAPER = Suite(
             horizon=5,
             settings=_width(1024, layer_norm=True),
             agents={"trqam": {"kl_budget": 0.5}},
+            shard=_MILLION,
         ),
         Domain(
             "cube-quadruple-play",
             100 * _MILLION,
             horizon=5,
             settings=_width(1024, layer_norm=True),
+            shard=_MILLION,
         ),
     ),
 )
 
 
 def _qam_paper() -> Suite:
-    """QAM, arXiv 2601.14234: the same tasks at width 512, with its own discounts and data sizes."""
+    """QAM, arXiv 2601.14234: the same tasks at width 512, with its own discounts and data sizes.
+
+    Its agents start untrained: the published code has no behaviour cloning before them.
+    """
     large = {"cube-quadruple-play", "puzzle-4x4-play"}
     patient = {
         "antmaze-giant-navigate",
@@ -335,6 +371,7 @@ def _qam_paper() -> Suite:
             else min(domain.transitions, 2 * _MILLION)
             if domain.name.startswith("humanoid")
             else _MILLION,
+            shard=_MILLION if domain.name in large else None,
             settings={
                 **domain.settings,
                 **_width(512),
@@ -343,13 +380,19 @@ def _qam_paper() -> Suite:
         )
         for domain in _TRQAM_PAPER.domains
     )
-    return Suite("ogbench50-qam", "the same 50 tasks by QAM's protocol", Protocol(), domains)
+    protocol = Protocol(pretrain_steps=0, online=_PUBLISHED_ONLINE)
+    return Suite("ogbench50-qam", "the same 50 tasks by QAM's protocol", protocol, domains)
 
 
 def _fql_paper() -> Suite:
-    """FQL, arXiv 2502.02538: another 50 tasks, all with 1M data, single actions."""
+    """FQL, arXiv 2502.02538: another 50 tasks, all with 1M data, single actions.
+
+    Its agents start untrained, and its online phase updates from the first step on.
+    """
     settings: dict[str, Setting] = {**_width(512), "discount": 0.99, "pessimism": 0.0, "critics": 2}
     patient = {**settings, "discount": 0.995}
+    # With two critics `mean - std` is their minimum.
+    minimum: dict[str, Setting] = {"pessimism": 1.0}
     # Last column: FQL's own alpha, for single actions.
     names = (
         ("antmaze-large-navigate", settings, 10.0),
@@ -366,9 +409,22 @@ def _fql_paper() -> Suite:
     return Suite(
         "ogbench50-fql",
         "FQL's 50 tasks (antsoccer and cube-single in, 1M data, no chunks)",
-        Protocol(),
+        Protocol(
+            pretrain_steps=0,
+            evaluate_every=100_000,
+            online=OnlineProtocol(steps=_MILLION, warm_up=0),
+        ),
         tuple(
-            Domain(name, _MILLION, settings=values, agents={"fql": {"distill_weight": alpha}})
+            Domain(
+                name,
+                _MILLION,
+                settings=values,
+                agents={
+                    "fql": {"distill_weight": alpha} | (minimum if "antmaze" in name else {}),
+                    "ifql": minimum,
+                    "rebrac": minimum,
+                },
+            )
             for name, values, alpha in names
         ),
     )

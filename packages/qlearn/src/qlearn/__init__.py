@@ -15,7 +15,7 @@ from qlearn._gaussian import GaussianActor, TanhGaussian
 from qlearn._gradients import GradientGuard, GradientReport, clip_gradients
 from qlearn._learner import Learner
 from qlearn._mapped import MappedRows
-from qlearn._mixtures import BalancedSampler, UnionSampler
+from qlearn._mixtures import BalancedSampler, ShardRotation, UnionSampler
 from qlearn._networks import MLP, CriticEnsemble
 from qlearn._one_step_actor import OneStepActor
 from qlearn._prefetch import PrefetchingSampler
@@ -46,6 +46,7 @@ __all__ = [
     "RandomStreams",
     "RecordedField",
     "RingBuffer",
+    "ShardRotation",
     "TanhGaussian",
     "UnionSampler",
     "clip_gradients",

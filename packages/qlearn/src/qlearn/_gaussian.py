@@ -15,6 +15,7 @@ from qlearn._random import RandomStreams
 __all__ = ["GaussianActor", "TanhGaussian"]
 
 LOG_STD_RANGE = (-20.0, 2.0)
+_INSIDE = 1.0 - 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,22 @@ class TanhGaussian:
             Action in ``[-1, 1]`` and its log-density, summed over the last axis.
         """
         u = self.mean + self.std * noise
-        # (u - mean) / std is the noise itself, but dividing keeps the gradient's two paths.
+        return u.tanh(), self._log_density(u)
+
+    def log_prob(self, actions: Float[Tensor, "*shape"]) -> Float[Tensor, "*batch"]:
+        """Log-density of given actions, summed over the last axis.
+
+        Actions are clipped to 1 - 1e-5 on both sides first, as in the published RLPD code: at the
+        bounds themselves the density is 0 or infinite.
+        """
+        return self._log_density(actions.clamp(-_INSIDE, _INSIDE).atanh())
+
+    def _log_density(self, u: Float[Tensor, "*shape"]) -> Float[Tensor, "*batch"]:
+        # (u - mean) / std is the noise of a sample, but dividing keeps the gradient's two paths.
         standardised = (u - self.mean) / self.std
         normal = -0.5 * standardised.square() - self.log_std - 0.5 * math.log(2.0 * math.pi)
         squash = 2.0 * (math.log(2.0) - u - functional.softplus(-2.0 * u))
-        return u.tanh(), (normal - squash).sum(-1)
+        return (normal - squash).sum(-1)
 
 
 class GaussianActor(nn.Module):

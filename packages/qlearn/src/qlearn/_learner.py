@@ -28,6 +28,7 @@ class Learner:
         targets: pairs ``(target, online)`` of modules with equal parameter shapes.
         learning_rate: Adam's step size; ``betas = (0.9, 0.999)``, ``eps = 1e-8``.
         target_rate: ``tau`` of ``target <- tau * online + (1 - tau) * target``.
+        target_every: the targets move at every step of this multiple, counted from 1.
         max_gradient_norm: clip threshold per replica; ``None`` leaves gradients as they are.
 
     Attributes:
@@ -36,7 +37,8 @@ class Learner:
         failed_at: ``(R,)``, number of the step whose gradient was not finite, or -1.
 
     Raises:
-        ValueError: no parameters, different replica axes, or a threshold that is not positive.
+        ValueError: no parameters, different replica axes, a threshold that is not positive, or
+            ``target_every`` below 1.
     """
 
     def __init__(
@@ -46,13 +48,16 @@ class Learner:
         *,
         learning_rate: float = 3e-4,
         target_rate: float = 0.005,
+        target_every: int = 1,
         max_gradient_norm: float | None = 1.0,
     ) -> None:
         named = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
         self.names = tuple(name for name, _ in named)
         self.parameters = [parameter for _, parameter in named]
         self.guard = GradientGuard(self.parameters, max_norm=max_gradient_norm)
-        self.target_rate = target_rate
+        if target_every < 1:
+            raise ValueError(f"target_every must be at least 1, got {target_every}")
+        self.target_rate, self.target_every = target_rate, target_every
         self._targets = [p for target, _ in targets for p in target.parameters()]
         self._onlines = [p for _, online in targets for p in online.parameters()]
         self.adam = torch.optim.Adam(
@@ -78,11 +83,18 @@ class Learner:
         first = self.guard.failed & (self.failed_at < 0)
         self.failed_at.copy_(torch.where(first, self._steps, self.failed_at))
         if self._targets:
-            ema_update(self._targets, self._onlines, self.target_rate)
+            ema_update(self._targets, self._onlines, self._rate())
         for parameter, gradient in zip(self.parameters, report.gradients, strict=True):
             parameter.grad = gradient
         self.adam.step()
         return report
+
+    def _rate(self) -> float | Float[Tensor, ""]:
+        """The targets' rate at this step, 0 between two moves, without asking the device."""
+        if self.target_every == 1:
+            return self.target_rate
+        moves = self._steps % self.target_every == 0
+        return moves.to(self._targets[0].dtype) * self.target_rate
 
     def state_dict(self) -> dict[str, Tensor]:
         """Adam's moments, the step count and the failure record, by flat names."""

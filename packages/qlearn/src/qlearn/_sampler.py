@@ -75,6 +75,15 @@ class ChunkSampler:
             index = index + self.shifts[torch.searchsorted(self.bounds, index, right=True)]
         return self.starting_at(index)
 
+    def chunks_before(self, transitions: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+        """How many chunks start before each of these transitions, at most ``S``."""
+        if self.mode == "any":
+            return transitions.clamp(max=self.count)
+        episode = torch.searchsorted(self.data.ends, transitions, right=True)
+        episode = episode.clamp(max=len(self.data.ends) - 1)
+        # Behind the last chunk of its episode a transition has all of the episode's before it.
+        return torch.minimum(transitions - self.shifts[episode], self.bounds[episode])
+
     def starting_at(self, starts: Int[Tensor, "R B"]) -> ChunkBatch:
         """Chunks that start at the given transitions, each at most ``S - H``.
 

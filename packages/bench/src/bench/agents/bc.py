@@ -31,7 +31,7 @@ class BCConfig:
         actor_layer_norm: LayerNorm in the flow policy.
         flow_steps: Euler steps of the flow when acting.
         learning_rate: Adam's step size.
-        max_gradient_norm: global-norm clip per run.
+        max_gradient_norm: global-norm clip per run; None: no clip.
         prediction: of the policy's network: `velocity`, a flow policy, or `noise`, a diffusion one.
     """
 
@@ -39,7 +39,7 @@ class BCConfig:
     actor_layer_norm: bool = False
     flow_steps: int = 10
     learning_rate: float = 3e-4
-    max_gradient_norm: float = 1.0
+    max_gradient_norm: float | None = 1.0
     prediction: PolicyPrediction = "velocity"
 
 

@@ -47,7 +47,7 @@ class CGQLConfig:
         learning_rate: Adam's step size.
         target_rate: EMA rate of the target critic and of the flow that acts.
         max_gradient_norm: global-norm clip per run; published: none.
-        mode: how the noisy critic is learnt, see above.
+        mode: how the noisy critic is learnt, see above; published: `simple`.
         inverse_temperature: ``tau`` of ``p(a|s) ~ p_flow(a|s) exp(tau Q(s,a))``.
         guidance: scale of the guidance.
         noisy_weight: weight of the noisy critic's loss.

@@ -28,7 +28,7 @@ __all__ = ["QAMFQL", "QAMFQLConfig"]
 
 @dataclass(frozen=True, slots=True)
 class QAMFQLConfig:
-    """Settings of QAM-F; the defaults are the published ones.
+    """Settings of QAM-F; the defaults are the published ones unless noted.
 
     Attributes:
         actor_hidden: widths of the flow policies' hidden layers.
@@ -41,12 +41,14 @@ class QAMFQLConfig:
         pessimism: ``rho`` of ``mean(Q) - rho * std(Q)`` over the target ensemble.
         learning_rate: Adam's step size.
         target_rate: EMA rate of the target critic and of the reference policy.
-        max_gradient_norm: global-norm clip over all parameters of a run together.
+        max_gradient_norm: global-norm clip over all parameters of a run together; None: no clip.
         clip_terminal: take the critic's gradient through ``clip(a, -1, 1)``.
         adjoint_time: time of the base velocity in the adjoint, ``t + h`` as published or ``t``.
-        inverse_temperature: ``tau`` of ``p(a|s) ~ p_slow(a|s) exp(tau Q(s,a))``.
+        inverse_temperature: ``tau`` of ``p(a|s) ~ p_slow(a|s) exp(tau Q(s,a))``; published: 0.3,
+            and a value for every domain.
         distill_weight: weight of the distance between one-step policy and flow; 0 does without the
-            one-step policy, which is QAM (the published choice for some domains).
+            one-step policy, which is QAM (the published default, and the published choice for some
+            domains).
         best_of: actions sampled when acting; the one with the best mean critic value is played.
     """
 
@@ -60,7 +62,7 @@ class QAMFQLConfig:
     pessimism: float = 0.5
     learning_rate: float = 3e-4
     target_rate: float = 0.005
-    max_gradient_norm: float = 1.0
+    max_gradient_norm: float | None = 1.0
     clip_terminal: bool = True
     adjoint_time: Literal["shifted", "consistent"] = "shifted"
     inverse_temperature: float = 1.0

@@ -18,6 +18,7 @@ from bench.agents.losses import critic_loss, take_step
 from bench.agents.networks import critic_ensemble
 from bench.agents.noise import Noise, normal
 from bench.agents.problem import Problem
+from bench.recorded import added
 from qlearn import (
     MLP,
     ChunkBatch,
@@ -46,11 +47,13 @@ class ReBRACConfig:
         learning_rate: Adam's step size.
         target_rate: EMA rate of the target critic and of the target policy.
         max_gradient_norm: global-norm clip per run; published: none.
-        cloning_weight: weight of the squared distance to the data's actions.
+        cloning_weight: weight of the squared distance to the data's actions; published: 0, which
+            is TD3, and a value for every domain.
         target_noise: standard deviation of the noise on target actions.
         target_noise_clip: bound of that noise.
         acting_noise_std: standard deviation of the noise on played actions, with the same bound.
-            The published code plays with ``target_noise``, also in evaluation; default none.
+            The published code plays with ``target_noise``, online and in evaluation; default none.
+        target_every: the moving averages move at every update of this multiple; published: 2.
     """
 
     actor_hidden: tuple[int, ...] = (512, 512, 512, 512)
@@ -67,6 +70,7 @@ class ReBRACConfig:
     target_noise: float = 0.2
     target_noise_clip: float = 0.5
     acting_noise_std: float = 0.0
+    target_every: int = added("0.2", 1)
 
 
 class ReBRAC(nn.Module):
@@ -107,6 +111,7 @@ class ReBRAC(nn.Module):
             targets=[(self.target_critic, self.critic), (self.target_actor, self.actor)],
             learning_rate=config.learning_rate,
             target_rate=config.target_rate,
+            target_every=config.target_every,
             max_gradient_norm=config.max_gradient_norm,
         )
 

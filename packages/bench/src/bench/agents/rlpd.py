@@ -2,7 +2,8 @@
 
 Soft actor-critic (arXiv 1812.05905) with a LayerNorm critic ensemble, from scratch on the online
 phase, every batch half from the data set and half from the environment (`qlearn.BalancedSampler`).
-The policy minimises ``alpha log p(a|s) - (mean_i Q_i(s, a) - rho std_i Q_i(s, a))``.
+The policy minimises ``alpha log p(a|s) - (mean_i Q_i(s, a) - rho std_i Q_i(s, a))``; where asked
+to, it also minimises ``-w log p(a'|s)`` of the data's actions ``a'``.
 """
 
 import copy
@@ -17,6 +18,7 @@ from bench.agents.losses import critic_loss, entropy_losses, take_step
 from bench.agents.networks import critic_ensemble
 from bench.agents.noise import Noise, normal
 from bench.agents.problem import Problem
+from bench.recorded import added
 from qlearn import (
     ChunkBatch,
     EntropyTemperature,
@@ -46,6 +48,7 @@ class RLPDConfig:
         target_rate: EMA rate of the target critic.
         max_gradient_norm: global-norm clip per run; published: none.
         target_entropy: in nats per component of the action chunk.
+        cloning_weight: weight of minus the log-probability of the data's actions.
     """
 
     actor_hidden: tuple[int, ...] = (512, 512, 512, 512)
@@ -58,6 +61,7 @@ class RLPDConfig:
     target_rate: float = 0.005
     max_gradient_norm: float | None = None
     target_entropy: float = -0.5
+    cloning_weight: float = added("0.2", 0.0)
 
 
 class RLPD(nn.Module):
@@ -125,18 +129,24 @@ class RLPD(nn.Module):
         )
 
         # Policy: soft actor-critic.
-        action, log_prob = self.actor(observations).sample(noise["action"])
+        law = self.actor(observations)
+        action, log_prob = law.sample(noise["action"])
         values = pessimistic_value(frozen(self.critic)(observations, action), config.pessimism)
         entropy = entropy_losses(
             log_prob, self.temperature, config.target_entropy * self.problem.chunk_dim
         )
         actor_loss = entropy.pop("entropy_loss") - values.mean(-1)
-        return {"critic_loss": td, "actor_loss": actor_loss, **entropy}
+        losses = {"critic_loss": td, "actor_loss": actor_loss, **entropy}
+        if config.cloning_weight > 0.0:
+            losses["cloning_loss"] = -(law.log_prob(batch.actions) * batch.valid).mean(-1)
+        return losses
 
     def update(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One step of critic, policy and temperature; metrics are ``(R,)``."""
         losses = self.losses(batch, noise)
         total = losses["critic_loss"] + losses["actor_loss"] + losses["alpha_loss"]
+        if "cloning_loss" in losses:
+            total = total + self.config.cloning_weight * losses["cloning_loss"]
         return take_step(self.learner, losses, total)
 
     @torch.no_grad()

@@ -47,7 +47,7 @@ class TRQAMConfig:
         pessimism: ``rho`` of ``mean(Q) - rho * std(Q)`` over the target ensemble.
         learning_rate: Adam's step size.
         target_rate: EMA rate ``tau`` of the target critic and of the reference policy.
-        max_gradient_norm: global-norm clip over all parameters of a run together.
+        max_gradient_norm: global-norm clip over all parameters of a run together; None: no clip.
         clip_terminal: take the critic's gradient through ``clip(a, -1, 1)``.
         adjoint_time: time of the base velocity in the adjoint, ``t + h`` as published or ``t``.
         kernel: discretisation of the memoryless SDE; `memoryless_euler` as published.
@@ -89,7 +89,7 @@ class TRQAMConfig:
     pessimism: float = 0.5
     learning_rate: float = 3e-4
     target_rate: float = 0.005
-    max_gradient_norm: float = 1.0
+    max_gradient_norm: float | None = 1.0
     clip_terminal: bool = True
     adjoint_time: Literal["shifted", "consistent"] = "shifted"
     kernel: KernelName = "memoryless_euler"

@@ -1,8 +1,6 @@
 """`bench agents`: the methods, their papers and their settings."""
 
-import inspect
 import math
-import re
 import sys
 from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -30,6 +28,7 @@ class Agents:
 
         from bench.agents import AGENTS
         from bench.suites import unknown
+        from bench.training.settings import meanings
 
         # A pipe has no width of its own.
         console = Console(width=None if sys.stdout.isatty() else 100, markup=False, highlight=False)
@@ -45,21 +44,14 @@ class Agents:
         entry = AGENTS[self.agent]
         console.print(f"{self.agent}: {entry.summary} ({entry.paper})")
         console.print("settings, to be given as --set name=value, and where suites set another:\n")
-        hints, meanings = get_type_hints(entry.config), _meanings(entry.config)
+        hints, told = get_type_hints(entry.config), meanings(entry.config)
         for field in fields(entry.config):
             default = "required" if field.default is MISSING else _text(field.default)
             console.print(f"{field.name} = {default}  [{_values(field.name, hints[field.name])}]")
-            console.print(Padding(meanings[field.name], (0, 0, 0, 4), expand=False))
+            console.print(Padding(told[field.name], (0, 0, 0, 4), expand=False))
             for line in _suite_values(self.agent, entry.config, field.name):
                 console.print(Padding(line, (0, 0, 0, 4), expand=False))
         return 0
-
-
-def _meanings(config: type[Any]) -> dict[str, str]:
-    """What the class docstring says of each setting."""
-    section = inspect.cleandoc(config.__doc__ or "").partition("Attributes:")[2]
-    found = re.findall(r"^ {4}(\w+): (.*(?:\n {8,}.*)*)", section, re.MULTILINE)
-    return {name: " ".join(text.replace("``", "`").split()) for name, text in found}
 
 
 def _values(name: str, kind: Any) -> str:

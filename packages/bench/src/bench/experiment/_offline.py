@@ -61,7 +61,7 @@ class _Schedule:
 
     Attributes:
         steps: fine-tuning updates, instead of the protocol's.
-        pretrain_steps: behaviour-cloning updates, instead of the protocol's.
+        pretrain_steps: behaviour-cloning updates, 0 for none, instead of the protocol's.
         evaluate_every: updates between evaluations, instead of the protocol's.
         episodes: episodes per evaluation, instead of the protocol's.
     """

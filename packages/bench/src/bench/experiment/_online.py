@@ -19,6 +19,8 @@ class OnlineRequest(OfflineRequest):
         replay: batches from data set and experience as one buffer (union), or a fixed share of
             each (balanced); auto balances agents that learn online only.
         offline_share: part of a balanced batch that comes from the data set.
+        online_data: which part of a data set in several files the batches are drawn from: one file
+            at a time, changed every 1,000 steps (shard), or all; instead of the protocol's.
         online_kl_budget: trust-region budget of the online phase; the offline one by default.
     """
 
@@ -27,4 +29,5 @@ class OnlineRequest(OfflineRequest):
     updates_per_step: int | None = None
     replay: Literal["auto", "union", "balanced"] | None = None
     offline_share: float | None = None
+    online_data: Literal["shard", "all"] | None = None
     online_kl_budget: float | None = None

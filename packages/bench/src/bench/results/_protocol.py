@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
+from bench.recorded import added_defaults, recorded
 from bench.storage import RunRecord
-from bench.suites import SUITES, Suite
+from bench.suites import SUITES, OnlineProtocol, Suite
 
 __all__ = ["joined_differences", "packs_without_budget", "protocol_differences"]
 
@@ -70,7 +70,7 @@ def _packs(settings: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]
 def _differences(
     suite: Suite, settings: Mapping[str, Any], domain: str, pack: Mapping[str, Any], phase: str
 ) -> Iterator[str]:
-    usual = asdict(suite.protocol)
+    usual = recorded(suite.protocol)
     usual_online = usual.pop("online")
     # Before an online phase a suite may want another number of offline updates than by themselves.
     before_online = usual_online.pop("offline_steps")
@@ -83,7 +83,9 @@ def _differences(
         if name in found and found[name] != usual[name] and not unread:
             yield _difference(name, found[name], usual[name])
     if phase == "online":
-        for name, value in settings["online"]["protocol"].items():
+        usual_online = added_defaults(OnlineProtocol) | usual_online
+        played = added_defaults(OnlineProtocol) | settings["online"]["protocol"]
+        for name, value in played.items():
             if name in usual_online and value != usual_online[name]:
                 yield _difference(f"online_{name}", value, usual_online[name])
     if domain not in {known.name for known in suite.domains}:

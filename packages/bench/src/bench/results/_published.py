@@ -14,7 +14,7 @@ _SUITE_OF = {
     "QAM, arXiv 2601.14234": "ogbench50-qam",
     "TRQAM, arXiv 2605.27079": "ogbench50",
 }
-"""Suite that has the protocol of a source; the other suite of the same tasks is near to it."""
+"""Suite that has the protocol of a source."""
 
 _SCHEMA = {
     "domain": pl.String(),
@@ -45,8 +45,8 @@ def published_domains() -> pl.DataFrame:
 def published_beside(domains: pl.DataFrame, phase: str) -> pl.DataFrame:
     """Published rates of the methods and domains that we ran, where they can be compared.
 
-    That is: ours are by the protocol of a suite of the same 50 tasks, over all tasks of the domain;
-    the domain `all` needs all ten. A source whose own protocol is the other such suite's says so.
+    That is: ours are by the very protocol that the source measured under, over all tasks of the
+    domain; the domain `all` needs all ten.
 
     Args:
         domains: rows of `FinalTable.domains`.
@@ -69,10 +69,9 @@ def published_beside(domains: pl.DataFrame, phase: str) -> pl.DataFrame:
         known = SUITES[suite].domains
         whole = sum(len(one.tasks) for one in known if domain in (one.name, "all"))
         for row in theirs.filter(domain=domain).iter_rows(named=True):
-            if tasks == whole and same_method(agent, row["method"]):
-                whose = _SUITE_OF[row["source"]]
-                other = "" if whose == suite else f", protocol {whose}"
-                label = f"{row['method']} (published: {row['source']}{other})"
+            measured_so = _SUITE_OF[row["source"]] == suite
+            if measured_so and tasks == whole and same_method(agent, row["method"]):
+                label = f"{row['method']} (published: {row['source']})"
                 rows.append((suite, domain, agent, label, row["mean"], row["std"]))
     columns = dict.fromkeys(("suite", "domain", "agent", "label"), pl.String)
     return pl.DataFrame(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bench.recorded import added_defaults
 from bench.results._scores import flat_settings, method_label
 from bench.storage import RunRecord
+from bench.suites import OnlineProtocol
 
 __all__ = ["method_pairs", "setting_differences"]
 
@@ -24,6 +26,7 @@ _OPTIONS = {
     "online.protocol.updates_per_step": "--updates-per-step",
     "online.protocol.replay": "--replay",
     "online.protocol.offline_share": "--offline-share",
+    "online.protocol.data": "--online-data",
 }
 _OWN_OPTION = {"kl_budget": "--kl-budget", "dual": "--dual"}
 _OWN_TASK = {"environment": "--env", "horizon": "--horizon", "solved_at": "--solved-at"}
@@ -85,7 +88,8 @@ def _of_the_run(record: RunRecord) -> dict[str, str]:
     settings = {"compiled": False, **record.settings}
     settings.pop("packs", None)
     if "online" in settings:
-        settings["online"] = {"protocol": settings["online"]["protocol"]}
+        protocol = added_defaults(OnlineProtocol) | settings["online"]["protocol"]
+        settings["online"] = {"protocol": protocol}
     values = {_OPTIONS.get(name, name): value for name, value in flat_settings(settings).items()}
     learning = [cell for cell in record.cells if cell.agent != "bc"] or list(record.cells)
     packs = record.packs.values()

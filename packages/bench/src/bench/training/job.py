@@ -22,7 +22,7 @@ from bench.training.cells import Pack
 from bench.training.compilation import compile_agent
 from bench.training.console import Display, Stages, standard_output
 from bench.training.online import OnlineExperience, load_offline_result, replay
-from bench.training.options import Plan
+from bench.training.options import Plan, starts_from_clone
 from bench.training.planned import record_plan
 from bench.training.precision import emulation_warning, float32_products
 from bench.training.preparation import PreparedDomain
@@ -130,7 +130,7 @@ class Job:
                 self.problems.append(str(error))
                 self.console.print(f"left out: {error}", style="red", markup=False)
                 return
-        elif pack.agent != "bc" and AGENTS[pack.agent].pretrained:
+        elif starts_from_clone(pack):
             clone = FlowActor(
                 streams.replicas,
                 prepared.problem.observation_dim,

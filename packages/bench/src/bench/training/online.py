@@ -23,6 +23,7 @@ from qlearn import (
     ChunkSource,
     RandomStreams,
     RingBuffer,
+    ShardRotation,
     UnionSampler,
 )
 
@@ -36,10 +37,13 @@ def is_balanced(protocol: OnlineProtocol, *, from_scratch: bool) -> bool:
 
 def replay(pack: Pack, offline: ChunkSampler, ring: RingBuffer) -> ChunkSource:
     """What the batches of an online pack are drawn from: chunks of the data set and of the ring."""
-    protocol = pack.protocol.online
+    protocol, size = pack.protocol.online, pack.domain.shard
+    shards = None
+    if protocol.data == "shard" and size is not None:
+        shards = ShardRotation.of(offline, size, protocol.shard_steps, ring.added.device)
     if is_balanced(protocol, from_scratch=pack.from_scratch):
-        return BalancedSampler(offline, ring, protocol.offline_share)
-    return UnionSampler(offline, ring)
+        return BalancedSampler(offline, ring, protocol.offline_share, shards)
+    return UnionSampler(offline, ring, shards)
 
 
 def load_offline_result(checkpoints: Path, pack: Pack, agent: Agent, device: str) -> dict[int, str]:

@@ -61,6 +61,7 @@ def _protocol(published: OnlineProtocol, options: OnlineRequest) -> OnlineProtoc
         "updates_per_step": options.updates_per_step,
         "replay": options.replay,
         "offline_share": options.offline_share,
+        "data": options.online_data,
     }
     online = replace(published, **{k: v for k, v in given.items() if v is not None})
     for option, value in (
@@ -87,10 +88,10 @@ def _check_pack(pack: Pack, online: OnlineProtocol, options: OnlineRequest) -> N
             f"{online.steps}"
         )
     if is_balanced(online, from_scratch=AGENTS[pack.agent].online_only):
-        if online.warm_up < horizon:
+        if online.warm_up < horizon - 1:  # the first update comes one step later
             raise ValueError(
-                f"--warm-up must be at least {horizon} with balanced replay, which draws chunks of "
-                f"it, got {online.warm_up}"
+                f"--warm-up must be at least {horizon - 1} with balanced replay, which draws "
+                f"chunks of {horizon} steps of experience, got {online.warm_up}"
             )
     elif options.offline_share is not None and len(options.agent) == 1:
         raise ValueError("--offline-share is of balanced replay; add --replay balanced")

@@ -23,7 +23,14 @@ from bench.training.packing import measured_size
 from bench.training.ranges import check_folder
 from bench.training.tables import memory_limit
 
-__all__ = ["Plan", "agents_named", "plan_offline", "plan_point", "settled"]
+__all__ = [
+    "Plan",
+    "agents_named",
+    "plan_offline",
+    "plan_point",
+    "settled",
+    "starts_from_clone",
+]
 
 _MOST_SEEDS = 10_000
 
@@ -90,9 +97,7 @@ class Plan:
         """Names of the packs that must be finished before a pack can begin."""
         if pack.online and not pack.from_scratch:
             return {replace(pack, online=False).name}
-        if pack.agent != "bc" and AGENTS[pack.agent].pretrained:
-            return {self.pretraining_of(pack).name}
-        return set()
+        return {self.pretraining_of(pack).name} if starts_from_clone(pack) else set()
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the numbers, as plain data."""
@@ -191,7 +196,12 @@ def plan_offline(options: OfflineRequest, *, online_only: bool = False) -> Plan:
         configs.update({pack.name: settings[pack.domain.name] for pack in packs})
         return packs
 
-    pretraining = packs_of("bc", cloning)
+    pretraining = packs_of("bc", cloning) if chosen.protocol.pretrain_steps else ()
+    if not pretraining and not settings:
+        raise ValueError(
+            f"agent 'bc' has nothing to train: suite {chosen.name!r} begins without behaviour "
+            "cloning, or --pretrain-steps is 0; give --pretrain-steps 300000, for example"
+        )
     packs = tuple(pack for agent, found in settings.items() for pack in packs_of(agent, found))
     return Plan(
         suite=chosen,
@@ -211,6 +221,11 @@ def plan_offline(options: OfflineRequest, *, online_only: bool = False) -> Plan:
         compiled=options.compile,
         captured=options.capture,
     )
+
+
+def starts_from_clone(pack: Pack) -> bool:
+    """Whether the agents of an offline pack start from behaviour-cloned flows."""
+    return pack.agent != "bc" and AGENTS[pack.agent].pretrained and pack.protocol.pretrain_steps > 0
 
 
 def _check_capture(device: torch.device) -> None:
@@ -288,8 +303,9 @@ def _protocol(chosen: Suite, options: OfflineRequest) -> TrainingProtocol:
     values: dict[str, Any] = {}
     for name in ("steps", "pretrain_steps", "evaluate_every", "episodes", "pack"):
         value = getattr(options, name)
-        if isinstance(value, int) and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+        least = 0 if name == "pretrain_steps" else 1
+        if isinstance(value, int) and value < least:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
         if value is not None and name != "pack":
             values["offline_steps" if name == "steps" else name] = value
     return replace(chosen.protocol, **values)

@@ -38,6 +38,8 @@ def protocol_fingerprint(pack: Pack, config: Any) -> str:
     domain = recorded(pack.domain)
     for unrelated in ("tasks", "settings", "agents"):
         del domain[unrelated]
+    if not (pack.online and pack.protocol.online.data == "shard"):
+        domain.pop("shard", None)
     if (own := domain.pop("own")) is not None:
         del own["dataset"]  # where the data lie; what they are has its own fingerprint
         domain |= own

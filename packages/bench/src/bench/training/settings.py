@@ -1,6 +1,8 @@
 """Agent settings: defaults, then the suite's values for the domain, then the user's."""
 
+import inspect
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -9,7 +11,7 @@ from typing import Any
 
 from bench.suites import Domain, Setting, unknown
 
-__all__ = ["SettingRange", "parse_overrides", "resolve", "setting_range"]
+__all__ = ["SettingRange", "meanings", "parse_overrides", "resolve", "setting_range"]
 
 
 def resolve(config: type[Any], agent: str, domain: Domain, overrides: Mapping[str, Setting]) -> Any:
@@ -56,6 +58,13 @@ def parse_overrides(config: type[Any], agent: str, texts: Sequence[str]) -> dict
     return parsed
 
 
+def meanings(config: type[Any]) -> dict[str, str]:
+    """What the class docstring says of each setting."""
+    section = inspect.cleandoc(config.__doc__ or "").partition("Attributes:")[2]
+    found = re.findall(r"^ {4}(\w+): (.*(?:\n {8,}.*)*)", section, re.MULTILINE)
+    return {name: " ".join(text.replace("``", "`").split()) for name, text in found}
+
+
 @dataclass(frozen=True, slots=True)
 class SettingRange:
     """Which numbers a setting may be; all of them are finite.
@@ -85,7 +94,10 @@ class SettingRange:
         return f"{self.least:g} " + ("or more" if math.isinf(self.most) else f"to {self.most:g}")
 
 
-_COUNTS = {"best_of", "budget_steps", "critics", "dual_samples", "dual_states", "flow_steps"}
+_COUNTS = {
+    "best_of", "budget_steps", "critics", "dual_samples", "dual_states", "flow_steps",
+    "target_every",
+}  # fmt: skip
 _POSITIVE = {
     "budget_end", "kl_budget", "lambda_initial", "lambda_max", "lambda_min", "lambda_scale",
     "max_gradient_norm", "temperature",
