@@ -87,6 +87,24 @@ def test_a_suites_own_values_win() -> None:
     assert SUITES["ogbench50"].domain("cube-triple-play").agents["trqam"]["kl_budget"] == 0.5
 
 
+def test_data_sets_have_the_sizes_of_the_files() -> None:
+    # Transitions of OGBench's standard files in millions, 1 elsewhere; 10M and 100M are in shards.
+    sizes = {"humanoidmaze-medium-navigate": 2, "humanoidmaze-large-navigate": 2}
+    sizes["cube-triple-play"] = 3
+    for name in ("ogbench50-qam", "ogbench50-fql"):
+        for domain in SUITES[name].domains:
+            expected = sizes.get(domain.name, 1)
+            if name == "ogbench50-qam" and domain.name in (
+                "cube-quadruple-play",
+                "puzzle-4x4-play",
+            ):
+                expected = 100
+            assert domain.transitions == expected * 1_000_000, domain.name
+    for suite in SUITES.values():
+        for domain in suite.domains:
+            assert (domain.shard is not None) is (domain.transitions >= 10_000_000), domain.name
+
+
 def test_fql_takes_the_minimum_of_two_critics_in_the_large_ant_mazes() -> None:
     least = {"antmaze-large-navigate", "antmaze-giant-navigate"}
     for domain in SUITES["ogbench50-fql"].domains:

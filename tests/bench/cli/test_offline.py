@@ -275,6 +275,8 @@ def test_missing_data_say_which_command_makes_them(tmp_path: Path) -> None:
         (["--set", "kl-budget=-1"], "error: kl-budget must be above 0, got -1.0"),
         (["--set", "kl_budget=-1"], "error: kl_budget must be above 0, got -1.0"),
         (["--agent", "bc", "--kl-budget", "1"], "no trust region, so --kl-budget has no use"),
+        (["--kl-budget", "1", "--set", "dual-rate=0"], "--kl-budget has no use with dual_rate=0"),
+        (["--set", "dual_rate=0", "dual_clip=3"], "dual_clip has no use with dual_rate=0"),
         (["--steps", "0"], "--steps must be at least 1, got 0"),
         (["--tasks", "9"], "1, 2"),
         (["--domains", "pointmaze-medum-navigate"], "pointmaze-medium-navigate"),

@@ -352,6 +352,14 @@ _TRQAM_PAPER = Suite(
 )
 
 
+# Transitions of OGBench's standard files that are not a million.
+_STANDARD_SIZES = {
+    "humanoidmaze-medium-navigate": 2 * _MILLION,
+    "humanoidmaze-large-navigate": 2 * _MILLION,
+    "cube-triple-play": 3 * _MILLION,
+}
+
+
 def _qam_paper() -> Suite:
     """QAM, arXiv 2601.14234: the same tasks at width 512, with its own discounts and data sizes.
 
@@ -368,9 +376,7 @@ def _qam_paper() -> Suite:
             domain,
             transitions=100 * _MILLION
             if domain.name in large
-            else min(domain.transitions, 2 * _MILLION)
-            if domain.name.startswith("humanoid")
-            else _MILLION,
+            else _STANDARD_SIZES.get(domain.name, _MILLION),
             shard=_MILLION if domain.name in large else None,
             settings={
                 **domain.settings,
@@ -385,7 +391,7 @@ def _qam_paper() -> Suite:
 
 
 def _fql_paper() -> Suite:
-    """FQL, arXiv 2502.02538: another 50 tasks, all with 1M data, single actions.
+    """FQL, arXiv 2502.02538: another 50 tasks, all with the standard files, single actions.
 
     Its agents start untrained, and its online phase updates from the first step on.
     """
@@ -408,7 +414,7 @@ def _fql_paper() -> Suite:
     )
     return Suite(
         "ogbench50-fql",
-        "FQL's 50 tasks (antsoccer and cube-single in, 1M data, no chunks)",
+        "FQL's 50 tasks (antsoccer and cube-single in, standard data, no chunks)",
         Protocol(
             pretrain_steps=0,
             evaluate_every=100_000,
@@ -417,7 +423,7 @@ def _fql_paper() -> Suite:
         tuple(
             Domain(
                 name,
-                _MILLION,
+                _STANDARD_SIZES.get(name, _MILLION),
                 settings=values,
                 agents={
                     "fql": {"distill_weight": alpha} | (minimum if "antmaze" in name else {}),

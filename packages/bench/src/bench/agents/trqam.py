@@ -114,6 +114,15 @@ class TRQAMConfig:
     endpoint_kl_samples: int = 0
     endpoint_kl_probes: int = 0
 
+    @property
+    def unread(self) -> frozenset[str]:
+        """Settings that do nothing beside the others: with lambda held fixed, those of a budget."""
+        if self.dual == "solve" or self.dual_rate > 0.0:
+            return frozenset()
+        return frozenset(
+            {"kl_budget", "budget_schedule", "budget_end", "budget_steps", "dual_ema", "dual_clip"}
+        )
+
 
 class TRQAM(nn.Module):
     """TRQAM for a pack of independent runs; every tensor's replica axis is ``R``.

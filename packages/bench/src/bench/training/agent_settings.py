@@ -33,6 +33,7 @@ def settings_by_agent(
         found = {domain.name: resolve(config, agent, domain, overrides) for domain in domains}
         for domain in domains:
             check_ranges(agent, found[domain.name], domain.horizon, given.spelled)
+            given.check_read(found[domain.name])
         return found
 
     settings = {"bc": resolved("bc")}
@@ -71,6 +72,20 @@ class _Given:
         known = AGENTS[agent].settings
         own = [f"{name}={value}" for name, value in self.own.items() if name in known]
         return [*(text for text in self.texts if _name(text) in known), *own]
+
+    @property
+    def names(self) -> list[str]:
+        """What was given."""
+        return [*self.own, *map(_name, self.texts)]
+
+    def check_read(self, config: Any) -> None:
+        """Refuse what would do nothing beside the other settings."""
+        for name in self.names:
+            if name in getattr(config, "unread", ()):
+                raise ValueError(
+                    f"{self.spelled(name)} has no use with dual_rate=0, which holds lambda fixed "
+                    "whatever the budget; leave one of the two out"
+                )
 
     def check(self, agents: Sequence[str]) -> None:
         """Refuse what concerns none of the agents, or is said twice."""

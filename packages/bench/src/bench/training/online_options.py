@@ -116,4 +116,9 @@ def _config(pack: Pack, config: Any, budget: float | None) -> Any:
         pack.domain.horizon,
         lambda name: "--online-kl-budget" if name == "kl_budget" else name,
     )
+    if "kl_budget" in getattr(config, "unread", ()):
+        raise ValueError(
+            "--online-kl-budget has no use with dual_rate=0, which holds lambda fixed whatever the "
+            "budget; leave one of the two out"
+        )
     return config
