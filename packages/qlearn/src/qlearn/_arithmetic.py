@@ -4,7 +4,7 @@ Under `torch.compile` and on a GPU the layers are torch's own operations, which 
 In eager mode on an x86 CPU they are oneDNN's, for three reasons (docs/performance.md):
 
 * oneDNN uses AVX-512 on every CPU that has it. MKL, behind torch's matrix products, keeps to AVX2
-  on AMD: 97 against 220 GFLOP/s on one core of an EPYC.
+  on AMD: 97 against 220 GFLOP/s on one core of an EPYC with AVX-512.
 * It adds the bias and applies GELU while a product's output is in cache: 0.3 ns an element instead
   of 1.2.
 * GELU and its derivative share one sigmoid, so the forward pass keeps the derivative and the
