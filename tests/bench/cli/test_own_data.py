@@ -87,8 +87,8 @@ def test_bounds_may_differ_between_entries(tmp_path: Path) -> None:
         "timeouts": np.zeros(3),
     }
     np.savez(tmp_path / "found.npz", **found)
-    file = import_data(str(tmp_path / "found.npz"), "mine", tmp_path, action_range=(low, high))
-    np.testing.assert_allclose(read_npz(file)["actions"][:3], unit, atol=1e-6)
+    done = import_data(str(tmp_path / "found.npz"), "mine", tmp_path, action_range=(low, high))
+    np.testing.assert_allclose(read_npz(done.path)["actions"][:3], unit, atol=1e-6)
     scale = ActionScale(low.astype(np.float32), high.astype(np.float32))
     np.testing.assert_allclose(scale(unit.astype(np.float32)), found["actions"], atol=1e-6)
     bounds = (np.zeros(3), np.ones(3))
@@ -178,7 +178,7 @@ def test_other_data_under_the_same_name_do_not_continue_the_run(
         ({"--env": "CartPole-v1"}, "has action_space Discrete(2), expected a Box"),
         ({"--env": "InvertedPendulum-v5"}, "'observations' has shape (804, 3), but"),
         ({"--env": "nowhere:Pendulum-v1"}, "the module 'nowhere'"),
-        ({"--dataset": "nothing"}, "--dataset nothing is neither a .npz file nor imported into"),
+        ({"--dataset": "nothing"}, "'nothing' is neither a .npz file nor imported into"),
         ({"--dataset": "nothing.npz"}, "error: there is no file nothing.npz"),
         ({"--dataset": None}, "--dataset and --env belong together"),
         ({"--suite": "ogbench50"}, "not both"),

@@ -16,7 +16,8 @@ class Site:
     """Files by path, and what to do at the next requests for each.
 
     A fault is a status (404, 429, ...), or one of `page`, `page as data`, `wrong`, `truncated`,
-    `no range`, `stall`, or ("drop", n): close the connection after n bytes. Without one, a request
+    `no range`, `stall`, `endless` (no length, 64 MB), `to URL` (a redirection), or ("drop", n):
+    close the connection after n bytes. Without one, a request
     is answered as it should be. A list is used up request by request; `always` stays.
     """
 
@@ -24,6 +25,7 @@ class Site:
     faults: dict[str, list[object]] = field(default_factory=lambda: defaultdict(list))
     always: dict[str, object] = field(default_factory=dict)
     requests: list[tuple[str, str, str]] = field(default_factory=list)
+    credentials: set[str | None] = field(default_factory=set)
     etags: bool = True
     url: str = ""
 
@@ -54,6 +56,19 @@ def serve(site: Site) -> Iterator[Site]:
             if not head and site.faults[path]:
                 fault = site.faults[path].pop(0)
             content = site.files.get(path)
+            site.credentials.add(self.headers.get("Authorization"))
+            if isinstance(fault, str) and fault.startswith("to "):
+                self.send_response(302)
+                self.send_header("Location", fault.removeprefix("to "))
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            if fault == "endless":
+                self.send_response(200)
+                self.end_headers()
+                self.close_connection = True
+                self._write(b"" if head else b"PK" + bytes(64 << 20))
+                return
             if fault in ("page", "page as data"):
                 self.send_response(200)
                 kind = "text/html; charset=utf-8" if fault == "page" else "application/octet-stream"

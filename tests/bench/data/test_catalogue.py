@@ -78,7 +78,7 @@ def test_walkers_need_the_expert_of_their_body(tmp_path: Path) -> None:
 def test_imported_data_are_listed_and_verified(copy: Path) -> None:
     states = np.arange(12.0).reshape(6, 2)
     np.savez(copy / "raw.npz", observations=states, actions=0 * states, terminals=[0, 0, 1] * 2)
-    path = import_data(str(copy / "raw.npz"), "flights", copy)
+    path = import_data(str(copy / "raw.npz"), "flights", copy, layout="ogbench").path
     (copy / "checksums.json").write_text("{}")
     entries = {entry.dataset: entry for entry in catalogue(copy)}
     found = entries["flights"]

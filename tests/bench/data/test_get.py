@@ -347,17 +347,91 @@ def test_sources_come_from_options_environment_and_file(monkeypatch: pytest.Monk
         "http://two.example/data",
         "https://three.example",
     ]
-    assert [s.name for s in sources[3:]] == ["ogbench", "huggingface"]
+    assert [s.name for s in sources[3:]] == ["ogbench", "huggingface", "huggingface (TRQAM)"]
     assert sources[0].address("d/x y.npz") == "https://one.example/a/d/x%20y.npz"
     hub = sources[4].address("scene-play-v0.npz")
     assert hub.endswith("/resolve/main/scene-play-v0.npz")
     assert sources[4].repository in hub
+    giant = sources[5].address("antmaze-giant-navigate-10m-v0/antmaze-giant-navigate-v0-003.npz")
+    assert giant.endswith("10m-v0/resolve/main/antmaze-giant-navigate-v0-003.npz")
 
 
-@pytest.mark.parametrize("url", ["file:///etc", "ftp://x", "just text"])
+@pytest.mark.parametrize(
+    "url", ["file:///etc", "ftp://u:secret@x", "just text", "http://u:secret@x:port", "http://"]
+)
 def test_addresses_are_http(url: str) -> None:
-    with pytest.raises(ValueError, match="http or https"):
+    with pytest.raises(ValueError, match="http or https") as caught:
         download_sources([url])
+    assert "secret" not in str(caught.value)
+
+
+def test_passwords_go_to_their_host_and_nowhere_else(
+    site: Site, mirror: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BENCH_DATA_SOURCES", raising=False)
+    address = site.url.replace("http://", "http://user:secret@")
+    (source, *_) = download_sources([address])
+    site.always[TRAIN] = f"to {mirror.url}/{TRAIN}"
+    get(MAZE, tmp_path, sources=[source], patience=QUICK)
+    assert site.credentials == {"Basic dXNlcjpzZWNyZXQ="}
+    assert mirror.credentials == {None}
+    record = DataRecord.read(tmp_path / f"{MAZE}.json")
+    assert record is not None
+    assert record.origin == site.url
+    (tmp_path / TRAIN).unlink()
+    site.always[TRAIN] = 404
+    with pytest.raises(DownloadFailed, match="status 404") as caught:
+        get(MAZE, tmp_path, sources=[source], patience=QUICK)
+    assert "secret" not in str(caught.value) + repr(source)
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "//"])
+def test_redirections_stay_with_the_scheme(target: str, site: Site, tmp_path: Path) -> None:
+    site.always[TRAIN] = f"to {target}"
+    with pytest.raises(DownloadFailed, match="site 0: "):
+        get(MAZE, tmp_path, sources=_sources(site), patience=QUICK)
+    assert not (tmp_path / TRAIN).exists()
+
+
+def test_a_stream_without_a_length_has_an_end(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.always[TRAIN] = "endless"
+    monkeypatch.setattr("bench.data._get._BYTES_A_ROW", 0)
+    with pytest.raises(DownloadFailed, match="more bytes than the file can have"):
+        get(MAZE, tmp_path, sources=_sources(site), patience=QUICK)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_what_nobody_publishes_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="perhaps cube-triple-play-v0"):
+        get("cube-tripel-play-v0", tmp_path)
+    with pytest.raises(ValueError, match="more than the 10,000,000,000 transitions"):
+        get("cube-double-play-999999999b-v0", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_waiting_is_said(tmp_path: Path, site: Site) -> None:
+    said: list[str] = []
+    nowhere = DownloadSource("nowhere", "http://127.0.0.1:9")
+    site.faults[TRAIN] = [503]
+    get(MAZE, tmp_path, sources=[nowhere, *_sources(site)], patience=QUICK, say=said.append)
+    assert said[0] == "asking nowhere"
+    assert said[1].startswith("nowhere: no connection")
+    assert said[-1] == "site 0: status 503 (Service Unavailable); trying again in 0 s (1 of 3)"
+
+
+def test_a_set_that_one_source_has_keeps_its_size(
+    site: Site, tmp_path: Path, files: dict[str, bytes]
+) -> None:
+    name = "pointmaze-medium-navigate-2m-v0"
+    for i in range(2):
+        site.files[f"{name}/pointmaze-medium-navigate-v0-{i:03d}.npz"] = files[TRAIN]
+    only = DownloadSource("authors", site.url, dataset=name)
+    done = get(name, tmp_path, sources=[only], patience=QUICK, validation=False)
+    assert [path.parent.name for path in done.files] == [name, name]
+    with pytest.raises(DownloadFailed, match="Tried none"):
+        get(MAZE, tmp_path / "other", sources=[only], patience=QUICK)
 
 
 def test_checksums_are_recorded_once(tmp_path: Path) -> None:

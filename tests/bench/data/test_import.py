@@ -86,8 +86,17 @@ def _hdf5(path: Path, episodes: list[dict[str, Any]]) -> str:
 
 def test_transitions_in_npz(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", **_transitions())
-    path = import_data(str(tmp_path / "a.npz"), "mine", tmp_path / "d")
-    assert path == tmp_path / "d" / "mine.npz"
+    done = import_data(str(tmp_path / "a.npz"), "mine", tmp_path / "d")
+    assert done.path == tmp_path / "d" / "mine.npz"
+    assert done.recognised[0] == (
+        "layout: transitions: observations observations, next states next_observations, true ends "
+        "terminals, cut-offs timeouts, rewards rewards"
+    )
+    assert done.recognised[1] == (
+        "episodes: 3 of 1 to 4 transitions, 8 in all; 1 transitions masked, as no value follows a "
+        "true end"
+    )
+    assert done.recognised[2].startswith("values: observations 3 wide, actions 2 wide, ")
     _check(tmp_path / "d")
     record = DataRecord.read(tmp_path / "d" / "mine.json")
     assert record is not None
@@ -183,10 +192,13 @@ def test_dictionary_observations_are_joined_in_order(tmp_path: Path) -> None:
         parts = {"goal": states[:, 2:], "observation": states[:, :2]}
         episodes.append({**episode, "observations": parts})
     path = _hdf5(tmp_path / "a.h5", episodes)
-    with pytest.raises(ValueError, match="has the entries goal, observation; say which"):
-        import_data(path, "mine", tmp_path)
     import_data(path, "mine", tmp_path, observation_keys=("observation", "goal"))
     _check(tmp_path)
+    # As Gymnasium's FlattenObservation joins them: by name.
+    joined = import_data(path, "other", tmp_path)
+    ordered = read_npz(tmp_path / "mine.npz")["observations"][:, [2, 0, 1]]
+    np.testing.assert_array_equal(read_npz(joined.path)["observations"], ordered)
+    assert "observations goal+observation," in joined.recognised[0]
     with pytest.raises(DataDamaged, match="no array 'other'"):
         import_data(path, "new", tmp_path, observation_keys=("other",))
 
@@ -223,7 +235,8 @@ def test_actions_are_scaled_from_their_range(
         actions=actions,
         rewards=np.zeros(3),
     )
-    import_data(str(folder / "a.npz"), "mine", folder, action_range=(low, low + width))
+    bounds = (low, low + width)
+    import_data(str(folder / "a.npz"), "mine", folder, terminals="none", action_range=bounds)
     imported = load("mine", ["mine"], folder).actions[:3, 0]
     np.testing.assert_allclose(imported, 2 * np.array(unit) - 1, atol=2e-5)
     record = DataRecord.read(folder / "mine.json")
@@ -289,7 +302,7 @@ def test_a_bad_episode_is_named(tmp_path: Path) -> None:
     episodes = _episodes()
     episodes[2]["observations"][1, 2] = np.nan
     path = _hdf5(tmp_path / "a.hdf5", episodes)
-    with pytest.raises(DataDamaged, match=r"a\.hdf5/episode_2: 'observations', row 1, column 2"):
+    with pytest.raises(DataDamaged, match=r"a\.hdf5: 'episode_2/observations', row 1, column 2"):
         import_data(path, "mine", tmp_path)
     episodes = _episodes()
     episodes[1]["observations"] = np.zeros((2, 4))

@@ -86,18 +86,22 @@ def test_vectors_are_joined_in_the_order_given(tmp_path: Path) -> None:
     folder = write(tmp_path / "robot", frames())
     keys = ("observation.environment_state", "observation.state")
     file = import_data(str(folder), "mine", tmp_path, observation_keys=keys)
-    observations = read_npz(file)["observations"]
+    observations = read_npz(file.path)["observations"]
     assert observations.shape == (14, 5)
     np.testing.assert_array_equal(observations[:4, 0], [0, 1, 2, 3])
-    with pytest.raises(ValueError, match=r"no columns observation\.pixels; vectors are"):
+    with pytest.raises(ValueError, match=r"no vectors observation\.pixels; vectors are"):
         import_data(str(folder), "x", tmp_path, observation_keys=("observation.pixels",))
 
 
-def test_without_success_an_end_is_an_end(tmp_path: Path) -> None:
+def test_without_success_the_user_says_what_an_end_is(tmp_path: Path) -> None:
     folder = write(tmp_path / "robot", frames().drop("next.success", "next.reward"))
-    arrays = read_npz(import_data(str(folder), "mine", tmp_path))
-    assert "rewards" not in arrays
-    assert np.flatnonzero(arrays["terminals"]).tolist() == [4, 11, 15]
+    with pytest.raises(ValueError, match=r"give --terminals next\.done .*or --terminals none"):
+        import_data(str(folder), "mine", tmp_path)
+    ended = read_npz(import_data(str(folder), "ended", tmp_path, terminals="next.done").path)
+    assert "rewards" not in ended
+    assert np.flatnonzero(ended["terminals"]).tolist() == [4, 11, 15]
+    cut_off = read_npz(import_data(str(folder), "cut", tmp_path, terminals="none").path)
+    assert np.flatnonzero(cut_off["terminals"]).tolist() == [3, 9, 12]
 
 
 def _drop_file(folder: Path) -> None:
@@ -136,11 +140,11 @@ def _no_info(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_drop_file, r"5 frames of 2 episodes are here, meta/info\.json speaks of 13 of 3"),
+        (_drop_file, r"5 frames are here, meta/info\.json speaks of 13 of 3"),
         (_drop_all, r"no data/\*/\*\.parquet"),
         (_tear, "episode 1: frame 1 is missing or there twice"),
         (_shorten, "'action' has rows of different lengths"),
-        (_cut_bytes, "its parquet files cannot be read"),
+        (_cut_bytes, "not a readable set of parquet files"),
         (_no_info, "not the description of a LeRobot dataset"),
     ],
 )

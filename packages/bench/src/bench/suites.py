@@ -7,6 +7,7 @@ from typing import Literal
 
 from bench.published_settings import published_settings
 from bench.recorded import added
+from bench.standard_sizes import size_text, standard_transitions
 
 __all__ = [
     "SUITES",
@@ -140,11 +141,9 @@ class Domain:
         """OGBench's name of the data set, with the size where it is not the standard file."""
         if self.own is not None:
             return self.own.dataset
-        if self.transitions < _MILLION:
-            return f"{self.name}-{self.transitions // 1000}k-v0"
-        if self.transitions < 10 * _MILLION:
+        if self.transitions == standard_transitions(self.name):
             return f"{self.name}-v0"
-        return f"{self.name}-{self.transitions // _MILLION}m-v0"
+        return f"{self.name}-{size_text(self.transitions)}-v0"
 
     def task_name(self, task: int) -> str:
         """OGBench's name of a single task, which also makes its environment."""
@@ -352,14 +351,6 @@ _TRQAM_PAPER = Suite(
 )
 
 
-# Transitions of OGBench's standard files that are not a million.
-_STANDARD_SIZES = {
-    "humanoidmaze-medium-navigate": 2 * _MILLION,
-    "humanoidmaze-large-navigate": 2 * _MILLION,
-    "cube-triple-play": 3 * _MILLION,
-}
-
-
 def _qam_paper() -> Suite:
     """QAM, arXiv 2601.14234: the same tasks at width 512, with its own discounts and data sizes.
 
@@ -376,7 +367,7 @@ def _qam_paper() -> Suite:
             domain,
             transitions=100 * _MILLION
             if domain.name in large
-            else _STANDARD_SIZES.get(domain.name, _MILLION),
+            else standard_transitions(domain.name),
             shard=_MILLION if domain.name in large else None,
             settings={
                 **domain.settings,
@@ -423,7 +414,7 @@ def _fql_paper() -> Suite:
         tuple(
             Domain(
                 name,
-                _STANDARD_SIZES.get(name, _MILLION),
+                standard_transitions(name),
                 settings=values,
                 agents={
                     "fql": {"distill_weight": alpha} | (minimum if "antmaze" in name else {}),

@@ -5,7 +5,7 @@ from bench.data._check import check_arrays
 from bench.data._errors import DataDamaged, DataMissing, DownloadFailed, folder_error
 from bench.data._generate import Progress, generate
 from bench.data._get import Downloaded, get
-from bench.data._import import import_data
+from bench.data._import import Imported, import_data
 from bench.data._load import TaskData, load, load_shards
 from bench.data._locate import (
     Location,
@@ -39,6 +39,7 @@ __all__ = [
     "Downloaded",
     "FileRecord",
     "FileSummary",
+    "Imported",
     "Location",
     "MappedTaskData",
     "Patience",

@@ -41,9 +41,9 @@ def catalogue(data_dir: Path) -> list[CatalogueEntry]:
     """The datasets of the suites, those that recipes make, and those recorded in the folder."""
     from bench.suites import SUITES  # Suites are free to ask where their data lie.
 
-    names = {
-        str(DatasetName.parse(domain.dataset)) for s in SUITES.values() for domain in s.domains
-    }
+    # A suite may bring data of other origin: their names are not OGBench's.
+    names = {domain.dataset for s in SUITES.values() for domain in s.domains if domain.own is None}
+    names = {str(DatasetName.parse(name)) if is_dataset_name(name) else name for name in names}
     names |= {f"{stem}-v0" for stem in RECIPES}
     names |= {path.stem for path in data_dir.glob("*.json") if _is_record(path)}
     return [_entry(name, data_dir) for name in sorted(names)]
@@ -114,6 +114,7 @@ def verify(
 
     Raises:
         DataMissing: if the training files are not there.
+        DataDamaged: if its record is none.
     """
     locations = list(_locations(dataset, data_dir))
     total = sum(path.stat().st_size for place in locations for path in place.files)

@@ -13,11 +13,19 @@ from threading import Event, Lock
 
 from bench.data._errors import DataDamaged, DownloadFailed
 from bench.data._locate import folder_option, inspect_file
-from bench.data._names import DatasetName
+from bench.data._names import SHARD_TRANSITIONS, DatasetName
+from bench.data._published import check_published
 from bench.data._recipes import RECIPES
 from bench.data._record import DataRecord, FileRecord
-from bench.data._sources import Checksum, ChecksumLock, DownloadSource, download_sources
+from bench.data._sources import (
+    Checksum,
+    ChecksumLock,
+    DownloadSource,
+    download_sources,
+    without_secrets,
+)
 from bench.data._transfer import (
+    NoConnectionError,
     Patience,
     RefusedError,
     UnreachableError,
@@ -26,6 +34,9 @@ from bench.data._transfer import (
     transfer,
 )
 from bench.storage import RunLock
+
+_BYTES_A_ROW = 16 << 10  # More than any published row takes, those of 64 x 64 pixels included.
+_MOST_ROWS = 6_000_000  # Of a published file: five million transitions and the final states.
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +66,7 @@ def get(
     overwrite: bool = False,
     patience: Patience | None = None,
     progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Downloaded:
     """Download a published dataset.
 
@@ -72,6 +84,7 @@ def get(
         overwrite: also replace data that were generated or imported here.
         patience: timeouts and retries.
         progress: called with the bytes on the disk and in all.
+        say: told what is waited for.
 
     Raises:
         DownloadFailed: if no source gives a training file; the text lists what was tried.
@@ -82,10 +95,16 @@ def get(
     if connections < 1:
         raise ValueError(f"connections is {connections}; expected 1 or more")
     name = DatasetName.parse(dataset)
+    offered = list(download_sources() if sources is None else sources)
+    if all(source.is_published for source in offered):
+        check_published(name)
     count = name.shards
-    if 0 < count < 100:
+    if any(source.dataset == str(name) for source in offered):
+        offered = [source for source in offered if source.has(str(name))]
+    elif 0 < count < 100:
         # The large sets are published with a hundred files; smaller ones are the first of them.
         name = name.resized(100_000_000)
+    offered = [source for source in offered if source.has(str(name))]
     training = name.files(data_dir)[: max(1, count)]
     optional = name.files(data_dir, validation=True)[: max(1, count)] if validation else []
     record = DataRecord.read(name.record_file(data_dir)) or DataRecord(str(name), "unknown")
@@ -100,7 +119,10 @@ def get(
         )
     folder = data_dir / f".{name}.download"
     with RunLock(folder, alternative="another folder with --data-dir"):
-        job = _Download(data_dir, folder, record, sources, patience or Patience(), progress)
+        largest = _BYTES_A_ROW * (min(name.transitions or 0, SHARD_TRANSITIONS) or _MOST_ROWS)
+        job = _Download(
+            data_dir, folder, record, offered, patience or Patience(), progress, say, largest
+        )
         job.look_at([*training, *optional], keep=record.source in ("downloaded", "unknown"))
         job.plan_space()
         job.run(connections, set(optional))
@@ -122,16 +144,20 @@ class _Download:
         data_dir: Path,
         folder: Path,
         record: DataRecord,
-        sources: Sequence[DownloadSource] | None,
+        sources: Sequence[DownloadSource],
         patience: Patience,
         progress: Callable[[int, int], None] | None,
+        say: Callable[[str], None],
+        largest: int,
     ) -> None:
         self.data_dir = data_dir
         self.folder = folder
         self.record = record
-        self.sources = list(download_sources() if sources is None else sources)
+        self.sources = list(sources)
         self.patience = patience
         self.progress = progress
+        self.say = say
+        self.largest = largest
         self.checksums = ChecksumLock(data_dir)
         self.wanted: list[Path] = []
         self.files: dict[str, FileRecord] = {}
@@ -140,6 +166,7 @@ class _Download:
         self.missing: list[Path] = []
         self.origins: set[str] = set()
         self.unreachable: set[DownloadSource] = set()
+        self.silent: dict[DownloadSource, str] = {}
         self.sizes: dict[Path, int] = {}
         self.done = 0
         self.stop = Event()
@@ -162,6 +189,7 @@ class _Download:
 
     def plan_space(self) -> None:
         """Ask how long the files are, and refuse to start what cannot fit."""
+        self._greet()
         with ThreadPoolExecutor(8) as pool:
             sizes = pool.map(self._remote_size, self.wanted)
             self.sizes = dict(zip(self.wanted, sizes, strict=True))
@@ -208,6 +236,9 @@ class _Download:
         relative, part = path.relative_to(self.data_dir).as_posix(), self._part(path)
         tried, refused = [], 0
         for source in sorted(self.sources, key=lambda s: s in self.unreachable):
+            if source in self.silent:
+                tried.append(f"{source.name}: {self.silent[source]}")
+                continue
             try:
                 self._fetch_from(source, relative, part, path)
                 return
@@ -235,6 +266,7 @@ class _Download:
 
     def _fetch_from(self, source: DownloadSource, relative: str, part: Path, path: Path) -> None:
         """Download a file from one source; once more from its beginning if the parts do not fit."""
+        expected = self.checksums.expected(relative)
         while True:
             resumed = transfer(
                 source.address(relative),
@@ -242,6 +274,8 @@ class _Download:
                 patience=self.patience,
                 stop=self.stop,
                 report=self._report,
+                largest=self.largest if expected is None else expected.bytes,
+                say=lambda text: self.say(f"{source.name}: {text}"),
             )
             try:
                 checksum = self._verified(part, relative)
@@ -259,7 +293,7 @@ class _Download:
             self.checksums.record(relative, checksum)
             self.files[path.name] = record
             self.fetched.append(path)
-            self.origins.add(source.url or source.repository)
+            self.origins.add(without_secrets(source.url) or source.repository)
 
     def _verified(self, part: Path, relative: str) -> Checksum:
         with part.open("rb") as file:
@@ -272,9 +306,33 @@ class _Download:
             )
         return found
 
+    def _greet(self) -> None:
+        """Find out at which sources nobody answers: they are not waited for file by file."""
+        if not self.wanted:
+            return
+        path = self.wanted[0].relative_to(self.data_dir).as_posix()
+        for source in self.sources:
+            self.say(f"asking {source.name}")
+            for attempt in (0, 1):
+                self.silent.pop(source, None)
+                try:
+                    remote_size(source.address(path), self.patience)
+                except NoConnectionError as error:
+                    self.silent[source] = str(error)
+                except (RefusedError, UnreachableError):
+                    pass  # Somebody answers.
+                else:
+                    return
+                if source not in self.silent:
+                    break
+                if attempt == 0:
+                    self.stop.wait(min(self.patience.pause, 1.0))
+            if source in self.silent:
+                self.say(f"{source.name}: {self.silent[source]}")
+
     def _remote_size(self, path: Path) -> int:
         for source in list(self.sources):
-            if source in self.unreachable:
+            if source in self.unreachable or source in self.silent:
                 continue
             try:
                 url = source.address(path.relative_to(self.data_dir).as_posix())

@@ -1,25 +1,44 @@
 """The user's own data, brought into OGBench's file layout."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float64, Shaped
 from numpy.typing import ArrayLike
 
-from bench.data._check import REQUIRED, check_actions, check_arrays
-from bench.data._errors import DataDamaged, DataMissing
-from bench.data._foreign import ForeignEpisode, Tables, read_minari, read_tables, split_episodes
+from bench.data._check import REQUIRED, check_arrays
+from bench.data._describe import Arrays, describe_ends, describe_layout, describe_values
+from bench.data._episodes import Bounds, Episode, read_actions, read_episodes
+from bench.data._errors import DataMissing
+from bench.data._files import available_memory, check_dataset_name, check_fits
+from bench.data._flags import read_column, read_flags, read_numbers
+from bench.data._hdf5 import open_hdf5
+from bench.data._layout import Choices, Layout
 from bench.data._lerobot import is_lerobot, read_lerobot
+from bench.data._minari import open_minari
 from bench.data._names import DatasetName, is_dataset_name
-from bench.data._npz import write_npz
+from bench.data._npz import open_npz, write_npz
 from bench.data._recipes import RECIPES
+from bench.data._recognise import recognise
 from bench.data._record import DataRecord, FileRecord
+from bench.data._tree import Leaf
 
-_Bound = Float64[np.ndarray, "..."]
-_TRANSITION_KEYS = {"next_observations", "timeouts", "truncations", "terminations", "dones"}
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A dataset that was imported.
+
+    Attributes:
+        path: the file.
+        recognised: three lines: the layout and the arrays that were read; the episodes and their
+            ends; the ranges of the values.
+    """
+
+    path: Path
+    recognised: tuple[str, str, str]
 
 
 def import_data(
@@ -27,80 +46,124 @@ def import_data(
     dataset: str,
     data_dir: Path,
     *,
+    layout: Literal["auto", "ogbench", "transitions"] = "auto",
     observation_keys: Sequence[str] = (),
+    terminals: str | None = None,
+    timeouts: str | None = None,
+    next_observations: str | None = None,
     action_range: tuple[ArrayLike, ArrayLike] | None = None,
     overwrite: bool = False,
-) -> Path:
+) -> Imported:
     """Bring data of another origin into `<data_dir>/<dataset>.npz`.
 
-    Three layouts are recognised. With `observations`, `actions` and `terminals` alone (and whatever
-    other arrays there are), rows are taken as OGBench has them: every state, an episode's final
-    state in a row of its own that `terminals` marks. With `next_observations`, `timeouts`,
-    `truncations` or `terminations`, rows are transitions, as in D4RL; `terminals` then marks true
-    ends and masks the value behind them. In HDF5, groups `episode_<i>` are episodes with a state
-    more than actions, as in Minari.
+    Layouts that are recognised: OGBench's rows of states; transitions, as D4RL, Gymnasium and
+    d3rlpy name their arrays; episodes, as Minari has them; robomimic's demonstrations; LeRobot's
+    folders. What a file leaves open is refused, with the argument that decides it.
 
     Args:
         source: an `.npz`, `.hdf5` or `.h5` file, `minari:<dataset>`, or the folder of a LeRobot
             dataset.
         dataset: name to give it; letters, digits, dots, dashes and underscores.
         data_dir: folder of the data files.
-        observation_keys: entries of a dictionary observation to join, in this order.
+        layout: `ogbench` if every row is a state, `transitions` if every row is a transition.
+        observation_keys: entries of a dictionary observation to join, in this order; `a/b` for an
+            entry of an entry. All by default, in the order of Gymnasium's `FlattenObservation`.
+        terminals: key of the flags of true ends; `none` if no episode ends in a terminal state.
+        timeouts: key of the flags of cut-off ends; `none` if no episode was cut off.
+        next_observations: key of the states after the transitions; `none` to leave them unread.
         action_range: lowest and highest action in the source, a number or one for each entry;
             actions are scaled to [-1, 1] from there, and the range is recorded.
         overwrite: replace a dataset of that name.
 
-    Returns:
-        The file.
-
     Raises:
         DataDamaged: if the data are not sound, naming file, array and row.
-        ValueError: for arguments that do not fit, a name that is taken, or that of a published
-            dataset of other sizes.
+        ValueError: for arguments that do not fit, a name that is taken, that of a published dataset
+            of other sizes, or a file that leaves something open.
         DataMissing: if there is no such file.
         OSError: if a file cannot be read or written.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", dataset):
-        raise ValueError(f"'{dataset}' cannot name a dataset: use letters, digits, '.', '-', '_'")
-    bounds = None
-    if action_range is not None:
-        low, high = (np.asarray(bound, np.float64) for bound in action_range)
-        if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
-            raise ValueError(f"action range {action_range}: expected the lowest below the highest")
-        bounds = (low, high)
+    check_dataset_name(dataset)
+    bounds = _bounds(action_range)
+    choices = Choices(layout, tuple(observation_keys), terminals, timeouts, next_observations)
     target = data_dir / f"{dataset}.npz"
-    if target.exists() and not overwrite:
-        raise ValueError(f"{target} exists: replace it with --overwrite, or choose another name")
-    if source.startswith("minari:"):
-        place, tables = Path(source), read_minari(source.removeprefix("minari:"))
-    else:
-        place = Path(source).expanduser()
+    place = Path(source)
+    if not source.startswith("minari:"):
+        place = place.expanduser()
         if not place.exists():
             raise DataMissing(f"there is no file or folder {place} to import")
-        tables = read_lerobot(place, observation_keys) if is_lerobot(place) else read_tables(place)
-
-    tables = [(name, _with_scaled_actions(place / name, table, bounds)) for name, table in tables]
-    if _has_rows_of_states(tables):
-        arrays = _as_found(tables[0][1])
-    else:
-        arrays = _joined(place, list(split_episodes(place, tables, observation_keys)))
+        if target.exists() and target.samefile(place):
+            raise ValueError(f"{place} is the file to be written: give the dataset another name")
+    if target.exists() and not overwrite:
+        raise ValueError(f"{target} exists: replace it with --overwrite, or choose another name")
+    with _recognised(place, source, choices, ogbench=is_dataset_name(dataset)) as (found, own):
+        bounds = bounds or own
+        _check_memory(place, found)
+        episodes: list[Episode] = []
+        if found.states:
+            arrays = _as_found(found.states, bounds)
+        else:
+            episodes = list(read_episodes(place, found.tables, bounds))
+            arrays = _joined(place, episodes)
     arrays["terminals"] = ends = check_arrays(place, arrays)
     if is_dataset_name(dataset):
         _check_published(place, DatasetName.parse(dataset), arrays)
+    lines = (describe_layout(found), describe_ends(arrays, episodes), describe_values(arrays))
     specs = {key: (array.dtype, array.shape) for key, array in arrays.items()}
     fingerprint = write_npz(target, specs, lambda key: [arrays[key]])
     entry = FileRecord(target.stat().st_size, len(ends), int(ends.sum()), fingerprint)
     settings: dict[str, Any] = {"observation_keys": list(observation_keys)}
     settings["action_range"] = None if bounds is None else [bound.tolist() for bound in bounds]
+    settings["recognised"] = list(lines)
     origin = source if source.startswith("minari:") else place.name
     record = DataRecord(dataset, "imported", origin, settings, {}, {target.name: entry})
     record.write(data_dir / f"{dataset}.json")
-    return target
+    return Imported(target, lines)
 
 
-def _check_published(
-    place: Path, name: DatasetName, arrays: dict[str, Shaped[np.ndarray, "rows ..."]]
-) -> None:
+def _bounds(action_range: tuple[ArrayLike, ArrayLike] | None) -> Bounds | None:
+    if action_range is None:
+        return None
+    low, high = (np.asarray(bound, np.float64) for bound in action_range)
+    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+        raise ValueError(f"action range {action_range}: expected the lowest below the highest")
+    return low, high
+
+
+@contextmanager
+def _recognised(
+    place: Path, source: str, choices: Choices, *, ogbench: bool
+) -> Iterator[tuple[Layout, Bounds | None]]:
+    """The layout of a source, open for reading, and the action range that the source states."""
+    if source.startswith("minari:"):
+        with open_minari(source.removeprefix("minari:")) as (path, tree, own):
+            yield recognise(path, tree, choices), own
+    elif is_lerobot(place):
+        yield read_lerobot(place, choices), None
+    elif place.suffix == ".npz":
+        with open_npz(place) as tree:
+            yield recognise(place, tree, choices, ogbench=ogbench), None
+    elif place.suffix in (".hdf5", ".h5"):
+        with open_hdf5(place) as tree:
+            yield recognise(place, tree, choices, ogbench=ogbench), None
+    else:
+        near = [above for above in place.parents[:3] if is_lerobot(above)]
+        hint = f"; {near[0]} is such a folder" if near else ""
+        raise ValueError(
+            f"{place}: expected a file .npz, .hdf5 or .h5, the folder of a LeRobot dataset (that "
+            f"with meta/info.json), or minari:DATASET{hint}"
+        )
+
+
+def _check_memory(place: Path, layout: Layout) -> None:
+    """Refuse what cannot be held: as stored, as float32, and joined for the file."""
+    leaves = [leaf for table in layout.tables for leaf in table.leaves()]
+    leaves += layout.states.values()
+    numbers = sum(leaf.rows * leaf.width for leaf in leaves)
+    needed = sum(leaf.nbytes for leaf in leaves) + 8 * numbers
+    check_fits(place, needed, available_memory())
+
+
+def _check_published(place: Path, name: DatasetName, arrays: Arrays) -> None:
     """Refuse data that are not of the sizes of the published dataset whose name they would bear."""
     other = f"or they are other data: give them a name of your own, not '{name}'"
     if name.shards:
@@ -137,66 +200,39 @@ def _check_published(
             )
 
 
-def _has_rows_of_states(tables: Sequence[tuple[str, Tables]]) -> bool:
-    """Whether a file is in OGBench's layout already."""
-    if len(tables) != 1 or tables[0][0]:
-        return False
-    table = tables[0][1]
-    return set(REQUIRED) <= set(table) and not _TRANSITION_KEYS & set(table)
-
-
-def _with_scaled_actions(
-    place: Path, table: Tables, bounds: tuple[_Bound, _Bound] | None
-) -> Tables:
-    """The table with its actions scaled to [-1, 1], which they must lie in."""
-    actions = table.get("actions")
-    if not isinstance(actions, np.ndarray) or actions.dtype.kind not in "fiu":
-        return table  # The checks of the layout say what is wrong.
-    if bounds is not None and not ((bounds[0] == -1).all() and (bounds[1] == 1).all()):
-        low, high = bounds
-        columns = actions.shape[1] if actions.ndim > 1 else 1
-        if low.ndim and len(low) != columns:
-            raise ValueError(
-                f"{place}: 'actions' has {columns} entries in a row, the action range {len(low)}"
-            )
-        actions = 2 * (actions - low) / (high - low) - 1
-    try:
-        check_actions(place, actions)
-    except DataDamaged as error:
-        advice = (
-            "say which range they come from, with --env ID or --action-range LOWEST HIGHEST"
-            if bounds is None
-            else f"scaled from the range {' to '.join(str(bound.tolist()) for bound in bounds)}"
-        )
-        raise DataDamaged(f"{error} ({advice})") from None
-    return {**table, "actions": np.clip(actions, -1, 1).astype(np.float32)}
-
-
-def _as_found(table: Tables) -> dict[str, Shaped[np.ndarray, "rows ..."]]:
+def _as_found(states: dict[str, Leaf], bounds: Bounds | None) -> Arrays:
     """Rows as OGBench has them, states of the simulator included, in its types."""
-    types = {"masks": bool, "button_states": np.int64}
-    arrays = {key: np.asarray(found) for key, found in table.items()}
-    for key, array in arrays.items():
-        if array.dtype.kind in "fiub" and key != "terminals":  # The rest is for the checks.
-            arrays[key] = array.astype(types.get(key, np.float32))
+    arrays: Arrays = {}
+    for key, leaf in states.items():
+        if key == "actions":
+            arrays[key] = read_actions(leaf, bounds)
+        elif key in ("terminals", "masks"):
+            arrays[key] = read_flags(leaf)
+        elif key == "rewards":
+            arrays[key] = read_column(leaf)
+        else:
+            kind = np.int64 if key == "button_states" else np.float32
+            arrays[key] = read_numbers(leaf).astype(kind)
     return arrays
 
 
-def _joined(
-    place: Path, episodes: Sequence[ForeignEpisode]
-) -> dict[str, Shaped[np.ndarray, "rows ..."]]:
+def _joined(place: Path, found: Sequence[Episode]) -> Arrays:
     """Episodes one behind the other, each with a row for its final state."""
+    episodes = [episode for episode in found if len(episode.actions)]
     if not episodes:
         raise ValueError(f"{place}: there is no episode with a transition in it")
     columns: dict[str, list[np.ndarray]] = {key: [] for key in (*REQUIRED, "rewards", "masks")}
-    widths = (episodes[0].observations.shape[1], episodes[0].actions.shape[1])
+    first = episodes[0]
+    widths = (first.observations.shape[1], first.actions.shape[1])
     for number, episode in enumerate(episodes):
-        found = (episode.observations.shape[1], episode.actions.shape[1])
-        if found != widths:
+        found_widths = (episode.observations.shape[1], episode.actions.shape[1])
+        if found_widths != widths:
             raise ValueError(
-                f"{place}: episode {number} has {found[0]} observations and {found[1]} actions in "
-                f"a row, the first episode {widths[0]} and {widths[1]}"
+                f"{place}: episode {number} has {found_widths[0]} observations and "
+                f"{found_widths[1]} actions in a row, the first episode {widths[0]} and {widths[1]}"
             )
+        if (episode.rewards is None) != (first.rewards is None):
+            raise ValueError(f"{place}: some episodes have rewards and some, as {number}, do not")
         steps = len(episode.actions)
         rows = np.arange(steps + 1)
         columns["observations"].append(episode.observations)

@@ -1,17 +1,26 @@
 """LeRobot datasets, read from their parquet files; the package lerobot is not needed."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from bench.data._errors import DataDamaged
-from bench.data._foreign import Tables
+from bench.data._files import (
+    available_memory,
+    check_fits,
+    check_regular,
+    read_document,
+    reading,
+)
+from bench.data._flags import read_flags
+from bench.data._layout import NONE, Choices, Layout, Table
+from bench.data._tree import leaf_of
 
 _STATE = "observation.state"
-_OPTIONAL = ("next.reward", "next.success", "next.done")
+_REWARD, _SUCCESS = "next.reward", "next.success"
 
 
 def is_lerobot(path: Path) -> bool:
@@ -19,69 +28,122 @@ def is_lerobot(path: Path) -> bool:
     return (path / "meta" / "info.json").is_file()
 
 
-def read_lerobot(folder: Path, observation_keys: Sequence[str]) -> list[tuple[str, Tables]]:
+def read_lerobot(folder: Path, choices: Choices) -> Layout:
     """The frames of a LeRobot dataset of format 2 or 3, as one table of transitions.
 
-    Only vectors are read, images and videos are not. An episode's last frame has no successor: it
-    gives the final state only, unless the episode ends in a terminal state there. That is so where
-    `next.success` says so, or, in data without it, where `next.done` does.
+    Only vectors are read, images and videos are not, and only the columns that are needed. An
+    episode's last frame has no successor: it gives the final state only, unless the episode ends in
+    a terminal state there. That is so where `next.success` says so. Recorders set `next.done` in
+    the last frame of every episode, however it ended: in data without `next.success` the user says
+    what it means.
 
     Args:
         folder: with `meta/info.json` and `data/*/*.parquet`.
-        observation_keys: columns that will be joined; `observation.state` if there are none.
-
-    Returns:
-        One table, rewards included where there is `next.reward`.
+        choices: columns that will be joined, `observation.state` if there are none; the column of
+            the true ends.
 
     Raises:
         DataDamaged: if files are missing or frames are not in order.
-        ValueError: for another format, or columns that are not there.
+        ValueError: for another format, columns that are not there, or ends of unknown kind.
     """
     info = _info(folder)
     files = sorted((folder / "data").glob("*/*.parquet"))
     if not files:
         raise DataDamaged(f"{folder}: no data/*/*.parquet; only part of the dataset is here")
-    try:
+    with _parquet(folder):
+        for file in files:
+            check_regular(file)
         schema = pl.read_parquet_schema(files[0])
-        states = [key for key in schema if _is_vector(key, schema[key])]
-        wanted = [key for key in (*observation_keys, "action") if key not in schema]
-        if wanted:
-            raise ValueError(
-                f"{folder}: no columns {', '.join(wanted)}; vectors are "
-                f"{', '.join([*states, 'action'])}"
-            )
-        read = ["episode_index", "frame_index", "action", *states]
-        read += [key for key in _OPTIONAL if key in schema]
+        counts = sum(int(pl.scan_parquet(file).select(pl.len()).collect().item()) for file in files)
+    _check_frames(folder, counts, info)
+    states = _states(folder, schema, choices.observation_keys)
+    ends_key = _terminal_key(folder, schema, choices)
+    read = ["episode_index", "frame_index", "action", *states]
+    read += [key for key in (_REWARD, ends_key) if key in schema and key not in read]
+    check_fits(folder, 16 * counts * len(read), available_memory())
+    with _parquet(folder):
         frames = pl.concat([pl.read_parquet(file, columns=read) for file in files])
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataDamaged(f"{folder}: its parquet files cannot be read ({error})") from error
+    for key in read:
+        if frames[key].null_count():
+            row = frames[key].is_null().arg_true()[0]
+            raise DataDamaged(f"{folder}: '{key}', frame {row}: there is no value")
     frames = frames.sort("episode_index", "frame_index")
     _check_complete(folder, frames, info)
-    observations = {key: _vectors(folder, frames, key) for key in states}
-    alone = observations[_STATE] if _STATE in states and not observation_keys else observations
-    ends = np.append(np.diff(frames["episode_index"].to_numpy()) != 0, values=True)
-    terminals = np.zeros(len(ends), bool)
-    for key in ("next.done", "next.success"):
-        if key in frames.columns:
-            terminals = ends & frames[key].to_numpy().astype(bool).reshape(-1)
-    table = {
-        "observations": alone,
-        "actions": _vectors(folder, frames, "action"),
-        "terminals": terminals,
-        "timeouts": ends & ~terminals,
-    }
-    if "next.reward" in frames.columns:
-        table["rewards"] = frames["next.reward"].to_numpy().reshape(len(ends))
-    return [("", table)]
+    last = np.append(np.diff(frames["episode_index"].to_numpy()) != 0, values=True)
+    terminals = np.zeros(len(last), bool)
+    if ends_key:
+        flags = read_flags(leaf_of(folder, ends_key, _numbers(folder, frames, ends_key)))
+        terminals = last & flags
+    rewards = None
+    if _REWARD in read:
+        rewards = leaf_of(folder, _REWARD, _numbers(folder, frames, _REWARD))
+    table = Table(
+        "",
+        tuple(leaf_of(folder, key, _numbers(folder, frames, key)) for key in states),
+        leaf_of(folder, "action", _numbers(folder, frames, "action")),
+        rewards=rewards,
+        terminals=leaf_of(folder, ends_key or "none", terminals),
+        timeouts=leaf_of(folder, "episode_index", last & ~terminals),
+    )
+    return Layout(
+        "frames (LeRobot)", (table,), ignored=tuple(key for key in schema if key not in read)
+    )
+
+
+@contextmanager
+def _parquet(folder: Path) -> Iterator[None]:
+    """Polars gives up on some damaged files by a panic, which is no `Exception`."""
+    try:
+        with reading(folder, "set of parquet files"):
+            yield
+    except pl.exceptions.PanicException as error:
+        raise DataDamaged(f"{folder}: its parquet files cannot be read ({error})") from None
+
+
+def _states(
+    folder: Path, schema: Mapping[str, pl.DataType], wanted: Sequence[str]
+) -> Sequence[str]:
+    """The columns of the observations."""
+    numeric = [key for key in schema if _is_vector(schema[key])]
+    vectors = [key for key in numeric if key.startswith("observation.")]
+    absent = [key for key in (*wanted, "action") if key not in numeric]
+    if absent:
+        raise ValueError(
+            f"{folder}: no vectors {', '.join(absent)}; vectors are {', '.join(vectors)}, action"
+        )
+    if wanted:
+        return wanted
+    if _STATE in vectors:
+        return [_STATE]
+    raise ValueError(
+        f"{folder}: no column {_STATE}: say which of {', '.join(vectors) or 'no vectors'} to join, "
+        "and in which order, with --observation-keys"
+    )
+
+
+def _terminal_key(folder: Path, schema: Mapping[str, pl.DataType], choices: Choices) -> str:
+    """The column of the true ends; empty where there are none."""
+    if choices.terminals == NONE:
+        return ""
+    if choices.terminals is not None:
+        if choices.terminals not in schema:
+            raise ValueError(f"{folder}: --terminals {choices.terminals}: there is no such column")
+        return choices.terminals
+    if _SUCCESS in schema:
+        return _SUCCESS
+    raise ValueError(
+        f"{folder}: no column {_SUCCESS} says which episodes end in a terminal state, behind which "
+        "no value follows: give --terminals next.done if all that are done do, or --terminals none"
+    )
 
 
 def _info(folder: Path) -> dict[str, int]:
     path = folder / "meta" / "info.json"
+    info = read_document(path)
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
         version = str(info["codebase_version"])
         counts = {key: int(info[key]) for key in ("total_frames", "total_episodes")}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataDamaged(
             f"{path}: not the description of a LeRobot dataset ({error!r})"
         ) from error
@@ -90,18 +152,27 @@ def _info(folder: Path) -> dict[str, int]:
     return counts
 
 
-def _is_vector(key: str, kind: pl.DataType) -> bool:
-    if not key.startswith("observation."):
-        return False
-    return isinstance(kind, (pl.List, pl.Array)) and kind.inner.is_numeric()
+def _is_vector(kind: pl.DataType) -> bool:
+    """Whether a column holds numbers, one or several a row."""
+    if isinstance(kind, (pl.List, pl.Array)):
+        return bool(kind.inner.is_numeric())
+    return kind.is_numeric()
 
 
-def _check_complete(folder: Path, frames: pl.DataFrame, info: dict[str, int]) -> None:
-    episodes = frames["episode_index"].n_unique()
-    if (len(frames), episodes) != (info["total_frames"], info["total_episodes"]):
+def _check_frames(folder: Path, found: int, info: Mapping[str, int]) -> None:
+    if found != info["total_frames"]:
         raise DataDamaged(
-            f"{folder}: {len(frames):,} frames of {episodes:,} episodes are here, meta/info.json "
-            f"speaks of {info['total_frames']:,} of {info['total_episodes']:,}: files are missing"
+            f"{folder}: {found:,} frames are here, meta/info.json speaks of "
+            f"{info['total_frames']:,} of {info['total_episodes']:,} episodes: files are missing"
+        )
+
+
+def _check_complete(folder: Path, frames: pl.DataFrame, info: Mapping[str, int]) -> None:
+    episodes = frames["episode_index"].n_unique()
+    if episodes != info["total_episodes"]:
+        raise DataDamaged(
+            f"{folder}: frames of {episodes:,} episodes are here, meta/info.json speaks of "
+            f"{info['total_episodes']:,}: files are missing"
         )
     place = pl.int_range(pl.len()).over("episode_index")
     torn = frames.filter(pl.col("frame_index") != place)
@@ -113,12 +184,15 @@ def _check_complete(folder: Path, frames: pl.DataFrame, info: dict[str, int]) ->
         )
 
 
-def _vectors(folder: Path, frames: pl.DataFrame, key: str) -> np.ndarray:
+def _numbers(folder: Path, frames: pl.DataFrame, key: str) -> np.ndarray:
+    """A column as (rows,) or (rows, width)."""
     column = frames[key]
     widths = column.list.len() if isinstance(column.dtype, pl.List) else None
-    if column.null_count() or (widths is not None and widths.n_unique() != 1):
+    if widths is not None and widths.n_unique() != 1:
+        row = (widths != widths[0]).arg_true()[0]
         raise DataDamaged(
-            f"{folder}: '{key}' has rows of different lengths, or none in some frames"
+            f"{folder}: '{key}' has rows of different lengths: {widths[0]} numbers in frame 0, "
+            f"{widths[row]} in frame {row}"
         )
     if widths is not None:
         column = column.list.to_array(int(widths[0]))

@@ -13,6 +13,7 @@ import numpy as np
 
 from bench.data._check import check_arrays
 from bench.data._errors import DataDamaged, DataMissing
+from bench.data._files import check_dataset_name
 from bench.data._names import DatasetName, is_dataset_name
 from bench.data._npz import fingerprint, read_npz
 from bench.data._recipes import RECIPES
@@ -60,13 +61,14 @@ def locate(dataset: str, data_dir: Path | None = None, *, validation: bool = Fal
         DataMissing: saying what was tried and which command gets the data.
         ValueError: if `dataset` is no dataset name.
     """
-    if dataset.endswith(".npz"):
+    if dataset.endswith(".npz"):  # A path; everything else is a name and never leaves the folder.
         path = Path(dataset).expanduser()
         record_file = path.with_suffix(".json")
         path = path.with_name(f"{path.stem}-val.npz") if validation else path
         if not path.exists():
             raise DataMissing(f"there is no file {path}")
         return Location(record_file.stem, (path,), record_file)
+    check_dataset_name(dataset)
     data_dir = default_data_dir() if data_dir is None else data_dir
     record_file = data_dir / f"{dataset}.json"
     if record_file.exists() and not is_dataset_name(dataset):
@@ -78,13 +80,17 @@ def locate(dataset: str, data_dir: Path | None = None, *, validation: bool = Fal
                 f"`bench data import FILE {dataset}` brings it back"
             )
         return Location(dataset, (path,), record_file)
-    try:
-        name = DatasetName.parse(dataset)
-    except ValueError as error:
+    if not is_dataset_name(dataset):
         there = [path.stem for path in data_dir.glob("*.json") if path.with_suffix(".npz").exists()]
         near = difflib.get_close_matches(dataset, there)
         hint = f"; in {data_dir} there is {' and '.join(near)}" if near else ""
-        raise ValueError(f"{error}{hint}") from error
+        where = folder_option(data_dir)
+        raise DataMissing(
+            f"'{dataset}' is neither a .npz file nor imported into {data_dir}{hint}: `bench data "
+            f"import FILE {dataset}{where}` brings it there, --data-dir names another folder "
+            "(OGBench's datasets have names such as cube-double-play-v0)"
+        )
+    name = DatasetName.parse(dataset)
     tried = []
     for candidate in _candidates(name):
         files = candidate.files(data_dir, validation=validation)[: max(1, name.shards)]

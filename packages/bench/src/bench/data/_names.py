@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bench.standard_sizes import size_text
+
 SHARD_TRANSITIONS = 1_000_000
 """Transitions in each file of a sharded dataset."""
 
@@ -18,6 +20,7 @@ _PATTERN = re.compile(
     r"(?:-(?P<number>[1-9][0-9]*)(?P<unit>[kmb]))?"
     r"(?:-singletask(?:-task(?P<task>[1-9]))?)?-(?P<version>v[0-9]+)"
 )
+_MOST = 10_000_000_000  # Transitions; the largest published set has a tenth of that.
 _UNITS = {"k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
 
 
@@ -47,15 +50,21 @@ class DatasetName:
             text: e.g. `cube-double-play-v0` or `cube-double-play-singletask-task1-v0`.
 
         Raises:
-            ValueError: if `text` is not a name of this form.
+            ValueError: if `text` is not a name of this form, or stands for more transitions than
+                anybody has.
         """
         match = _PATTERN.fullmatch(text)
         if match is None:
             raise ValueError(
-                f"'{text}' is not a dataset name: expected <environment>-<kind>[-<size>]-v0, "
+                f"'{text[:100]}' is not a dataset name: expected <environment>-<kind>[-<size>]-v0, "
                 "for example cube-double-play-v0 or pointmaze-medium-navigate-100k-v0"
             )
         number, unit = match["number"], match["unit"]
+        if number and (len(number) > 11 or int(number) * _UNITS[unit] > _MOST):
+            raise ValueError(
+                f"'{text[:100]}' stands for more than the {_MOST:,} transitions that a dataset may "
+                "have here"
+            )
         return cls(
             environment=match["environment"],
             kind=match["kind"],
@@ -94,11 +103,7 @@ class DatasetName:
         Raises:
             ValueError: if `transitions` is no positive multiple of 1,000.
         """
-        for unit, value in reversed(_UNITS.items()):
-            if transitions >= value and transitions % value == 0:
-                size = f"{transitions // value}{unit}"
-                return replace(self, size=size, transitions=transitions)
-        raise ValueError(f"{transitions} transitions: expected a positive multiple of 1,000")
+        return replace(self, size=size_text(transitions), transitions=transitions)
 
     def files(self, data_dir: Path, *, validation: bool = False) -> list[Path]:
         """Paths of the dataset's files in OGBench's layout, whether they exist or not."""

@@ -9,8 +9,9 @@ import hashlib
 import os
 import struct
 import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +19,8 @@ import numpy as np
 from jaxtyping import Shaped
 
 from bench.data._errors import DataDamaged
+from bench.data._files import available_memory, check_fits, check_regular, reading
+from bench.data._tree import Leaf, Tree
 from bench.storage import atomic_path
 
 Array = Shaped[np.ndarray, "..."]
@@ -104,40 +107,50 @@ def read_npz(
             archive's checksums, mapping does not.
 
     Raises:
-        DataDamaged: if the file is no complete archive of plain arrays, or lacks a key.
+        DataDamaged: if the file is no complete archive of plain arrays, lacks a key, or holds more
+            than the memory that is available.
         OSError: if it cannot be opened.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {
-                member.filename.removesuffix(".npy"): member for member in archive.infolist()
-            }
-            wanted = list(members) if keys is None else list(keys)
-            absent = [key for key in wanted if key not in members]
-            if absent:
-                raise DataDamaged(
-                    f"{path}: no array '{absent[0]}' in it (it holds {', '.join(members)})"
-                )
-            arrays = {}
-            for key in wanted:
-                with archive.open(members[key]) as file:
-                    if _read_header(file)[2].hasobject:
-                        raise DataDamaged(
-                            f"{path}: array '{key}' holds Python objects, not numbers, as lists of "
-                            "different lengths do: store one array of numbers, episodes one behind "
-                            "the other, or leave it out"
-                        )
-                stored = members[key].compress_type == zipfile.ZIP_STORED
-                if mapped and stored:
-                    arrays[key] = _map(path, archive, members[key])
-                else:
-                    with archive.open(members[key]) as file:
-                        arrays[key] = np.lib.format.read_array(file, allow_pickle=False)
-            return arrays
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
-        if isinstance(error, DataDamaged):
-            raise
-        raise DataDamaged(f"{path}: {_diagnosis(path)} ({error})") from error
+    with _opened(path) as archive:
+        members = _members(path, archive)
+        wanted = list(members) if keys is None else list(keys)
+        absent = [key for key in wanted if key not in members]
+        if absent:
+            raise DataDamaged(
+                f"{path}: no array '{absent[0]}' in it (it holds {', '.join(members)})"
+            )
+        specs = {key: _spec(path, archive, key, members[key]) for key in wanted}
+        maps = {
+            key for key in wanted if mapped and members[key].compress_type == zipfile.ZIP_STORED
+        }
+        check_fits(path, sum(_nbytes(specs[key]) for key in set(wanted) - maps), available_memory())
+        return {
+            key: _map(path, archive, members[key], specs[key])
+            if key in maps
+            else _read(archive, members[key])
+            for key in wanted
+        }
+
+
+@contextmanager
+def open_npz(path: Path) -> Iterator[Tree]:
+    """The arrays of an archive by name, to be read while the context lasts.
+
+    Raises:
+        DataDamaged: if the file is no archive of arrays, at once or when one is read.
+        OSError: if it cannot be opened.
+    """
+    with _opened(path) as archive:
+        tree: dict[str, Leaf] = {}
+        for key, member in _members(path, archive).items():
+            dtype, shape = _spec(path, archive, key, member)
+
+            def read(member: zipfile.ZipInfo = member) -> Array:
+                with _damage_named(path):
+                    return _read(archive, member)
+
+            tree[key] = Leaf(path, key, dtype, shape, read)
+        yield tree
 
 
 def npz_keys(path: Path) -> list[str]:
@@ -146,11 +159,8 @@ def npz_keys(path: Path) -> list[str]:
     Raises:
         DataDamaged: if the file is no archive.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return [name.removesuffix(".npy") for name in archive.namelist()]
-    except zipfile.BadZipFile as error:
-        raise DataDamaged(f"{path}: {_diagnosis(path)} ({error})") from error
+    with _opened(path) as archive:
+        return list(_members(path, archive))
 
 
 def npz_specs(path: Path) -> dict[str, Spec]:
@@ -159,23 +169,86 @@ def npz_specs(path: Path) -> dict[str, Spec]:
     Raises:
         DataDamaged: if the file is no archive of arrays.
     """
-    specs: dict[str, Spec] = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                with archive.open(name) as file:
-                    shape, _, dtype = _read_header(file)
-                specs[name.removesuffix(".npy")] = (dtype, shape)
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
-        raise DataDamaged(f"{path}: {_diagnosis(path)} ({error})") from error
-    return specs
+    with _opened(path) as archive:
+        members = _members(path, archive)
+        return {key: _spec(path, archive, key, member) for key, member in members.items()}
 
 
 def is_stored(path: Path, keys: Iterable[str]) -> bool:
-    """Whether these arrays of an archive are uncompressed, so that they can be mapped."""
-    with zipfile.ZipFile(path) as archive:
-        members = {info.filename: info.compress_type for info in archive.infolist()}
-    return all(members.get(f"{key}.npy") == zipfile.ZIP_STORED for key in keys)
+    """Whether these arrays of an archive are uncompressed, so that they can be mapped.
+
+    Raises:
+        DataDamaged: if the file is no archive.
+    """
+    with _opened(path) as archive:
+        members = _members(path, archive)
+        return all(
+            key in members and members[key].compress_type == zipfile.ZIP_STORED for key in keys
+        )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    check_regular(path)
+    with _damage_named(path), zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """One error for all that zipfile, zlib and numpy raise for archives that are damaged."""
+    try:
+        with reading(path, "NumPy archive"):
+            yield
+    except DataDamaged as error:
+        if isinstance(error.__cause__, MemoryError) or error.__cause__ is None:
+            raise
+        raise DataDamaged(f"{path}: {_diagnosis(path)} ({error.__cause__})") from error.__cause__
+
+
+def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The arrays of an archive by name: no name twice, nothing encrypted, nothing else in it."""
+    members: dict[str, zipfile.ZipInfo] = {}
+    for member in archive.infolist():
+        key = member.filename.removesuffix(".npy")
+        if key in members:
+            raise DataDamaged(f"{path}: array '{key}' is in it twice; write the file anew")
+        if member.flag_bits & 0x1:
+            raise DataDamaged(f"{path}: '{key}' is encrypted; write the file without a password")
+        if key == member.filename:
+            raise DataDamaged(f"{path}: '{key}' in it is no array (arrays end in .npy)")
+        members[key] = member
+    return members
+
+
+def _spec(path: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInfo) -> Spec:
+    """Type and shape of an array, which must go with the length of its contents."""
+    with archive.open(member) as file:
+        shape, _, dtype = _read_header(file)
+        if dtype.hasobject:
+            raise DataDamaged(
+                f"{path}: array '{key}' holds Python objects, not numbers, as lists of different "
+                "lengths do: store one array of numbers, episodes one behind the other, or leave "
+                "it out"
+            )
+        found, stated = member.file_size - file.tell(), _nbytes((dtype, shape))
+    if found != stated or any(length < 0 for length in shape):
+        raise DataDamaged(
+            f"{path}: array '{key}' of type {dtype} and shape {shape} takes {stated:,} bytes, and "
+            f"there are {found:,}: a damaged archive"
+        )
+    return dtype, shape
+
+
+def _nbytes(spec: Spec) -> int:
+    dtype, shape = spec
+    return prod(shape) * dtype.itemsize
+
+
+def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
+    with archive.open(member) as file:
+        array: Array = np.lib.format.read_array(file, allow_pickle=False)
+        return array
 
 
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -185,13 +258,15 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     return np.lib.format.read_array_header_2_0(file)
 
 
-def _map(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
+def _map(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, spec: Spec) -> Array:
     assert archive.fp is not None
     archive.fp.seek(member.header_offset)
     header = archive.fp.read(_LOCAL_HEADER)
     name_length, extra_length = struct.unpack("<HH", header[26:30])
     archive.fp.seek(name_length + extra_length, os.SEEK_CUR)
     shape, fortran, dtype = _read_header(archive.fp)
+    if (dtype, shape) != spec:
+        raise DataDamaged(f"{path}: '{member.filename}' is described in two ways: damaged")
     if 0 in shape:
         return np.empty(shape, dtype)
     order = "F" if fortran else "C"

@@ -4,11 +4,13 @@ import json
 import os
 import tomllib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
+from bench.data._files import read_document
 from bench.storage import write_json
 
 
@@ -20,25 +22,54 @@ class DownloadSource:
         name: for messages.
         url: address that a file's path is appended to; empty for a hub repository.
         repository: dataset of the Hugging Face hub; empty for an address.
+        dataset: the only dataset that it has, its files at the top; empty for a source of many.
+        is_published: whether it has OGBench's datasets and no others.
     """
 
     name: str
-    url: str = ""
+    url: str = field(default="", repr=False)
     repository: str = ""
+    dataset: str = ""
+    is_published: bool = False
 
     def __post_init__(self) -> None:
         if bool(self.url) == bool(self.repository):
             raise ValueError(f"source '{self.name}': expected either a url or a repository")
-        if self.url and urlsplit(self.url).scheme not in ("http", "https"):
-            raise ValueError(f"source '{self.url}': expected an address with http or https")
+        if self.url and not _is_address(self.url):
+            raise ValueError(
+                f"source '{without_secrets(self.url)}': expected an address with http or https"
+            )
 
     def address(self, path: str) -> str:
         """Full address of a file, given its path with forward slashes."""
         if self.repository:
             from huggingface_hub import hf_hub_url
 
-            return hf_hub_url(self.repository, path, repo_type="dataset")
+            name = path.removeprefix(f"{self.dataset}/") if self.dataset else path
+            return hf_hub_url(self.repository, name, repo_type="dataset")
         return f"{self.url.rstrip('/')}/{quote(path)}"
+
+    def has(self, dataset: str) -> bool:
+        """Whether the source may have a dataset."""
+        return self.dataset in ("", dataset)
+
+
+def without_secrets(url: str) -> str:
+    """An address as it may be shown and recorded: without user, password and query."""
+    try:
+        parts = urlsplit(url)
+        host = f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
+    except ValueError:
+        return "(an address that cannot be read)"
+    return f"{parts.scheme}://{host}{parts.path}" if parts.scheme else parts.path
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def download_sources(first: Sequence[str] = ()) -> list[DownloadSource]:
@@ -56,8 +87,8 @@ def download_sources(first: Sequence[str] = ()) -> list[DownloadSource]:
     extra = [*first, *os.environ.get("BENCH_DATA_SOURCES", "").split()]
     listed = tomllib.loads(files("bench.data").joinpath("sources.toml").read_text(encoding="utf-8"))
     return [
-        *(DownloadSource(urlsplit(url).netloc or url, url) for url in extra),
-        *(DownloadSource(**entry) for entry in listed["source"]),
+        *(DownloadSource(without_secrets(url).partition("://")[2], url) for url in extra),
+        *(DownloadSource(**entry, is_published=True) for entry in listed["source"]),
     ]
 
 
@@ -79,10 +110,10 @@ class ChecksumLock:
     def __init__(self, data_dir: Path) -> None:
         self._path = data_dir / "checksums.json"
         published = files("bench.data").joinpath("checksums.json").read_text(encoding="utf-8")
-        self._published = _parse(published, "checksums.json of bench")
+        self._published = _parse(json.loads(published), "checksums.json of bench")
         self._recorded: dict[str, Checksum] = {}
         if self._path.exists():
-            self._recorded = _parse(self._path.read_text(encoding="utf-8"), str(self._path))
+            self._recorded = _parse(read_document(self._path), str(self._path))
 
     def expected(self, path: str) -> Checksum | None:
         """What a file must be, if that is known."""
@@ -95,9 +126,9 @@ class ChecksumLock:
             write_json(self._path, {name: asdict(c) for name, c in sorted(self._recorded.items())})
 
 
-def _parse(text: str, place: str) -> dict[str, Checksum]:
+def _parse(content: Any, place: str) -> dict[str, Checksum]:
     try:
-        return {name: Checksum(**entry) for name, entry in json.loads(text).items()}
+        return {name: Checksum(**entry) for name, entry in content.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{place}: not a list of checksums ({error}); remove or mend it"

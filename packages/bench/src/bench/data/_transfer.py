@@ -1,5 +1,6 @@
 """One file over HTTP: resumed where it broke off, retried with growing pauses."""
 
+import base64
 import contextlib
 import errno
 import http.client
@@ -9,12 +10,16 @@ import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from bench.data._sources import without_secrets
 
 _CHUNK = 1 << 20
+_GREETING = 10.0  # Seconds that a source has to answer at all.
 _TEMPORARY = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -47,28 +52,36 @@ class UnreachableError(Exception):
     """This source could not be read from, however often it was tried."""
 
 
+class NoConnectionError(UnreachableError):
+    """Nobody answers at this source: no network, no such host, or nothing listens there."""
+
+
 class _InterruptedError(Exception):
     """An attempt that may succeed when repeated."""
 
-    def __init__(self, reason: str, wait: float | None = None) -> None:
+    def __init__(self, reason: str, wait: float | None = None, *, connected: bool = True) -> None:
         super().__init__(reason)
         self.wait = wait
+        self.connected = connected
 
 
 def remote_size(url: str, patience: Patience) -> int | None:
-    """Length of a file in bytes, None if the server does not tell.
+    """Length of a file in bytes, None if the server does not tell. Asks once.
 
     Raises:
         RefusedError: if the source does not have it.
-        UnreachableError: if there is no answer.
+        NoConnectionError: if nobody is there.
+        UnreachableError: if there is no sound answer.
     """
+    patience = replace(patience, timeout=min(patience.timeout, _GREETING))
     try:
-        with _open(urllib.request.Request(url, method="HEAD"), patience) as response:  # noqa: S310
+        with _open(_request(url, method="HEAD"), patience) as response:
             _refuse_pages(response)
             length = response.headers.get("Content-Length")
             return int(length) if length and length.isdigit() else None
     except _InterruptedError as error:
-        raise UnreachableError(str(error)) from error
+        kind = UnreachableError if error.connected else NoConnectionError
+        raise kind(str(error)) from error
 
 
 def transfer(
@@ -78,6 +91,8 @@ def transfer(
     patience: Patience,
     stop: Event,
     report: Callable[[int], None],
+    largest: int = 1 << 62,
+    say: Callable[[str], None] = lambda text: None,
 ) -> bool:
     """Download a file; what is there of it already is kept and continued.
 
@@ -87,6 +102,8 @@ def transfer(
         patience: how often to retry.
         stop: set by another thread to give up; the part is kept.
         report: called with the bytes gained (or lost, negative) since the last call.
+        largest: bytes that the file can have; a server that sends more serves something else.
+        say: told what went wrong before each pause.
 
     Returns:
         Whether the file was put together from more than one answer.
@@ -101,7 +118,7 @@ def transfer(
         attempts += 1
         resumed = attempts > 1 or _size(part) > 0
         try:
-            _attempt(url, part, patience, stop, report)
+            _attempt(url, part, patience, stop, report, largest)
             return resumed
         except _InterruptedError as error:
             # Only more than was ever there counts as progress: a server that ignores ranges and
@@ -111,19 +128,27 @@ def transfer(
             if failures > patience.retries or stop.is_set():
                 raise UnreachableError(f"{error} ({attempts} attempts)") from error
             pause = patience.pause * 2 ** max(0, failures - 1) * random.uniform(0.75, 1.25)  # noqa: S311
-            stop.wait(min(patience.longest_pause, max(pause, error.wait or 0.0)))
+            pause = min(patience.longest_pause, max(pause, error.wait or 0.0))
+            say(f"{error}; trying again in {pause:.0f} s ({failures} of {patience.retries})")
+            stop.wait(pause)
 
 
 def _attempt(
-    url: str, part: Path, patience: Patience, stop: Event, report: Callable[[int], None]
+    url: str,
+    part: Path,
+    patience: Patience,
+    stop: Event,
+    report: Callable[[int], None],
+    largest: int,
 ) -> None:
     """Ask once for what is missing and write it behind what is there."""
     state = _read_state(part)
     have = _size(part)
-    request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})  # noqa: S310
+    request = _request(url)
+    request.add_header("Accept-Encoding", "identity")
     if have:
         request.add_header("Range", f"bytes={have}-")
-        if state.get("url") == url and state.get("validator"):
+        if state.get("url") == without_secrets(url) and state.get("validator"):
             request.add_header("If-Range", state["validator"])
     try:
         response = _open(request, patience)
@@ -142,6 +167,8 @@ def _attempt(
             have = 0
             if response.status == 206:
                 raise _InterruptedError("the partial file did not fit the served one")
+        if total is not None and total > largest:
+            raise RefusedError(f"it serves {total:,} bytes, more than the file can have")
         if total is not None and total - have > (free := shutil.disk_usage(part.parent).free):
             raise OSError(
                 errno.ENOSPC,
@@ -153,6 +180,9 @@ def _attempt(
             for chunk in _chunks(response, stop):
                 if have == 0 and not chunk.startswith(b"PK"):
                     raise RefusedError("what it serves is no archive")
+                if have + len(chunk) > (largest if total is None else total):
+                    discard(part, report)
+                    raise RefusedError("it sends more bytes than the file can have")
                 file.write(chunk)
                 have += len(chunk)
                 report(len(chunk))
@@ -160,12 +190,45 @@ def _attempt(
         raise _InterruptedError(f"the connection ended {total - have} bytes early")
 
 
+def _request(url: str, method: str = "GET") -> urllib.request.Request:
+    """A request; user and password of the address go to its host alone, not where it redirects."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    request = urllib.request.Request(  # noqa: S310 (http or https)
+        urlunsplit(parts._replace(netloc=host)), method=method
+    )
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        token = base64.b64encode(pair.encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {token}")
+    return request
+
+
+class _SameScheme(urllib.request.HTTPRedirectHandler):
+    """Follows redirections to http and https, but never from https to http."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: Any,
+        code: int,
+        msg: str,
+        headers: Any,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        scheme = urlsplit(newurl).scheme
+        if scheme != "https" and scheme != req.type:
+            raise RefusedError(f"it redirects to an address with {scheme}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+_OPENER = urllib.request.build_opener(_SameScheme)
+
+
 def _open(request: urllib.request.Request, patience: Patience) -> http.client.HTTPResponse:
     """Send a request; errors sorted into those that pass and those that do not."""
     try:
-        response: http.client.HTTPResponse = urllib.request.urlopen(  # noqa: S310 (http or https)
-            request, timeout=patience.timeout
-        )
+        response: http.client.HTTPResponse = _OPENER.open(request, timeout=patience.timeout)
         return response
     except urllib.error.HTTPError as error:
         if error.code == 416:
@@ -177,7 +240,7 @@ def _open(request: urllib.request.Request, patience: Patience) -> http.client.HT
             wait = error.headers.get("Retry-After", "")
             raise _InterruptedError(reason, float(wait) if wait.isdigit() else None) from error
     except urllib.error.URLError as error:
-        raise _InterruptedError(f"no connection ({error.reason})") from error
+        raise _InterruptedError(f"no connection ({error.reason})", connected=False) from error
     except (OSError, http.client.HTTPException) as error:
         raise _InterruptedError(
             f"the connection broke ({error or type(error).__name__})"
@@ -230,7 +293,7 @@ def _state_file(part: Path) -> Path:
 def _read_state(part: Path) -> dict[str, Any]:
     try:
         state = json.loads(_state_file(part).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
     return state if isinstance(state, dict) else {}
 
@@ -241,7 +304,7 @@ def _write_state(
     validator = response.headers.get("ETag") or ""
     if not validator or validator.startswith("W/"):  # Weak ones do not vouch for every byte.
         validator = response.headers.get("Last-Modified") or ""
-    state = {"url": url, "validator": validator, "total": total}
+    state = {"url": without_secrets(url), "validator": validator, "total": total}
     _state_file(part).write_text(json.dumps(state), encoding="utf-8")
 
 

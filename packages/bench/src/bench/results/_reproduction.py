@@ -89,6 +89,9 @@ def _check(dataset: str, origin: Mapping[str, str], data_dir: Path | None) -> Da
     if data_dir is None and ("folder" not in origin or not folder.is_dir()):
         folder = default_data_dir()
     found, problem = None, ""
+    if dataset.endswith(".npz") and not Path(dataset).expanduser().exists():
+        # The file was moved, and --data-dir says where to.
+        dataset = str(folder / Path(dataset).name)
     try:
         place = locate(dataset, folder)
         # Not what is recorded beside the files: what is in them now.

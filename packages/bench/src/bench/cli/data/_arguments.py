@@ -46,6 +46,11 @@ class Meter:
         self._done = done
         self._bar.update(self._task, completed=done, total=total, rate=self._rate())
 
+    def say(self, text: str) -> None:
+        """A line on standard error about what is waited for, on a terminal and elsewhere."""
+        name = self._bar.tasks[0].description
+        self._bar.console.print(f"{name}: {text}", markup=False, highlight=False, soft_wrap=True)
+
     def _rate(self) -> str:
         new = self._done - (self._first or 0)
         seconds = time.perf_counter() - self._begin

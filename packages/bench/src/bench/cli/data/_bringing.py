@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -58,6 +58,7 @@ class Get:
                     overwrite=self.overwrite,
                     patience=Patience(retries=self.retries),
                     progress=meter,
+                    say=meter.say,
                 )
             print(f"{name}: {meter.summary() or 'already there'}: {done.files[0].parent}")
             for path in done.replaced:
@@ -71,15 +72,22 @@ class Get:
 class Import:
     """Bring data of your own into the layout of the others, checked.
 
-    Understood are npz and HDF5 files with observations, actions and terminals as OGBench has them,
-    or with transitions as D4RL has them, or with groups episode_0, episode_1, ... as Minari has
-    them; minari:DATASET where the package minari is installed; and folders of LeRobot datasets.
+    Understood are npz and HDF5 files with rows of states (OGBench), with transitions (D4RL,
+    Gymnasium, d3rlpy), with groups episode_0, episode_1, ... (Minari) or data/demo_0, ...
+    (robomimic); minari:DATASET where the package minari is installed; and folders of LeRobot
+    datasets. Three lines say what was recognised; what a file leaves open is asked for.
 
     Attributes:
         source: the file or folder, or minari:DATASET.
         name: name to give the dataset.
         data_dir: folder of the data files; OGBench's by default.
-        observation_keys: entries of a dictionary observation to join, in this order.
+        layout: ogbench if every row is a state, final ones included; transitions if every row is a
+            transition; told from the names of the arrays by default.
+        observation_keys: entries of a dictionary observation to join, in this order, such as
+            agent/pos goal; all in the order of Gymnasium's FlattenObservation by default.
+        terminals: name of the flags of true ends, or none.
+        timeouts: name of the flags of episodes that were cut off, or none.
+        next_observations: name of the states after the transitions, or none to leave them unread.
         action_range: lowest and highest action of the source, which become -1 and 1.
         env: Gymnasium id whose action bounds are that range, for every entry of an action; or
             module:id for one that a module of yours registers, in the current folder or installed.
@@ -89,7 +97,11 @@ class Import:
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     name: Name
     data_dir: Path | None = None
+    layout: Literal["auto", "ogbench", "transitions"] = "auto"
     observation_keys: tuple[str, ...] = ()
+    terminals: str = ""
+    timeouts: str = ""
+    next_observations: str = ""
     action_range: tuple[float, float] | None = None
     env: str | None = None
     overwrite: bool = False
@@ -100,16 +112,22 @@ class Import:
 
         if self.env is not None and self.action_range is not None:
             raise ValueError("give --action-range or --env, not both")
-        path = import_data(
+        done = import_data(
             self.source,
             self.name,
             self.data_dir or default_data_dir(),
+            layout=self.layout,
             observation_keys=self.observation_keys,
+            terminals=self.terminals or None,
+            timeouts=self.timeouts or None,
+            next_observations=self.next_observations or None,
             action_range=_bounds(self.env) if self.env is not None else self.action_range,
             overwrite=self.overwrite,
         )
+        print("\n".join(done.recognised))
         where = folder_option(self.data_dir)
-        print(f"{self.name}: {path}; `bench data inspect {self.name}{where}` shows what is in it")
+        command = f"bench data inspect {self.name}{where}"
+        print(f"{self.name}: {done.path}; `{command}` shows what is in it")
         return 0
 
 

@@ -106,9 +106,11 @@ class Verify:
 
     def run(self) -> int:
         """Print what is wrong; exit status 1 if anything is."""
-        from bench.data import catalogue, default_data_dir, verify
+        from bench.data import DataMissing, catalogue, default_data_dir, verify
 
         folder = self.data_dir or default_data_dir()
+        if not folder.is_dir():
+            raise DataMissing(f"there is no folder {folder}: give that of the data with --data-dir")
         names = self.names or tuple(e.dataset for e in catalogue(folder) if e.present == e.expected)
         if not names:
             print(f"no complete dataset in {folder}")
