@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,20 @@ def test_walkers_need_the_expert_of_their_body(tmp_path: Path) -> None:
     ways = {entry.dataset: entry.ways[0] for entry in catalogue(tmp_path)}
     assert ways["antmaze-large-navigate-v0"] == "generate"
     assert ways["humanoidmaze-large-navigate-v0"] == "generate (needs expert)"
+
+
+def test_a_suite_with_other_data_hides_no_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.suites import SUITES, OwnTask, own_suite
+
+    own = own_suite("arm", OwnTask("Arm-v0", "arm.npz"), transitions=10, horizon=1)
+    foreign = replace(SUITES["quick"].domains[0], name="D4RL/door", transitions=7_000)
+    monkeypatch.setitem(SUITES, "own", own)
+    monkeypatch.setitem(SUITES, "foreign", replace(own, domains=(foreign,)))
+    entries = {entry.dataset: entry for entry in catalogue(tmp_path)}
+    assert entries["D4RL/door-7k-v0"].ways == ("import",)
+    assert MAZE in entries
 
 
 def test_imported_data_are_listed_and_verified(copy: Path) -> None:

@@ -122,6 +122,13 @@ def test_what_the_system_refuses_is_said_with_what_to_do(
     assert "Errno" not in message
 
 
+def test_a_folder_that_is_not_there_is_not_intact(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "verify", "--data-dir", str(tmp_path / "none")]) == 2
+    assert f"there is no folder {tmp_path / 'none'}" in capsys.readouterr().err
+
+
 def test_a_full_disk_is_said_without_a_path_too(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")

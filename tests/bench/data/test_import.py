@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.cli import main
 from bench.cli.data import Import
 from bench.data import (
     RECIPES,
@@ -375,4 +376,11 @@ def test_data_without_rewards_need_known_tasks(tmp_path: Path) -> None:
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.savez(tmp_path / "a.npz", **_transitions())
     assert Import(str(tmp_path / "a.npz"), "mine", data_dir=tmp_path).run() == 0
-    assert str(tmp_path / "mine.npz") in capsys.readouterr().out
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in printed] == ["layout", "episodes", "values", "mine"]
+    assert str(tmp_path / "mine.npz") in printed[-1]
+    command = ["data", "import", str(tmp_path / "a.npz"), "other", "--data-dir", str(tmp_path)]
+    assert main([*command, "--timeouts", "nothing"]) == 2
+    assert "--timeouts nothing: there is no such array" in capsys.readouterr().err
+    assert main([*command, "--terminals", "none", "--timeouts", "none"]) == 0
+    assert "0 transitions masked" in capsys.readouterr().out

@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 
 from bench.data import RECIPES, DatasetName, recipe_for, task_number
+from bench.standard_sizes import standard_transitions
+from bench.suites import SUITES, Domain
 
 
 @pytest.mark.parametrize(
@@ -93,3 +95,39 @@ def test_sizes_have_names(transitions: int, text: str) -> None:
 def test_sizes_without_a_name(transitions: int) -> None:
     with pytest.raises(ValueError, match="multiple of 1,000"):
         DatasetName.parse("scene-play-v0").resized(transitions)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_standard_sizes_are_those_of_the_recipes(recipe: str) -> None:
+    assert standard_transitions(recipe) == RECIPES[recipe].transitions
+
+
+def test_a_number_of_transitions_is_one_name() -> None:
+    sizes = (5_000, 1_000_000, 1_500_000, 2_000_000, 3_000_000, 5_000_000, 10_000_000, 100_000_000)
+    names = [Domain("cube-triple-play", size).dataset for size in sizes]
+    assert names == [
+        f"cube-triple-play{size}-v0"
+        for size in ("-5k", "-1m", "-1500k", "-2m", "", "-5m", "-10m", "-100m")
+    ]
+    for size, name in zip(sizes, names, strict=True):
+        assert DatasetName.parse(name).transitions in (size, None)
+    with pytest.raises(ValueError, match="multiple of 1,000"):
+        _ = Domain("cube-triple-play", 1_234).dataset
+
+
+def test_the_suites_use_the_published_files() -> None:
+    published = {
+        "ogbench50-qam": ("cube-triple-play-v0", 3_000_000),
+        "ogbench50-fql": ("humanoidmaze-medium-navigate-v0", 2_000_000),
+        "ogbench50": ("antmaze-giant-navigate-10m-v0", 10_000_000),
+    }
+    for name, (dataset, transitions) in published.items():
+        domains = {d.dataset: d.transitions for d in SUITES[name].domains}
+        assert domains[dataset] == transitions
+
+
+@pytest.mark.parametrize("text", ["cube-double-play-999999999b-v0", "scene-play-11b-v0"])
+def test_no_name_stands_for_endless_data(text: str) -> None:
+    with pytest.raises(ValueError, match="more than the 10,000,000,000 transitions"):
+        DatasetName.parse(text)
+    assert DatasetName.parse("scene-play-10b-v0").shards == 10_000

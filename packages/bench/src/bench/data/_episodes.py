@@ -125,7 +125,7 @@ def _ends(
     place: str, table: Table, rows: int
 ) -> tuple[Bool[np.ndarray, " rows"], Bool[np.ndarray, " rows"]]:
     """True ends, and ends of either kind, as far as flags tell."""
-    if table.terminals is not None and not table.terminals.shape:  # One flag for the episode.
+    if table.single and table.terminals is not None:
         terminals = np.arange(rows) == (rows - 1 if bool(table.terminals.read()) else rows)
         return terminals, terminals.copy()
     none = np.zeros(rows, bool)

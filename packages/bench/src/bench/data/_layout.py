@@ -49,6 +49,7 @@ class Table:
         ends: flags of ends of either kind.
         done: `terminals` may mean ends of either kind: it must not overlap with `timeouts`.
         masks: 0 after true ends; only compared with `terminals`.
+        single: the table is one episode, and `terminals` one flag that speaks of its end.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Table:
     ends: Leaf | None = None
     done: bool = False
     masks: Leaf | None = None
+    single: bool = False
 
     @property
     def has_final_state(self) -> bool:

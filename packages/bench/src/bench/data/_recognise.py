@@ -169,7 +169,9 @@ def _d3rlpy(path: Path, tree: Tree, number: str, choices: Choices) -> Table:
     assert isinstance(rewards, Leaf) and isinstance(terminated, Leaf)  # noqa: PT018
     if choices.observation_keys:
         raise ValueError(f"{path}: '{observations.key}' is an array, without entries to choose")
-    return Table("", (observations,), actions, rewards=rewards, terminals=terminated)
+    if terminated.shape or terminated.dtype.kind not in "biu":
+        raise DataDamaged(f"{path}: '{terminated.key}' is {terminated}, expected one flag")
+    return Table("", (observations,), actions, rewards=rewards, terminals=terminated, single=True)
 
 
 def _table(path: Path, name: str, group: Tree, choices: Choices) -> Table:

@@ -42,7 +42,7 @@ class Data:
         try:
             return self.action.run()
         except BrokenPipeError:
-            return 1  # Who was reading the output has gone, as `head` does.
+            raise  # Who was reading the output has gone, as `head` does: no matter of folders.
         except OSError as error:
             from bench.data import folder_error
 

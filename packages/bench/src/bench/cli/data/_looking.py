@@ -109,7 +109,7 @@ class Verify:
         from bench.data import DataMissing, catalogue, default_data_dir, verify
 
         folder = self.data_dir or default_data_dir()
-        if not folder.is_dir():
+        if not folder.exists():
             raise DataMissing(f"there is no folder {folder}: give that of the data with --data-dir")
         names = self.names or tuple(e.dataset for e in catalogue(folder) if e.present == e.expected)
         if not names:
