@@ -9,6 +9,9 @@ from bench.data._check import check_flags, check_numbers
 from bench.data._errors import DataDamaged
 from bench.data._tree import Leaf
 
+_FAR = 1e6  # Smaller constants with a little noise are no clocks.
+_STEPS = 16  # Distinct float32 numbers that a column must at least have room for.
+
 
 def read_numbers(leaf: Leaf) -> Shaped[np.ndarray, "rows columns"]:
     """Rows of numbers in their own type; those of one number may be stored without a second axis.
@@ -28,8 +31,27 @@ def read_numbers(leaf: Leaf) -> Shaped[np.ndarray, "rows columns"]:
 
 
 def read_matrix(leaf: Leaf) -> Float32[np.ndarray, "rows columns"]:
-    """As `read_numbers`, in float32."""
-    return read_numbers(leaf).astype(np.float32)
+    """As `read_numbers`, in float32.
+
+    Raises:
+        DataDamaged: also for a column far from zero whose differences float32 cannot hold, as those
+            of times in seconds since 1970.
+    """
+    found = read_numbers(leaf)
+    if found.dtype.itemsize == 8 and len(found):
+        largest = np.abs(found).max(axis=0).astype(np.float64)
+        spread = found.max(axis=0).astype(np.float64) - found.min(axis=0)
+        lost = (
+            (largest > _FAR) & (spread > 0) & (spread < _STEPS * np.finfo(np.float32).eps * largest)
+        )
+        if lost.any():
+            column = int(np.flatnonzero(lost)[0])
+            raise DataDamaged(
+                f"{leaf.file}: '{leaf.key}', column {column}: values of up to "
+                f"{largest[column]:.6g} that differ by {spread[column]:.3g} at most are all but equal in float32: "
+                "subtract an offset"
+            )
+    return found.astype(np.float32)
 
 
 def read_joined(leaves: Sequence[Leaf]) -> Float32[np.ndarray, "rows columns"]:

@@ -14,7 +14,7 @@ from bench.data._describe import Arrays, describe_ends, describe_layout, describ
 from bench.data._episodes import Bounds, Episode, read_actions, read_episodes
 from bench.data._errors import DataMissing
 from bench.data._files import available_memory, check_dataset_name, check_fits
-from bench.data._flags import read_column, read_flags, read_numbers
+from bench.data._flags import read_column, read_flags, read_matrix, read_numbers
 from bench.data._hdf5 import open_hdf5
 from bench.data._layout import Choices, Layout
 from bench.data._lerobot import is_lerobot, read_lerobot
@@ -211,8 +211,8 @@ def _as_found(states: dict[str, Leaf], bounds: Bounds | None) -> Arrays:
         elif key == "rewards":
             arrays[key] = read_column(leaf)
         else:
-            kind = np.int64 if key == "button_states" else np.float32
-            arrays[key] = read_numbers(leaf).astype(kind)
+            whole = key == "button_states"
+            arrays[key] = read_numbers(leaf).astype(np.int64) if whole else read_matrix(leaf)
     return arrays
 
 

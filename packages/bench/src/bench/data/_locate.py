@@ -71,8 +71,8 @@ def locate(dataset: str, data_dir: Path | None = None, *, validation: bool = Fal
     check_dataset_name(dataset)
     data_dir = default_data_dir() if data_dir is None else data_dir
     record_file = data_dir / f"{dataset}.json"
-    if record_file.exists() and not is_dataset_name(dataset):
-        # An imported dataset may have any name; its record tells that it is one.
+    own = record_file.exists() or (data_dir / f"{dataset}.npz").exists()
+    if own and not is_dataset_name(dataset):
         path = data_dir / f"{dataset}{'-val' if validation else ''}.npz"
         if not path.exists():
             raise DataMissing(
