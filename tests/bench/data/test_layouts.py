@@ -128,7 +128,8 @@ def test_what_is_unclear_is_asked(case: str, tmp_path: Path) -> None:
     path = _npz(tmp_path, arrays)
     with pytest.raises(ValueError, match=message) as caught:
         _import(path)
-    assert str(path) in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert str(caught.value).count(str(path)) == 1
     assert not (tmp_path / "d").exists()
     found = _import(path, **answer)
     assert (~found["masks"]).sum() == 1

@@ -48,8 +48,8 @@ def read_matrix(leaf: Leaf) -> Float32[np.ndarray, "rows columns"]:
             column = int(np.flatnonzero(lost)[0])
             raise DataDamaged(
                 f"{leaf.file}: '{leaf.key}', column {column}: values of up to "
-                f"{largest[column]:.6g} that differ by {spread[column]:.3g} at most are all but equal in float32: "
-                "subtract an offset"
+                f"{largest[column]:.6g} that differ by {spread[column]:.3g} at most are all but "
+                "equal in float32: subtract an offset"
             )
     return found.astype(np.float32)
 

@@ -140,17 +140,21 @@ def open_npz(path: Path) -> Iterator[Tree]:
         DataDamaged: if the file is no archive of arrays, at once or when one is read.
         OSError: if it cannot be opened.
     """
-    with _opened(path) as archive:
-        tree: dict[str, Leaf] = {}
-        for key, member in _members(path, archive).items():
-            dtype, shape = _spec(path, archive, key, member)
+    check_regular(path)
+    with _damage_named(path):
+        archive = zipfile.ZipFile(path)
+    tree: dict[str, Leaf] = {}
+    with archive:
+        with _damage_named(path):
+            for key, member in _members(path, archive).items():
+                dtype, shape = _spec(path, archive, key, member)
 
-            def read(member: zipfile.ZipInfo = member) -> Array:
-                with _damage_named(path):
-                    return _read(archive, member)
+                def read(member: zipfile.ZipInfo = member) -> Array:
+                    with _damage_named(path):
+                        return _read(archive, member)
 
-            tree[key] = Leaf(path, key, dtype, shape, read)
-        yield tree
+                tree[key] = Leaf(path, key, dtype, shape, read)
+        yield tree  # Errors of those who use it are theirs.
 
 
 def npz_keys(path: Path) -> list[str]:
