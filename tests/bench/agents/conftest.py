@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.agents import Problem, adjoint_matching, losses
+from adjoint import _estimators
+from bench.agents import Problem, losses
 from flowsde import TransitionKernel
 from qlearn import ChunkBatch, RandomStreams
 
@@ -61,8 +62,9 @@ class Reference:
     def noise(self, index: tuple[int, ...] = ()) -> dict[str, Tensor]:
         """The random numbers by our names, replica axis added."""
         noise = {key: value[index][None] for key, value in self.group("noise/").items()}
-        if "fql_noise" in noise:
-            noise["distill"] = noise.pop("fql_noise")
+        for theirs, ours in _NOISE.items():
+            if theirs in noise:
+                noise[ours] = noise.pop(theirs)
         return {key: v.squeeze(-1) if key.endswith("_t") else v for key, v in noise.items()}
 
     def settings(self) -> dict[str, Any]:
@@ -106,6 +108,14 @@ def translated(values: Mapping[str, Tensor], modules: Mapping[str, str]) -> dict
             found[f"{modules[net]}.{plural}.{index}"] = value[None]
     return found
 
+
+_NOISE = {
+    "fql_noise": "distill",
+    "sde_x0": "path_x0",
+    "sde_steps": "path_noise",
+    "ode_x0": "path_x0",
+    "bridge_eps": "path_noise",
+}
 
 _PLURAL = {"kernel": "kernels", "bias": "biases", "scale": "scales"}
 
@@ -247,7 +257,13 @@ def spy_on_shared_parts(monkeypatch: pytest.MonkeyPatch) -> Spy:
     """A spy on the critic's update and on adjoint matching."""
     spy = Spy(monkeypatch).on(losses, "pessimistic_value", "td_target", "td_loss")
     return spy.on(
-        adjoint_matching, "sample_path", "terminal_gradient", "lean_adjoint", "velocities_along"
+        _estimators,
+        "sample_path",
+        "bridge_path",
+        "ode_sample",
+        "terminal_gradient",
+        "lean_adjoint",
+        "velocities_along",
     )
 
 

@@ -22,6 +22,7 @@ from bench.agents.qam_edit import QAMEdit, QAMEditConfig
 from bench.agents.qam_fql import QAMFQL, QAMFQLConfig
 from bench.agents.rebrac import ReBRAC, ReBRACConfig
 from bench.agents.rlpd import RLPD, RLPDConfig
+from bench.agents.sqam import SQAM, SQAMConfig
 from bench.agents.trqam import TRQAM, TRQAMConfig
 from qlearn import ChunkBatch, FlowActor, Learner, RandomStreams
 
@@ -35,6 +36,7 @@ __all__ = [
     "QAM",
     "QAMFQL",
     "RLPD",
+    "SQAM",
     "TRQAM",
     "Agent",
     "AgentEntry",
@@ -53,6 +55,7 @@ __all__ = [
     "RLPDConfig",
     "ReBRAC",
     "ReBRACConfig",
+    "SQAMConfig",
     "TRQAMConfig",
     "draw",
 ]
@@ -132,6 +135,12 @@ AGENTS: dict[str, AgentEntry] = {
         "arXiv 2605.27079",
         TRQAMConfig,
         TRQAM,
+    ),
+    "sqam": AgentEntry(
+        "TRQAM with the scalar adjoint and a penalty on overrated actions",
+        "arXiv 2610.10437",
+        SQAMConfig,
+        SQAM,
     ),
     "qam": AgentEntry(
         "adjoint matching at a fixed temperature", "arXiv 2601.14234", QAMConfig, QAM

@@ -20,7 +20,14 @@ from qlearn import (
     td_target,
 )
 
-__all__ = ["cloning_loss", "critic_loss", "entropy_losses", "one_step_losses", "take_step"]
+__all__ = [
+    "cloning_loss",
+    "critic_loss",
+    "entropy_losses",
+    "one_step_losses",
+    "policy_and_data_values",
+    "take_step",
+]
 
 Critic = Callable[[Tensor, Tensor], Tensor]
 """``(observations (R, B, O), actions (R, B, D)) -> values (R, E, B)``."""
@@ -35,6 +42,7 @@ def critic_loss(
     pessimism: float,
     discount: float,
     horizon: int,
+    values: Float[Tensor, "R E B"] | None = None,
 ) -> Float[Tensor, "R"]:
     """TD loss towards ``R + discount^H mask (mean_i Q'_i - rho std_i Q'_i)``.
 
@@ -46,6 +54,7 @@ def critic_loss(
         pessimism: ``rho``.
         discount: per environment step.
         horizon: chunk length ``H``.
+        values: of the batch by the trained ensemble, where they are known already.
     """
     with torch.no_grad():
         next_qs = target_critic(batch.next_observations, next_action)
@@ -53,7 +62,29 @@ def critic_loss(
         target = td_target(
             batch.rewards, batch.masks, next_value, discount=discount, horizon=horizon
         )
-    return td_loss(critic(batch.observations, batch.actions), target, batch.valid)
+    if values is None:
+        values = critic(batch.observations, batch.actions)
+    return td_loss(values, target, batch.valid)
+
+
+def policy_and_data_values(
+    critic: Critic, batch: ChunkBatch, policy_action: Float[Tensor, "R B D"]
+) -> tuple[Float[Tensor, "R E B"], Float[Tensor, "R E B"]]:
+    """Values of a policy's chunks, clipped, and of the data's at the same observations.
+
+    Their mean difference is the value gap that SQAM (arXiv 2610.10437) adds to its critic's loss,
+    after conservative Q-learning (arXiv 2006.04779): it keeps the critic from overrating the
+    policy's own actions. Gradient flows through both.
+
+    Args:
+        critic: trained ensemble.
+        batch: chunks.
+        policy_action: of the policy, held fixed.
+    """
+    actions = torch.cat([policy_action.detach().clamp(-1.0, 1.0), batch.actions], dim=1)
+    values = critic(torch.cat([batch.observations] * 2, dim=1), actions)
+    of_policy, of_data = values.chunk(2, dim=-1)
+    return of_policy, of_data
 
 
 def cloning_loss(

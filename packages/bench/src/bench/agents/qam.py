@@ -15,10 +15,17 @@ from torch import Tensor, nn
 
 from bench.agents.acting import best_of, flow_action
 from bench.agents.adjoint_matching import adjoint_losses, adjoint_noise
-from bench.agents.losses import cloning_loss, critic_loss, take_step
+from bench.agents.estimators import EstimatorName, adjoint_estimator
+from bench.agents.losses import (
+    cloning_loss,
+    critic_loss,
+    policy_and_data_values,
+    take_step,
+)
 from bench.agents.networks import critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
+from bench.recorded import added
 from flowsde import MemorylessEuler
 from qlearn import ChunkBatch, FlowActor, Learner, RandomStreams
 
@@ -46,6 +53,10 @@ class QAMConfig:
         inverse_temperature: ``tau`` of ``p(a|s) ~ p_slow(a|s) exp(tau Q(s,a))``; published: 0.3,
             and a value for every domain.
         best_of: actions sampled when acting; the one with the best mean critic value is played.
+        estimator: of the adjoint: `lean` as published, `scalar` as in SQAM, `linear_drift`, or
+            `reinforce`, which never differentiates the critic.
+        bridge_steps: noised states per sample, for estimators other than `lean`.
+        value_penalty: weight of the policy's mean value less the data's in the critic's loss.
     """
 
     actor_hidden: tuple[int, ...] = (512, 512, 512, 512)
@@ -63,6 +74,9 @@ class QAMConfig:
     adjoint_time: Literal["shifted", "consistent"] = "shifted"
     inverse_temperature: float = 1.0
     best_of: int = 1
+    estimator: EstimatorName = added("0.2", "lean")
+    bridge_steps: int = added("0.2", 10)
+    value_penalty: float = added("0.2", 0.0)
 
 
 class QAM(nn.Module):
@@ -78,6 +92,12 @@ class QAM(nn.Module):
         super().__init__()
         self.config, self.problem = config, problem
         self.kernel = MemorylessEuler(config.flow_steps, adjoint_time=config.adjoint_time)
+        self.estimator = adjoint_estimator(
+            config.estimator,
+            self.kernel,
+            bridge_steps=config.bridge_steps,
+            flow_steps=config.flow_steps,
+        )
         self.slow = flow_actor(
             problem, config.actor_hidden, streams, layer_norm=config.actor_layer_norm
         )
@@ -107,7 +127,7 @@ class QAM(nn.Module):
 
     def noise(self, batch: int) -> dict[str, Noise]:
         """The random numbers that one update on ``batch`` chunks consumes."""
-        size, steps = self.problem.chunk_dim, self.config.flow_steps
+        size, steps = self.problem.chunk_dim, self.estimator.steps
         return {
             "next_action": normal(batch, size),
             "bc_x0": normal(batch, size),
@@ -119,24 +139,9 @@ class QAM(nn.Module):
         """Losses and diagnostics ``(R,)`` of one batch, all from the parameters as they are."""
         config, observations = self.config, batch.observations
 
-        # Critic: TD towards the policy's next chunk, pessimistic over the ensemble.
-        next_action = self.sample(batch.next_observations, noise["next_action"])
-        td = critic_loss(
-            self.critic,
-            self.target_critic,
-            batch,
-            next_action,
-            pessimism=config.pessimism,
-            discount=config.discount,
-            horizon=self.problem.horizon,
-        )
-
-        # Reference: behaviour cloning goes on during fine-tuning.
-        cloning = cloning_loss(self.slow, batch, noise)
-
-        # Fine-tuned policy: adjoint matching along its own memoryless path.
-        matching = adjoint_losses(
-            self.kernel,
+        # Fine-tuned policy: adjoint matching on its own samples.
+        matching, samples = adjoint_losses(
+            self.estimator,
             fine=self.fast.field(observations),
             base=self.target_slow.field(observations),
             reward=lambda action: (
@@ -146,12 +151,35 @@ class QAM(nn.Module):
             clip=config.clip_terminal,
             horizon=self.problem.horizon,
         )
-        return {"critic_loss": td, "flow_loss": cloning, **matching}
+
+        # Critic: TD towards the policy's next chunk, pessimistic over the ensemble.
+        next_action = self.sample(batch.next_observations, noise["next_action"])
+        penalty: dict[str, Tensor] = {}
+        values = None
+        if config.value_penalty:
+            of_policy, values = policy_and_data_values(self.critic, batch, samples)
+            penalty["value_gap"] = (of_policy - values).mean((-2, -1))
+        td = critic_loss(
+            self.critic,
+            self.target_critic,
+            batch,
+            next_action,
+            pessimism=config.pessimism,
+            discount=config.discount,
+            horizon=self.problem.horizon,
+            values=values,
+        )
+
+        # Reference: behaviour cloning goes on during fine-tuning.
+        cloning = cloning_loss(self.slow, batch, noise)
+        return {"critic_loss": td, "flow_loss": cloning, **matching, **penalty}
 
     def update(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One step of critic, reference and fine-tuned policy; metrics are ``(R,)``."""
         losses = self.losses(batch, noise)
         total = losses["critic_loss"] + losses["flow_loss"] + losses["adjoint_loss"]
+        if "value_gap" in losses:
+            total = total + self.config.value_penalty * losses["value_gap"]
         return take_step(self.learner, losses, total)
 
     def sample(self, observations: Tensor, noise: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from adjoint import LeanAdjoint
 from bench.agents.acting import best_of, flow_action
 from bench.agents.adjoint_matching import adjoint_losses, adjoint_noise
 from bench.agents.losses import cloning_loss, critic_loss, one_step_losses, take_step
@@ -83,6 +84,7 @@ class QAMFQL(nn.Module):
         super().__init__()
         self.config, self.problem = config, problem
         self.kernel = MemorylessEuler(config.flow_steps, adjoint_time=config.adjoint_time)
+        self.estimator = LeanAdjoint(self.kernel)
         self.slow = flow_actor(
             problem, config.actor_hidden, streams, layer_norm=config.actor_layer_norm
         )
@@ -151,8 +153,8 @@ class QAMFQL(nn.Module):
         cloning = cloning_loss(self.slow, batch, noise)
 
         # Fine-tuned policy: adjoint matching along its own memoryless path.
-        matching = adjoint_losses(
-            self.kernel,
+        matching, _ = adjoint_losses(
+            self.estimator,
             fine=self.fast.field(observations),
             base=self.target_slow.field(observations),
             reward=lambda action: (

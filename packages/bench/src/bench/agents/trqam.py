@@ -20,13 +20,21 @@ from bench.agents.adjoint_matching import adjoint_losses, adjoint_noise
 from bench.agents.diffusion import PolicyField, PolicyPrediction, interpolant_of, policy_field
 from bench.agents.dual import BudgetShape, budget_of, check_samples, correct_dual, solve_dual
 from bench.agents.endpoint_kl import endpoint_kl
+from bench.agents.estimators import EstimatorName, adjoint_estimator
 from bench.agents.kernels import KernelName, memoryless_kernel
-from bench.agents.losses import cloning_loss, critic_loss, take_step
+from bench.agents.losses import (
+    cloning_loss,
+    critic_loss,
+    policy_and_data_values,
+    take_step,
+)
 from bench.agents.networks import critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
+from bench.recorded import added
+from flowsde import sample_path, velocities_along
 from qlearn import ChunkBatch, FlowActor, Learner, RandomStreams
-from trustregion import DualDescent
+from trustregion import DualDescent, path_kl
 
 __all__ = ["TRQAM", "TRQAMConfig"]
 
@@ -73,9 +81,15 @@ class TRQAMConfig:
         lambda_scale: lambda in the control problem is this multiple of the dual variable.
         lambda_initial: the dual variable at the start.
         best_of: actions sampled when acting; the one with the best mean critic value is played.
+        estimator: of the adjoint: `lean` as published, `scalar` as in SQAM, `linear_drift`, or
+            `reinforce`, which never differentiates the critic.
+        bridge_steps: noised states per sample, for estimators other than `lean`.
+        value_penalty: weight of the policy's mean value less the data's in the critic's loss.
         endpoint_kl_samples: actions by which the KL between the policies' own actions is measured
             whenever metrics are logged; 0 for never.
         endpoint_kl_probes: random probes of the divergence in it; 0 computes it.
+        path_kl_samples: SDE paths by which the KL of the policy's own paths is measured whenever
+            metrics are logged, for estimators that follow none; 0 for never.
     """
 
     actor_hidden: tuple[int, ...] = (512, 512, 512, 512)
@@ -113,6 +127,10 @@ class TRQAMConfig:
     best_of: int = 1
     endpoint_kl_samples: int = 0
     endpoint_kl_probes: int = 0
+    estimator: EstimatorName = added("0.2", "lean")
+    bridge_steps: int = added("0.2", 10)
+    value_penalty: float = added("0.2", 0.0)
+    path_kl_samples: int = added("0.2", 0)
 
     @property
     def unread(self) -> frozenset[str]:
@@ -137,6 +155,7 @@ class TRQAM(nn.Module):
 
     def __init__(self, config: TRQAMConfig, problem: Problem, streams: RandomStreams) -> None:
         super().__init__()
+        _check_estimator(config)
         self.config, self.problem = config, problem
         self.kernel = memoryless_kernel(
             config.kernel,
@@ -145,6 +164,13 @@ class TRQAM(nn.Module):
             streams.device,
             scale=config.kernel_scale,
             adjoint_time=config.adjoint_time,
+            interpolant=interpolant_of(config.prediction),
+        )
+        self.estimator = adjoint_estimator(
+            config.estimator,
+            self.kernel,
+            bridge_steps=config.bridge_steps,
+            flow_steps=config.flow_steps,
             interpolant=interpolant_of(config.prediction),
         )
         self.slow = flow_actor(
@@ -179,7 +205,7 @@ class TRQAM(nn.Module):
 
     def noise(self, batch: int) -> dict[str, Noise]:
         """The random numbers that one update on ``batch`` chunks consumes."""
-        size, steps = self.problem.chunk_dim, self.config.flow_steps
+        size, steps = self.problem.chunk_dim, self.estimator.steps
         wanted = {
             "next_action": normal(batch, size),
             "bc_x0": normal(batch, size),
@@ -195,25 +221,10 @@ class TRQAM(nn.Module):
         """Losses and diagnostics ``(R,)`` of one batch, all from the parameters as they are."""
         config, observations = self.config, batch.observations
 
-        # Critic: TD towards the fine-tuned policy's next chunk, pessimistic over the ensemble.
-        next_action = self.sample(batch.next_observations, noise["next_action"])
-        td = critic_loss(
-            self.critic,
-            self.target_critic,
-            batch,
-            next_action,
-            pessimism=config.pessimism,
-            discount=config.discount,
-            horizon=self.problem.horizon,
-        )
-
-        # Reference: behaviour cloning goes on during fine-tuning.
-        cloning = cloning_loss(self.slow, batch, noise, config.prediction)
-
-        # Fine-tuned policy: adjoint matching along its own memoryless path.
+        # Fine-tuned policy: adjoint matching on its own samples.
         internal = config.trust_region == "internal"
-        matching = adjoint_losses(
-            self.kernel,
+        matching, samples = adjoint_losses(
+            self.estimator,
             fine=self._field(self.fast, observations),
             base=self._field(self.target_slow, observations),
             reward=lambda action: self.target_critic(observations, action).mean(-2),
@@ -222,7 +233,28 @@ class TRQAM(nn.Module):
             horizon=self.problem.horizon,
             lam=self.dual.lambda_ if internal else config.temperature,
         )
-        losses = {"critic_loss": td, "flow_loss": cloning, **matching}
+
+        # Critic: TD towards the fine-tuned policy's next chunk, pessimistic over the ensemble.
+        next_action = self.sample(batch.next_observations, noise["next_action"])
+        penalty: dict[str, Tensor] = {}
+        values = None
+        if config.value_penalty:
+            of_policy, values = policy_and_data_values(self.critic, batch, samples)
+            penalty["value_gap"] = (of_policy - values).mean((-2, -1))
+        td = critic_loss(
+            self.critic,
+            self.target_critic,
+            batch,
+            next_action,
+            pessimism=config.pessimism,
+            discount=config.discount,
+            horizon=self.problem.horizon,
+            values=values,
+        )
+
+        # Reference: behaviour cloning goes on during fine-tuning.
+        cloning = cloning_loss(self.slow, batch, noise, config.prediction)
+        losses = {"critic_loss": td, "flow_loss": cloning, **matching, **penalty}
         if not internal:
             losses["kl_penalty"] = self.dual.lambda_ * losses["path_kl"]
         return losses
@@ -238,6 +270,8 @@ class TRQAM(nn.Module):
         total = losses["critic_loss"] + losses["flow_loss"] + losses["adjoint_loss"]
         if "kl_penalty" in losses:
             total = total + losses["kl_penalty"]
+        if "value_gap" in losses:
+            total = total + self.config.value_penalty * losses["value_gap"]
         metrics = take_step(self.learner, losses, total)
         kl = losses["path_kl"].detach()
         if solve:
@@ -267,22 +301,41 @@ class TRQAM(nn.Module):
     @property
     def measured_rows(self) -> int:
         """Rows that :meth:`measure` wants."""
-        return self.config.endpoint_kl_samples
+        return max(self.config.endpoint_kl_samples, self.config.path_kl_samples)
 
     def measure(self, batch: ChunkBatch, streams: RandomStreams) -> dict[str, Tensor]:
-        """Metrics ``(R,)`` that are too dear for every update: the KL between the two policies."""
-        rows, size = batch.observations.shape[1], self.problem.chunk_dim
+        """Metrics ``(R,)`` too expensive for every update: KL between the two policies."""
+        config, metrics = self.config, {}
+        if rows := config.endpoint_kl_samples:
+            metrics["endpoint_kl"] = self._endpoint_kl(batch.observations[:, :rows], streams)
+        if rows := config.path_kl_samples:
+            metrics["realised_path_kl"] = self._path_kl(batch.observations[:, :rows], streams)
+        return metrics
+
+    def _endpoint_kl(self, observations: Tensor, streams: RandomStreams) -> Tensor:
+        """KL of the two policies' own actions, nats per action."""
+        rows, size = observations.shape[1], self.problem.chunk_dim
         noise, probes = streams.normal(rows, size), None
         if self.config.endpoint_kl_probes:
             probes = streams.normal(self.config.endpoint_kl_probes, rows, size).movedim(1, 0).sign()
         kl = endpoint_kl(
-            self._field(self.fast, batch.observations),
-            self._field(self.target_slow, batch.observations),
+            self._field(self.fast, observations),
+            self._field(self.target_slow, observations),
             noise,
             2 * self.config.flow_steps,
             probes,
         )
-        return {"endpoint_kl": kl / self.problem.horizon}
+        return kl / self.problem.horizon
+
+    @torch.no_grad()
+    def _path_kl(self, observations: Tensor, streams: RandomStreams) -> Tensor:
+        """Path KL along SDE paths of the fine-tuned policy, nats per action."""
+        rows, size = observations.shape[1], self.problem.chunk_dim
+        fine, base = (self._field(p, observations) for p in (self.fast, self.target_slow))
+        start, steps = streams.normal(rows, size), streams.normal(self.kernel.steps, rows, size)
+        path = sample_path(self.kernel, fine, start, steps.movedim(1, 0), final_velocity=base)
+        velocities = (velocities_along(self.kernel, field, path) for field in (fine, base))
+        return path_kl(self.kernel, *velocities).mean(-1) / self.problem.horizon
 
     def sample(self, observations: Tensor, noise: Tensor) -> Tensor:
         """Action chunks ``(R, B, D)`` of the fine-tuned policy."""
@@ -307,6 +360,18 @@ class TRQAM(nn.Module):
             policy=self.sample,
             value=lambda o, a: self.critic(o, a).mean(-2),
         )
+
+
+def _check_estimator(config: TRQAMConfig) -> None:
+    """Refuse a discretisation that the estimator does not follow."""
+    if config.estimator == "lean":
+        return
+    for name, usual in (("kernel", "memoryless_euler"), ("adjoint_time", "shifted")):
+        if (value := getattr(config, name)) != usual:
+            raise ValueError(
+                f"{name}={value} applies to estimator=lean; estimator={config.estimator} follows "
+                "no SDE path"
+            )
 
 
 def _dual(config: TRQAMConfig, problem: Problem, replicas: int) -> DualDescent:

@@ -95,8 +95,8 @@ class SettingRange:
 
 
 _COUNTS = {
-    "best_of", "budget_steps", "critics", "dual_samples", "dual_states", "flow_steps",
-    "target_every",
+    "best_of", "bridge_steps", "budget_steps", "critics", "dual_samples", "dual_states",
+    "flow_steps", "target_every",
 }  # fmt: skip
 _POSITIVE = {
     "budget_end", "kl_budget", "lambda_initial", "lambda_max", "lambda_min", "lambda_scale",
