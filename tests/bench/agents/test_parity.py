@@ -373,6 +373,9 @@ def test_every_reference_file_is_used() -> None:
         "A1_trqam",
         "A2_trqam_chunked",
         "A10_trqam_trace20",
+        "A11_sqam",
+        "A12_sqam_chunked",
+        "A13_sqam_trace20",
         "A14_rebrac",
         "A15_rebrac_critic_step",
     }

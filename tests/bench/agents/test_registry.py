@@ -118,8 +118,9 @@ def test_pretrained_agents_start_from_the_cloned_flow(name: str) -> None:
 
 def test_settings_are_documented(name: str) -> None:
     config = AGENTS[name].config
+    written = "".join(kind.__doc__ or "" for kind in config.__mro__)
     for field in fields(config):
-        assert f"        {field.name}: " in (config.__doc__ or ""), field.name
+        assert f"        {field.name}: " in written, field.name
 
 
 def test_only_rlpd_waits_for_the_online_phase() -> None:

@@ -441,6 +441,7 @@ _SMALL: dict[str, Setting] = {
 # four that solved both tasks (docs/quick.md); the rest is in the middle of the published ranges.
 _SMALL_AGENTS: dict[str, dict[str, Setting]] = {
     "trqam": {"kl_budget": 0.4},
+    "sqam": {"kl_budget": 0.4},
     "qam": {"inverse_temperature": 3.0},
     "qam-e": {"inverse_temperature": 3.0, "edit_scale": 0.1},
     "qam-f": {"inverse_temperature": 3.0, "distill_weight": 30.0},

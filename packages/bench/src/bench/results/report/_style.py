@@ -19,6 +19,7 @@ __all__ = ["STYLE", "Look", "Looks", "finish", "grid", "looks_of", "rendered", "
 # of colour vision, and others between them; black is kept for notes.
 _COLOURS = {
     "trqam": "#0072B2",
+    "sqam": "#00A6A6",
     "qam": "#D55E00",
     "qam-e": "#E69F00",
     "qam-f": "#B2182B",
