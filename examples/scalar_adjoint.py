@@ -1,7 +1,7 @@
 """Where the scalar adjoint of SQAM and the lean adjoint of TRQAM lead, on a problem solved exactly.
 
-Data N(0, s^2), reward Q(a) = a. Draws the two controls dv(t) and prints the law in which the flow that
-follows each of them ends.
+Data N(0, s^2), reward Q(a) = a. Draws the two controls dv(t) and prints where the flow that follows
+each of them ends.
 
     uv run python examples/scalar_adjoint.py
 """
