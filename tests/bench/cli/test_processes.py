@@ -90,7 +90,7 @@ def test_numbers_do_not_depend_on_the_number_of_processes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_stopping_the_parent_ends_all_and_the_next_run_continues(
     sent: signal.Signals, one_process: Path, data_dir: Path, tmp_path: Path
 ) -> None:
@@ -108,6 +108,10 @@ def test_stopping_the_parent_ends_all_and_the_next_run_continues(
     if sent is signal.SIGINT:
         assert process.returncode == 130
         assert errors == "interrupted; the same command continues from the last checkpoint\n"
+    if sent is signal.SIGTERM:
+        assert process.returncode == 143
+        said = "error: ended by SIGTERM; the same command continues from the last checkpoint\n"
+        assert errors == said
     process = start(out, data_dir, "--processes", "2")
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors

@@ -14,6 +14,8 @@ import gymnasium
 import numpy as np
 
 LENGTH = 7
+_ELSEWHERE: dict[int, float] = {}
+"""State that does not lie in an environment's attributes."""
 
 
 class Counting(gymnasium.Env[np.ndarray, np.ndarray]):
@@ -27,6 +29,7 @@ class Counting(gymnasium.Env[np.ndarray, np.ndarray]):
         self._ended = True
         self._length = LENGTH
         self._number = 0.0
+        self._hoard: list[np.ndarray] = []
         if trouble == "unsavable":
             self.socket = Path  # a class is fine, its instance below is not
             self.thing: Any = _Opaque()
@@ -46,6 +49,7 @@ class Counting(gymnasium.Env[np.ndarray, np.ndarray]):
             self._length = 2 + int(self.np_random.integers(10))
         if self._trouble == "reset":
             raise RuntimeError("no ground to stand on")
+        _ELSEWHERE.pop(id(self), None)
         return self._observe(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -56,10 +60,18 @@ class Counting(gymnasium.Env[np.ndarray, np.ndarray]):
         if self._trouble == "slow":
             time.sleep(0.05)
         self._number += 1e-3 * np.random.normal()  # noqa: NPY002
+        if self._trouble == "forgetful":
+            _ELSEWHERE[id(self)] = self._number = _ELSEWHERE.get(id(self), 0.0) / 2 + self._number
         self._ended = self._step == self._length
-        return self._observe(), float(action[0]), self._ended, False, {"success": self._ended}
+        reward = np.nan if self._trouble == "nan reward" and self._step == 3 else float(action[0])
+        told: Any = "yes" if self._trouble == "odd" and self._ended else self._ended
+        return self._observe(), reward, self._ended, False, {"success": told}
 
     def _make_trouble(self) -> None:
+        while self._trouble == "hang":
+            time.sleep(1.0)
+        while self._trouble == "greedy":
+            self._hoard.append(np.ones(1 << 20))
         if self._trouble == "raise":
             raise ArithmeticError("the simulation diverged")
         if self._trouble == "die":
@@ -71,16 +83,23 @@ class Counting(gymnasium.Env[np.ndarray, np.ndarray]):
                 os._exit(4)
 
     def _observe(self) -> np.ndarray:
-        return np.array([self._number, float(self._step)])
+        if self._trouble == "wide" and self._step == 3:
+            return np.zeros(3)
+        step = np.nan if self._trouble == "nan" and self._step == 3 else float(self._step)
+        return np.array([self._number, step])
 
 
 class _Opaque:
     pass
 
 
-for trouble in ("none", "reset", "raise", "die", "die once", "slow", "uneven", "unsavable"):
+for trouble in (
+    "none", "reset", "raise", "die", "die once", "slow", "uneven", "unsavable", "forgetful",
+    "hang", "greedy", "nan", "nan reward", "wide", "odd",
+):  # fmt: skip
     gymnasium.register(
         f"Counting-{trouble.title().replace(' ', '')}-v0",
         entry_point=Counting,
         kwargs={"trouble": trouble},
+        max_episode_steps=100,
     )

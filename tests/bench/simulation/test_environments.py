@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import random
+import threading
 import warnings
+from collections import deque
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from bench.simulation import SeededEnv, make
+from bench.simulation._plain import plain_attributes, restore_attributes
 
 FAMILIES = (
     "pointmaze-medium-navigate-singletask-task2-v0",
@@ -185,6 +190,10 @@ def test_plain_values_come_back_as_they_were() -> None:
         "pair": (np.float32(0.1), "text"),
         "nested": {"array": np.arange(6.0).reshape(2, 3), "empty": {}, "tuple": ()},
         "flags": np.array([True, False]),
+        "seen": {(0, 1), (2, 3)},
+        "by place": {(0, 1): "wall", 7: b"\x00\xff"},
+        "frames": deque([np.zeros(2), np.ones(2), np.ones(2)], maxlen=2),
+        "odd": (frozenset({1}), 1 - 2j),
     }
     copy = unpack(pack(value))
     assert copy["numbers"] == value["numbers"]
@@ -194,3 +203,27 @@ def test_plain_values_come_back_as_they_were() -> None:
     assert copy["nested"]["tuple"] == ()
     np.testing.assert_array_equal(copy["nested"]["array"], value["nested"]["array"])
     np.testing.assert_array_equal(copy["flags"], value["flags"])
+    for name in ("seen", "by place", "odd"):
+        assert copy[name] == value[name]
+    assert copy["frames"].maxlen == 2
+    np.testing.assert_array_equal(np.array(copy["frames"]), np.ones((2, 2)))
+
+
+class _Owner:
+    python: random.Random
+    old: np.random.RandomState
+
+
+def test_attributes_that_hold_state_are_stored_or_refused() -> None:
+    """Nothing that may change during an episode is left out without a word."""
+    owner, like = _Owner(), _Owner()
+    for one in (owner, like):
+        vars(one).update(python=random.Random(1), old=np.random.RandomState(1), code=abs)
+        vars(one).update(spaces=[np.ndarray, print])
+    owner.python.random(), owner.old.uniform()
+    restore_attributes(like, plain_attributes(owner))
+    assert like.python.random() == owner.python.random()
+    assert like.old.uniform() == owner.old.uniform()
+    for held in (threading.Lock(), _Owner(), iter([1]), bytearray(1), [print, {1: {_Owner()}}]):
+        with pytest.raises(ValueError, match=r"attribute 'held' holds a .*; expected numbers"):
+            plain_attributes(SimpleNamespace(held=held))

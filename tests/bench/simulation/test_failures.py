@@ -11,7 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.simulation import EvaluationError, Policy, SimulatorPool, evaluate
+from bench.simulation import (
+    EnvironmentLimits,
+    EvaluationError,
+    Policy,
+    SimulatorPool,
+    evaluate,
+    told_success,
+)
 
 BuildPolicy = Callable[[int, int], Policy]
 SOUND = "contrived_environments:Counting-None-v0"
@@ -21,8 +28,15 @@ SOUND = "contrived_environments:Counting-None-v0"
     ("trouble", "reason"),
     [
         ("Raise", r"ArithmeticError: the simulation diverged \(_make_trouble, line \d+\)"),
-        ("Reset", "RuntimeError: no ground to stand on"),
-        ("Die", "the worker process exited with status 3"),
+        ("Reset", "environment '.*Reset-v0' cannot be made and reset: RuntimeError: no ground"),
+        ("Die", "the simulator process ended: it exited with status 3"),
+        ("Nan", r"the environment returned an observation that is not finite .* \[1\] is nan"),
+        ("NanReward", "the environment returned a reward that is not finite in float32: nan"),
+        (
+            "Wide",
+            r"the environment returned an observation of shape \(3,\), but its .* has \(2,\)",
+        ),
+        ("Odd", r".*info\['success'\] is 'yes', expected a bool or one number"),
     ],
 )
 def test_a_failing_replica_is_named_and_the_others_are_complete(
@@ -43,6 +57,56 @@ def test_a_failing_replica_is_named_and_the_others_are_complete(
     with pytest.raises(EvaluationError, match=rf"{broken}, replica 1, episode \d: {reason}"):
         result.raise_failures()
     expected.raise_failures()
+
+
+def test_an_environment_that_hangs_or_swallows_memory_stops_its_replica_alone(
+    pool: SimulatorPool, linear_policy: BuildPolicy
+) -> None:
+    policy = linear_policy(2, 2)
+    expected = evaluate(policy, [SOUND], (0,), 2, pool=pool)
+    broken = [f"contrived_environments:Counting-{name}-v0" for name in ("Hang", "Greedy")]
+    # The third step of the first never returns, that of the second takes memory without end.
+    limits = EnvironmentLimits(seconds=3.0, memory=1 << 28)
+    with SimulatorPool(1, limits=limits) as limited:
+        result = evaluate(policy, [SOUND, *broken], (0, 1, 2), 2, pool=limited)
+        again = evaluate(policy, [SOUND], (0,), 2, pool=limited)
+    hung, greedy = (str(failure) for failure in result.failures[1:])
+    assert "did not return from a call within 3 s (--env-timeout" in hung
+    assert "MemoryError" in greedy
+    assert "--env-memory" in greedy
+    assert result.failures[0] is None
+    assert result.restarts == 1
+    for outcome in (result, again):
+        np.testing.assert_array_equal(outcome.returns[0], expected.returns[0])
+
+
+@pytest.mark.parametrize("limits", [{"seconds": 0.0}, {"seconds": np.nan}, {"memory": 0}])
+def test_limits_that_cannot_be_kept_are_refused(limits: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="limit of an environment must be"):
+        EnvironmentLimits(**limits)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("info", "success"),
+    [
+        ({}, None),
+        ({"success": None}, None),
+        ({"success": None, "is_success": True}, True),
+        ({"success": np.array([True])}, True),
+        ({"success": 0.0, "is_success": True}, False),
+        ({"is_success": np.float32(1.0)}, True),
+    ],
+)
+def test_success_is_what_the_environment_says(
+    info: dict[str, object], success: bool | None
+) -> None:
+    assert told_success(info) is success
+
+
+@pytest.mark.parametrize("told", [np.nan, "yes", [True, False], object()])
+def test_success_that_is_no_truth_value_is_refused(told: object) -> None:
+    with pytest.raises(ValueError, match=r"info\['success'\] is .*, expected a bool or one number"):
+        told_success({"success": told})
 
 
 def test_all_replicas_failing_is_a_result_too(linear_policy: BuildPolicy) -> None:
@@ -118,6 +182,42 @@ def test_an_error_of_the_policy_leaves_the_pool_usable(
         evaluate(interrupted, [SOUND], [0], 2, pool=pool)
     again = evaluate(linear_policy(2, 1), [SOUND], [0], 2, pool=pool)
     assert again.failures == (None,)
+
+
+UNGUARDED = """
+import sys
+sys.path.insert(0, {folder!r})
+import numpy as np
+from bench.simulation import evaluate
+
+def policy(observations, alive):
+    return np.zeros((*alive.shape, 1, 2), dtype=np.float32)
+
+print(evaluate(policy, [{task!r}], (0,), episodes=2, workers=2).lengths.tolist())
+"""
+
+
+def test_a_script_without_a_guard_is_told_so_and_standard_input_works(tmp_path: Path) -> None:
+    text = UNGUARDED.format(folder=str(Path(__file__).parent), task=SOUND)
+    script = tmp_path / "unguarded.py"
+    script.write_text(text)
+    runs = [
+        subprocess.Popen(
+            [sys.executable, name], text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for name in (str(script), "-")
+    ]  # fmt: skip
+    (_, refused), (output, errors) = (
+        run.communicate(text if number else None, timeout=60) for number, run in enumerate(runs)
+    )
+    assert [run.returncode for run in runs] == [1, 0]
+    assert refused.count("Traceback") == 1
+    last = refused.strip().splitlines()[-1]
+    assert last.startswith("bench.errors.BenchError: a simulator process did not start")
+    assert 'if __name__ == "__main__":' in last
+    assert errors == ""
+    assert output == "[[7, 7]]\n"
 
 
 PARENT = """

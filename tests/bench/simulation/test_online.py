@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bench.errors import BenchError
-from bench.simulation import EvaluationError, OnlineEnvironments
+from bench.simulation import EnvironmentLimits, EvaluationError, OnlineEnvironments
 
 COUNTING = "contrived_environments:Counting-None-v0"
 CONTINUED = (
@@ -147,20 +147,44 @@ def test_a_failing_replica_stops_and_the_others_go_on() -> None:
         assert "not finite" in str(third)
 
 
-def test_a_dead_worker_is_an_error_that_names_the_replica() -> None:
-    tasks = [COUNTING, "contrived_environments:Counting-Die-v0"]
-    with OnlineEnvironments(tasks, (0, 1), workers=1) as environments:
-        for _ in range(2):
-            environments.step(np.zeros((2, 2)))
-        with pytest.raises(EvaluationError, match=r"replica 1, episode 0: .*exited with status 3"):
-            environments.step(np.zeros((2, 2)))
+def test_a_worker_that_dies_costs_time_and_one_that_dies_twice_its_replica() -> None:
+    """Steps since the last saved state are played again, so that nobody else notices."""
+    broken = [f"contrived_environments:Counting-{name}-v0" for name in ("Die", "Hang")]
+    tasks = [COUNTING, COUNTING, *broken]
+    actions = np.random.default_rng(0).uniform(-1, 1, (12, 4, 2))
+    limits = EnvironmentLimits(seconds=3.0)
+    with (
+        OnlineEnvironments(tasks[:2], (0, 1), workers=0) as expected,
+        OnlineEnvironments(tasks, (0, 1, 2, 3), workers=2, limits=limits) as environments,
+        OnlineEnvironments(tasks, (0, 1, 2, 3), workers=1, limits=limits) as others,
+    ):
+        for step, action in enumerate(actions):
+            if step in (1, 6):  # once before a state was saved, once after it
+                os.kill(environments._pool.process_ids[0], signal.SIGKILL)
+            mine, its = environments.step(action), expected.step(action[:2])
+            assert mine.failed.tolist() == [False, False, step >= 2, step >= 2]
+            np.testing.assert_array_equal(mine.observations[:2], its.observations)
+            np.testing.assert_array_equal(mine.episode_returns[:2], its.episode_returns)
+            np.testing.assert_array_equal(environments.observe()[:2], expected.observe())
+            if step == 4:
+                state = environments.state_dict()
+                sizes = [state[f"replica{replica}"].size for replica in range(4)]
+                assert [size > 0 for size in sizes] == [True, True, False, False]
+        died, hung = map(str, environments.failures[2:])
+        assert "it exited with status 3" in died
+        assert "did not return from a call within 3 s" in hung
+        others.load_state_dict(state)  # those that had stopped are not tried again
+        for action in actions[5:]:
+            mine = others.step(action)
+        np.testing.assert_array_equal(others.observe()[:2], expected.observe())
+        assert mine.failed.tolist() == [False, False, True, True]
 
 
-def test_a_worker_killed_from_outside_is_an_error() -> None:
-    with OnlineEnvironments([COUNTING], [0], workers=1) as environments:
-        os.kill(environments._pool.process_ids[0], signal.SIGKILL)
-        with pytest.raises(BenchError, match="killed by SIGKILL"):
-            environments.step(np.zeros((1, 2)))
+def test_an_environment_that_cannot_be_reset_is_named() -> None:
+    task = "contrived_environments:Counting-Reset-v0"
+    for workers in (0, 1):
+        with pytest.raises(BenchError, match=r"Counting-Reset-v0.* no ground to stand on"):
+            OnlineEnvironments([task], [0], workers=workers)
 
 
 def test_bad_arguments_are_refused() -> None:

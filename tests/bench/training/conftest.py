@@ -36,6 +36,7 @@ class Recorded:
     evaluated: list[int] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     restarts: list[int] = field(default_factory=list)
+    forgotten: list[tuple[int, bool, bool]] = field(default_factory=list)
 
     def restart(self, step: int, failures: Sequence[Failure] = ()) -> None:
         self.restarts.append(step)
@@ -51,6 +52,12 @@ class Recorded:
 
     def has_evaluated(self, step: int) -> bool:
         return True
+
+    def is_evaluating(self, before: int) -> bool:
+        return False
+
+    def forget(self, step: int, *, training: bool, evaluation: bool) -> None:
+        self.forgotten.append((step, training, evaluation))
 
     def failed(self, failure: Failure) -> None:
         self.failures.append(failure)

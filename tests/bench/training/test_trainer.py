@@ -1,6 +1,7 @@
 """The training loop: packs, resume, runs that fail."""
 
 import gc
+import signal
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.errors import CheckpointError
+from bench.errors import CheckpointError, StoppedError
 from bench.storage import checkpoint_steps, load_checkpoint
 from bench.training.pretraining import FlowCache
+from bench.training.stopping import heeding_signals
 from bench.training.trainer import Trainer, load_agent, stopped_replicas, trained_replica
 from qlearn import ChunkBatch, FlowActor, RandomStreams
 
@@ -53,6 +55,60 @@ def test_tasks_of_a_pack_differ(tmp_path: Path) -> None:
     trainer = build_trainer(build_pack(), tmp_path)
     first = state(trainer)["critic.kernels.0"]
     assert not torch.equal(first[0], first[1])
+
+
+@pytest.mark.parametrize("end", [5, 10, 13])
+def test_a_run_made_longer_is_one_asked_for_at_once(tmp_path: Path, end: int) -> None:
+    undisturbed = build_trainer(build_pack(steps=27), tmp_path / "at once")
+    undisturbed.run()
+    build_trainer(build_pack(steps=end), tmp_path / "longer").run()
+    longer = build_trainer(build_pack(steps=27), tmp_path / "longer")
+    longer.run()
+    # The end of the first is on none, one or both of the rhythms of logs and evaluations.
+    assert recorded(longer).forgotten == [(end, end % 5 > 0, end % 10 > 0)]
+    assert recorded(longer).rows == recorded(undisturbed).rows[end // 5 :]
+    first, second = (load_checkpoint(trainer.checkpoints) for trainer in (undisturbed, longer))
+    assert first is not None
+    assert second is not None
+    for name, value in first.tensors.items():
+        assert torch.equal(second.tensors[name], value), name
+    assert second.metadata | {"seconds": 0} == first.metadata | {"seconds": 0}
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_saves_the_step_that_was_reached(tmp_path: Path, sent: signal.Signals) -> None:
+    undisturbed = build_trainer(build_pack(), tmp_path / "a")
+    undisturbed.run()
+    trainer = build_trainer(build_pack(), tmp_path / "b")
+    trainer.tick = lambda step: signal.raise_signal(sent) if step == 7 else None
+    before = signal.getsignal(sent)
+    with (
+        pytest.raises(StoppedError, match=f"ended by {sent.name}; the same command continues"),
+        heeding_signals(),
+    ):
+        trainer.run()
+    assert signal.getsignal(sent) is before
+    assert checkpoint_steps(trainer.checkpoints) == [5, 7]
+    again = build_trainer(build_pack(), tmp_path / "b")
+    again.run()
+    assert recorded(again).rows == recorded(undisturbed).rows[1:]
+    for name, value in state(undisturbed).items():
+        assert torch.equal(state(again)[name], value), name
+
+
+def test_a_signal_ends_an_evaluation_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = build_trainer(build_pack(), tmp_path)
+
+    def endless(*_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("the evaluation went on")
+
+    monkeypatch.setattr(trainer.recorder, "evaluate", endless)
+    with pytest.raises(StoppedError), heeding_signals():
+        trainer.run()
+    assert checkpoint_steps(trainer.checkpoints)[-1] == 10
 
 
 @pytest.mark.parametrize("stop", [1, 7, 10, 19])

@@ -6,6 +6,7 @@ something failed while the work was going on. `bench.cli` prints their text with
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "MixedOriginError",
     "ResultsError",
     "RunLockedError",
+    "StoppedError",
     "logged_in",
     "note_log",
 ]
@@ -24,6 +26,20 @@ _LOGGED = "logged in "
 
 class BenchError(RuntimeError):
     """Something failed at run time; the text says what, where, and what to do about it."""
+
+
+class StoppedError(BenchError):
+    """A signal ended a run, which can go on from its last checkpoint.
+
+    Attributes:
+        exit_status: of a process that ends because of it, 128 and the signal's number.
+    """
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(
+            f"ended by {number.name}; the same command continues from the last checkpoint"
+        )
+        self.exit_status = 128 + number
 
 
 class CheckpointError(BenchError):

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.errors import BenchError, logged_in
+from bench.errors import BenchError, StoppedError, logged_in
 
 __all__ = ["report"]
 
@@ -43,6 +43,8 @@ def report(error: BaseException, command: Sequence[str], *, debug: bool) -> int:
         print(f"error: {line}", file=sys.stderr)
     if isinstance(error, OSError):
         _discard_output()
+    if isinstance(error, StoppedError):
+        return error.exit_status
     return 2 if isinstance(error, ValueError) else 1
 
 

@@ -1,6 +1,5 @@
 """The one way in for files that others made: regular files only, known sizes, one kind of error."""
 
-import contextlib
 import json
 import re
 import stat
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data._errors import DataDamaged
+from bench.machine import available_memory
 
 __all__ = [
     "available_memory",
@@ -105,12 +105,3 @@ def read_document(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise DataDamaged(f"{path}: not a JSON record ({error})") from error
-
-
-def available_memory() -> int:
-    """Bytes of memory that this machine says are available; a huge number where it does not say."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return 1 << 62

@@ -25,6 +25,7 @@ from bench.data._recipes import RECIPES
 from bench.data._recognise import recognise
 from bench.data._record import DataRecord, FileRecord
 from bench.data._tree import Leaf
+from bench.machine import with_home
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def import_data(
     target = data_dir / f"{dataset}.npz"
     place = Path(source)
     if not source.startswith("minari:"):
-        place = place.expanduser()
+        place = with_home(source)
         if not place.exists():
             raise DataMissing(f"there is no file or folder {place} to import")
         if target.exists() and target.samefile(place):

@@ -18,17 +18,30 @@ from bench.data._names import DatasetName, is_dataset_name
 from bench.data._npz import fingerprint, read_npz
 from bench.data._recipes import RECIPES
 from bench.data._record import DataRecord, FileRecord
+from bench.machine import with_home
 
 
 def default_data_dir() -> Path:
-    """`$BENCH_DATA_DIR`, or the folder that `ogbench` uses."""
-    return Path(os.environ.get("BENCH_DATA_DIR") or "~/.ogbench/data").expanduser()
+    """`$BENCH_DATA_DIR`, or the folder that `ogbench` uses.
+
+    Raises:
+        ValueError: neither is known, because there is no home directory.
+    """
+    if folder := os.environ.get("BENCH_DATA_DIR"):
+        return with_home(folder)
+    try:
+        return with_home("~/.ogbench/data")
+    except ValueError as error:
+        raise ValueError(f"{error}; --data-dir or BENCH_DATA_DIR says where data lie") from error
 
 
 def folder_option(data_dir: Path | None) -> str:
     """What a command that is told to the user needs, to work on the same folder."""
-    if data_dir is None or data_dir == default_data_dir():
+    if data_dir is None:
         return ""
+    with contextlib.suppress(ValueError):  # there is no default folder
+        if data_dir == default_data_dir():
+            return ""
     return f" --data-dir {quote(str(data_dir))}"
 
 
@@ -62,7 +75,7 @@ def locate(dataset: str, data_dir: Path | None = None, *, validation: bool = Fal
         ValueError: if `dataset` is no dataset name.
     """
     if dataset.endswith(".npz"):  # A path; everything else is a name and never leaves the folder.
-        path = Path(dataset).expanduser()
+        path = with_home(dataset)
         record_file = path.with_suffix(".json")
         path = path.with_name(f"{path.stem}-val.npz") if validation else path
         if not path.exists():

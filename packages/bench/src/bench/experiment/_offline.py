@@ -19,6 +19,10 @@ class _Tasks:
         horizon: actions in a chunk of your own task; 1 by default.
         solved_at: return from which an episode of your own task counts as a success; by default
             the environment's word (info["success"]), else the threshold it is registered with.
+        env_timeout: seconds that one call of an environment (a reset, a step) may take; one that
+            takes longer is ended, and the run that it belongs to stops.
+        env_memory: memory that an environment's process may take, such as 4GB; auto is an even
+            share of three quarters of what is free, at least 2 GiB.
         preset: smoke runs the same path with tiny data, networks and step counts.
         domains: only these domains.
         tasks: only these task numbers.
@@ -31,6 +35,8 @@ class _Tasks:
     env: str | None = None
     horizon: int | None = None
     solved_at: float | None = None
+    env_timeout: float = 300.0
+    env_memory: str = "auto"
     preset: Literal["full", "smoke"] = "full"
     domains: tuple[str, ...] = ()
     tasks: tuple[int, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,17 @@ class ResultWriter:
         if dropped:
             self.flush()
         return dropped
+
+    def rewrite(self, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+        """Replaces the rows by what a function makes of them; writes the file if they differ.
+
+        Raises:
+            ResultsError: the file cannot be written.
+        """
+        changed = change(self.frame)
+        if not changed.equals(self._frame):
+            self._frame = changed
+            self.flush()
 
     def flush(self) -> None:
         """Writes the file.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from bench.simulation._errors import describe_error
+from bench.simulation._marker import Marker
 from bench.simulation.environments import SeededEnv, make
 
 __all__ = [
@@ -16,18 +17,11 @@ __all__ = [
     "Episode",
     "EpisodeHost",
     "Failure",
-    "Marker",
     "Opening",
     "Spaces",
-    "describe_error",
     "succeeded",
+    "told_success",
 ]
-
-
-class Marker(Protocol):
-    """A number that outlives a process: which episode it was working on."""
-
-    value: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +148,7 @@ class EpisodeHost:
         spaces: dict[str, Spaces] = {}
         failures: list[Failure] = []
         for episode in episodes:
-            self._marker.value = episode.index
+            self._marker.enter(episode.index)
             try:
                 environment = self._acquire(episode.task, prototypes)
                 observations[episode.index] = environment.reset(episode.seed)[0]
@@ -169,7 +163,7 @@ class EpisodeHost:
             spaces[episode.task] = Spaces.of(environment)
             limit = float("inf") if step_limit is None else step_limit
             self._running[episode.index] = _Running(environment, limit)
-        self._marker.value = -1
+        self._marker.leave()
         return Opening(observations, spaces, tuple(failures))
 
     def _acquire(self, task: str, prototypes: dict[str, SeededEnv]) -> SeededEnv:
@@ -192,14 +186,13 @@ class EpisodeHost:
         rows: list[tuple[np.ndarray, float, int, bool, bool]] = []
         failures = []
         for index, chunk in zip(indices.tolist(), actions, strict=True):
-            self._marker.value = index
             try:
-                rows.append(_play_chunk(self._running[index], chunk))
+                rows.append(self._play_chunk(index, chunk))
                 played.append(index)
             except Exception as error:
                 del self._running[index]  # its environment may be broken: not used again
                 failures.append(Failure(index, describe_error(error)))
-        self._marker.value = -1
+        self._marker.leave()
         columns = [np.array([row[place] for row in rows]) for place in range(5)]
         return Chunk(
             indices=np.array(played, dtype=np.int64),
@@ -211,28 +204,51 @@ class EpisodeHost:
             failures=tuple(failures),
         )
 
-
-def _play_chunk(running: _Running, chunk: np.ndarray) -> tuple[np.ndarray, float, int, bool, bool]:
-    total, steps, done = 0.0, 0, False
-    info: dict[str, Any] = {}
-    for action in chunk:
-        observation, reward, terminated, truncated, info = running.environment.step(action)
-        total += reward
-        steps += 1
-        running.steps_left -= 1
-        done = terminated or truncated or running.steps_left <= 0
-        if done:
-            break
-    return observation, total, steps, done, succeeded(info)
-
-
-def succeeded(info: dict[str, Any]) -> bool:
-    """Read success from the information of an episode's last step (False where it says nothing)."""
-    return bool(info.get("success", info.get("is_success", False)))
+    def _play_chunk(
+        self, index: int, chunk: np.ndarray
+    ) -> tuple[np.ndarray, float, int, bool, bool]:
+        running = self._running[index]
+        total, steps, done = 0.0, 0, False
+        info: dict[str, Any] = {}
+        for action in chunk:
+            self._marker.enter(index)
+            observation, reward, terminated, truncated, info = running.environment.step(action)
+            total += reward
+            steps += 1
+            running.steps_left -= 1
+            done = terminated or truncated or running.steps_left <= 0
+            if done:
+                break
+        return observation, total, steps, done, succeeded(info)
 
 
-def describe_error(error: Exception) -> str:
-    """Return the exception with the place it was raised at, in one line."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({frames[-1].name}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{place}"
+def told_success(info: Mapping[str, Any]) -> bool | None:
+    """Read success from the information of a step: of an episode's last one in most environments.
+
+    Args:
+        info: As the environment returned it. `info["success"]` counts, else `info["is_success"]`:
+            a bool, a number, or an array of one.
+
+    Returns:
+        Whether the step was a success; None where the environment does not say (neither is there,
+        or it is None).
+
+    Raises:
+        ValueError: If it is something else, or NaN.
+    """
+    for name in ("success", "is_success"):
+        told = info.get(name)
+        if told is None:
+            continue
+        value = np.asarray(told)
+        if value.size != 1 or value.dtype.kind not in "biuf" or not np.isfinite(value).all():
+            raise ValueError(
+                f"info[{name!r}] is {told!r}, expected a bool or one number (None for not said)"
+            )
+        return bool(value.item())
+    return None
+
+
+def succeeded(info: Mapping[str, Any]) -> bool:
+    """Whether a step was a success; one of which the environment does not say so was none."""
+    return bool(told_success(info))

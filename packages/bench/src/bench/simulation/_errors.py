@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import traceback
+
 from bench.errors import BenchError
 
-__all__ = ["EvaluationError"]
+__all__ = ["EnvironmentFaultError", "EvaluationError", "describe_error"]
+
+
+class EnvironmentFaultError(BenchError):
+    """An environment returned what nobody can train on or act on; the text says what."""
 
 
 class EvaluationError(BenchError):
@@ -23,3 +29,17 @@ class EvaluationError(BenchError):
         self.replica = replica
         self.episode = episode
         self.reason = reason
+
+
+def describe_error(error: Exception) -> str:
+    """Return the exception with the place it was raised at, in one line."""
+    if isinstance(error, EnvironmentFaultError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].name}, line {frames[-1].lineno})" if frames else ""
+    hint = (
+        "; the environment may have reached its memory limit (--env-memory sets it)"
+        if isinstance(error, MemoryError)
+        else ""
+    )
+    return f"{type(error).__name__}: {error}{place}{hint}"

@@ -7,7 +7,7 @@ import importlib
 import sys
 from pathlib import Path
 
-__all__ = ["environment_id"]
+__all__ = ["environment_id", "load_simulators"]
 
 
 def environment_id(task_name: str) -> str:
@@ -30,7 +30,7 @@ def environment_id(task_name: str) -> str:
     """
     import gymnasium
 
-    importlib.import_module("ogbench")  # registers its environments with gymnasium
+    load_simulators()
     module, separator, registered = task_name.rpartition(":")
     if separator:
         try:
@@ -54,6 +54,11 @@ def environment_id(task_name: str) -> str:
         f"unknown task {task_name!r}: expected an OGBench task such as "
         f"'cube-single-play-singletask-task1-v0' or a registered gymnasium id{yours}{hint}"
     )
+
+
+def load_simulators() -> None:
+    """Import OGBench with its simulators, which registers its environments with gymnasium."""
+    importlib.import_module("ogbench")
 
 
 def _import(module: str) -> None:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import io
 import json
+import random
+import types
 import zipfile
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,12 +23,20 @@ __all__ = ["is_plain", "pack", "plain_attributes", "restore_attributes", "unpack
 
 # Objects of these packages hold no state of an episode that is not stored by name elsewhere:
 # compiled models and their data (see `_physics`), spaces, poses that are computed before use.
-_STATELESS = frozenset({"builtins", "mujoco", "dm_control", "gymnasium", "ogbench", "pathlib"})
-_SCALARS = (bool, int, float, str, type(None), np.generic)
+_STATELESS = frozenset({"mujoco", "dm_control", "gymnasium", "ogbench", "pathlib"})
+_CODE = (
+    types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType,
+    type, range, slice,
+)  # fmt: skip
+_SCALARS = (bool, int, float, complex, str, bytes, type(None), np.generic)
+_SEQUENCES = (list, tuple, set, frozenset, deque)
+
+
+_BUILT: dict[str, Any] = {"tuple": tuple, "set": set, "frozenset": frozenset}
 
 
 def is_plain(value: object) -> bool:
-    """Say whether a value consists of numbers, strings, arrays and containers of these only."""
+    """Say whether a value consists of numbers, text, arrays and containers of these only."""
     return next(_foreign_leaves(value), None) is None
 
 
@@ -35,11 +46,12 @@ def _foreign_leaves(value: object) -> Any:
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject:
             yield value
-    elif type(value) in (list, tuple):
+    elif type(value) in _SEQUENCES:
         for item in value:  # type: ignore[attr-defined]
             yield from _foreign_leaves(item)
-    elif type(value) is dict and all(isinstance(key, str) for key in value):
-        for item in value.values():
+    elif type(value) is dict:
+        for key, item in value.items():
+            yield from _foreign_leaves(key)
             yield from _foreign_leaves(item)
     else:
         yield value
@@ -52,7 +64,7 @@ def plain_attributes(owner: object) -> dict[str, Any]:
         owner: The object; its plain attributes and NumPy generators are taken.
 
     Returns:
-        Attribute name to value; a generator stands as the state of its bit generator.
+        Attribute name to value; a generator (NumPy's or Python's) stands as its state.
 
     Raises:
         ValueError: If an attribute is of a kind whose state cannot be stored.
@@ -64,16 +76,28 @@ def plain_attributes(owner: object) -> dict[str, Any]:
         if isinstance(value, np.random.Generator):
             found[name] = dict(value.bit_generator.state)
             continue
-        foreign = next(_foreign_leaves(value), None)
-        if foreign is None:
+        if isinstance(value, np.random.RandomState):
+            found[name] = dict(value.get_state(legacy=False))
+            continue
+        if type(value) is random.Random:
+            found[name] = value.getstate()
+            continue
+        leaves = list(_foreign_leaves(value))
+        if not leaves:
             found[name] = value
-        elif type(foreign).__module__.partition(".")[0] not in _STATELESS:
+        for foreign in leaves:
+            if isinstance(foreign, _CODE) or _package(foreign) in _STATELESS:
+                continue
             raise ValueError(
                 f"the state of {type(owner).__name__} cannot be saved: attribute {name!r} holds a "
                 f"{type(foreign).__module__}.{type(foreign).__qualname__}; expected numbers, "
-                "strings, arrays, NumPy generators or containers of these"
+                "strings, arrays, generators of NumPy or Python, or containers of these"
             )
     return found
+
+
+def _package(value: object) -> str:
+    return type(value).__module__.partition(".")[0]
 
 
 def restore_attributes(owner: object, attributes: Mapping[str, Any]) -> None:
@@ -82,6 +106,10 @@ def restore_attributes(owner: object, attributes: Mapping[str, Any]) -> None:
         current = getattr(owner, name, None)
         if isinstance(current, np.random.Generator):
             current.bit_generator.state = value
+        elif isinstance(current, np.random.RandomState):
+            current.set_state(value)
+        elif type(current) is random.Random:
+            current.setstate(value)
         else:
             setattr(owner, name, value)
 
@@ -121,11 +149,20 @@ def _encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         arrays[key] = np.asarray(value)
         return {"array" if isinstance(value, np.ndarray) else "scalar": key}
     if isinstance(value, Mapping):
-        return {"mapping": {key: _encode(item, arrays) for key, item in value.items()}}
-    if isinstance(value, tuple):
-        return {"tuple": [_encode(item, arrays) for item in value]}
+        if all(isinstance(key, str) for key in value):
+            return {"mapping": {key: _encode(item, arrays) for key, item in value.items()}}
+        return {"pairs": [[_encode(part, arrays) for part in pair] for pair in value.items()]}
+    if isinstance(value, deque):
+        items = [_encode(item, arrays) for item in value]
+        return {"deque": [value.maxlen, items]}
+    if isinstance(value, tuple | set | frozenset):
+        return {type(value).__name__: [_encode(item, arrays) for item in value]}
     if isinstance(value, list):
         return [_encode(item, arrays) for item in value]
+    if isinstance(value, bytes):
+        return {"bytes": value.hex()}
+    if isinstance(value, complex):
+        return {"complex": [value.real, value.imag]}
     return value
 
 
@@ -139,6 +176,15 @@ def _decode(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
         return arrays[content]
     if tag == "scalar":
         return arrays[content][()]
-    if tag == "tuple":
-        return tuple(_decode(item, arrays) for item in content)
+    if tag in _BUILT:
+        return _BUILT[tag](_decode(item, arrays) for item in content)
+    if tag == "pairs":
+        return {_decode(key, arrays): _decode(item, arrays) for key, item in content}
+    if tag == "deque":
+        most, items = content
+        return deque((_decode(item, arrays) for item in items), most)
+    if tag == "bytes":
+        return bytes.fromhex(content)
+    if tag == "complex":
+        return complex(*content)
     return {key: _decode(item, arrays) for key, item in content.items()}

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.simulation._episodes import Failure, Marker, Spaces, describe_error, succeeded
+from bench.simulation._episodes import Failure, Spaces, succeeded
+from bench.simulation._errors import EnvironmentFaultError, describe_error
+from bench.simulation._marker import Marker
 from bench.simulation._plain import pack, unpack
 from bench.simulation._seeding import episode_seed
 from bench.simulation.environments import SeededEnv, make
@@ -105,20 +107,26 @@ class ReplicaHost:
 
         Returns:
             Per replica its spaces and the first observation.
+
+        Raises:
+            EnvironmentFaultError: If one cannot be built or reset.
         """
         prototypes: dict[str, SeededEnv] = {}
         opened: dict[int, tuple[Spaces, np.ndarray]] = {}
         for start in starts:
-            self._marker.value = start.replica
+            self._marker.enter(start.replica)
             if start.task in prototypes:
                 environment = prototypes[start.task].fork()
             else:
                 environment = prototypes[start.task] = make(start.task)
             replica = _Replica(environment, start.seed, np.zeros(0))
-            replica.begin()
+            try:
+                replica.begin()
+            except Exception as error:  # an environment is a user's code and raises what it likes
+                raise EnvironmentFaultError(f"{start.task}: {describe_error(error)}") from error
             self._replicas[start.replica] = replica
             opened[start.replica] = (Spaces.of(environment), replica.current)
-        self._marker.value = -1
+        self._marker.leave()
         return opened
 
     def step(self, indices: np.ndarray, actions: np.ndarray) -> ReplicaSteps:
@@ -127,14 +135,14 @@ class ReplicaHost:
         rows: list[tuple[Any, ...]] = []
         failures: list[Failure] = []
         for index, action in zip(indices.tolist(), actions, strict=True):
-            self._marker.value = index
+            self._marker.enter(index)
             replica = self._replicas[index]
             try:
                 rows.append((*replica.step(action), replica.current))
                 played.append(index)
             except Exception as error:
                 failures.append(Failure(index, describe_error(error)))
-        self._marker.value = -1
+        self._marker.leave()
         columns = [np.array([row[place] for row in rows]) for place in range(8)]
         return ReplicaSteps(
             indices=np.array(played, dtype=np.int64),
@@ -149,13 +157,15 @@ class ReplicaHost:
             failures=tuple(failures),
         )
 
-    def state(self) -> dict[int, np.ndarray]:
-        """Return the state of every replica's environment, as bytes."""
-        return {index: replica.state() for index, replica in self._replicas.items()}
+    def state(self, indices: Sequence[int]) -> dict[int, np.ndarray]:
+        """Return the state of the environments of some replicas, as bytes."""
+        return {index: self._replicas[index].state() for index in indices}
 
     def load_state(self, images: dict[int, np.ndarray]) -> dict[int, tuple[np.ndarray, int]]:
         """Continue from such states; returns the observations to act on and episode numbers."""
         for index, image in images.items():
+            self._marker.enter(index)
             self._replicas[index].load_state(image)
+        self._marker.leave()
         replicas = {index: self._replicas[index] for index in images}
         return {index: (replica.current, replica.episode) for index, replica in replicas.items()}

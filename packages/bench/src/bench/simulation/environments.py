@@ -12,8 +12,10 @@ from jaxtyping import Float, Shaped, UInt8
 from numpy.random.mtrand import get_bit_generator, set_bit_generator
 
 from bench.machine import switch_drawing_off
+from bench.simulation._errors import EnvironmentFaultError, describe_error
 from bench.simulation._names import environment_id
 from bench.simulation._plain import is_plain, pack, plain_attributes, restore_attributes, unpack
+from bench.simulation._returned import checked_observation, checked_reward
 from bench.simulation._seeding import fixed_action_space, global_generator, split_seed
 
 __all__ = [
@@ -41,6 +43,7 @@ def make(task_name: str, render_mode: str | None = None) -> SeededEnv:
     Raises:
         ValueError: If the name is unknown, the spaces are not boxes, or the task observes images
             while drawing is switched off.
+        EnvironmentFaultError: If the environment raises while it is built or reset.
     """
     if "visual" not in task_name:
         switch_drawing_off()
@@ -58,14 +61,26 @@ def make(task_name: str, render_mode: str | None = None) -> SeededEnv:
             "ignore", r".*Box (low|high)'s precision lowered by casting", UserWarning
         )
         shown: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
-        environment = gymnasium.make(identifier, disable_env_checker=True, **shown)
-        with global_generator(np.random.MT19937(0)):
-            environment.reset(seed=0)
+        try:
+            environment = gymnasium.make(identifier, disable_env_checker=True, **shown)
+            with global_generator(np.random.MT19937(0)):
+                environment.reset(seed=0)
+        except gymnasium.error.Error as error:
+            raise ValueError(f"environment {task_name!r} cannot be made: {error}") from error
+        except Exception as error:  # an environment is a user's code and raises what it likes
+            raise EnvironmentFaultError(
+                f"environment {task_name!r} cannot be made and reset: {describe_error(error)}"
+            ) from error
         fixed_action_space(environment.unwrapped)
     for name in ("observation_space", "action_space"):
         space = getattr(environment, name)
         if not isinstance(space, gymnasium.spaces.Box):
-            raise ValueError(f"task {task_name!r} has {name} {space}, expected a Box")
+            hint = (
+                "; register a version of it wrapped in gymnasium.wrappers.FlattenObservation"
+                if name == "observation_space"
+                else ""
+            )
+            raise ValueError(f"task {task_name!r} has {name} {space}, expected a Box{hint}")
     return SeededEnv(task_name, environment)
 
 
@@ -116,6 +131,10 @@ class SeededEnv:
 
         Returns:
             The first observation and the environment's information.
+
+        Raises:
+            EnvironmentFaultError: If the observation is of another shape or kind than it was
+                announced to be, or not finite.
         """
         for_environment, for_actions, for_global = split_seed(seed)
         self._bits = np.random.MT19937(for_global)
@@ -136,6 +155,10 @@ class SeededEnv:
 
         Returns:
             Observation, reward, terminated, truncated, information, as gymnasium defines them.
+
+        Raises:
+            EnvironmentFaultError: If an observation or reward is of another shape or kind than it
+                was announced to be, or not finite.
         """
         if self._physics is not None:
             self._physics.take_turn()
@@ -147,14 +170,14 @@ class SeededEnv:
             set_bit_generator(outside)
         return (
             self._converted(observation),
-            float(reward),
+            checked_reward(reward),
             bool(terminated),
             bool(truncated),
             info,
         )
 
     def _converted(self, observation: Any) -> np.ndarray:
-        return np.asarray(observation, dtype=self.observation_dtype)
+        return checked_observation(observation, self.observation_shape, self.observation_dtype)
 
     def fork(self) -> SeededEnv:
         """Return another environment for the same task; reset it before use.

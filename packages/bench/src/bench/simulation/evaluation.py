@@ -93,9 +93,10 @@ def evaluate(
 
     Episode e of replica r depends on (`tasks[r]`, `seeds[r]`, e) and the actions alone: not on the
     number of workers, nor on which other replicas are evaluated beside it. A worker process that
-    dies is replaced and its episodes are played again up to where they were; an episode that kills
-    its worker twice, an environment that raises, and actions that are not finite stop that replica
-    and leave the others going.
+    dies is replaced and its episodes are played again up to where they were. An episode that kills
+    its worker twice, an environment that raises, takes longer than the pool's limit for one call or
+    returns what cannot be used (another shape, numbers that are not finite), and actions that are
+    not finite stop that replica and leave the others going.
 
     Args:
         policy: See `Policy`. Actions are clipped to the bounds of the action space.
@@ -244,7 +245,11 @@ class _Run:
         flat = actions.reshape(self._alive.size, *actions.shape[2:])
         finite = np.isfinite(flat).all(axis=(1, 2))
         for index in np.flatnonzero(self._alive & ~finite).tolist():
-            self._fail(index, "the policy returned actions that are not finite")
+            self._fail(
+                index,
+                "the policy returned actions that are not finite for the finite observations that "
+                "it was given",
+            )
         return np.clip(flat, self._spaces.action_low, self._spaces.action_high)
 
     def _advance(self, indices: np.ndarray, actions: np.ndarray) -> None:
@@ -300,11 +305,11 @@ class _Run:
         """Replace a dead worker; stop the replica whose episode it died of for the second time.
 
         The first death is taken for an accident (the system kills whoever is at hand when memory
-        runs out), and so are a few that happen between episodes.
+        runs out), and so are a few that happen between episodes. Taking too long is no accident.
         """
         key = (place, death.index)
         self._deaths[key] = self._deaths.get(key, 0) + 1
-        if death.index >= 0 and self._deaths[key] > 1:
+        if death.certain or (death.index >= 0 and self._deaths[key] > 1):
             self._fail(death.index, death.reason)
         elif self._deaths[key] > _DEATHS_WITHOUT_CULPRIT:
             for index in np.flatnonzero((self._places == place) & self._alive).tolist():

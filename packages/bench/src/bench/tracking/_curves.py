@@ -78,7 +78,12 @@ class Curves:
         self._failed[cell] = step, reason
 
     def close(self) -> None:
-        """Write everything out."""
+        """Write everything out, also what an earlier process may have left behind."""
+        if self._trackers is None and "wandb" in self.names:
+            from bench.tracking._wandb import is_unfinished
+
+            if is_unfinished(self.directory / "wandb", self.cells):
+                self._opened()
         trackers, self._trackers = self._trackers or [], None
         for tracker in trackers:
             tracker.close()

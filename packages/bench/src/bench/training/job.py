@@ -30,6 +30,7 @@ from bench.training.pretraining import FlowCache
 from bench.training.processes import PackTraining, train_in_processes
 from bench.training.processor import keep_freed_memory
 from bench.training.recorder import PackRecorder, protocol_fingerprint
+from bench.training.stopping import heeding_signals
 from bench.training.trainer import Trainer
 from qlearn import ChunkSampler, FlowActor, PrefetchingSampler, RandomStreams
 
@@ -57,6 +58,7 @@ class Job:
         """Everything; returns the exit status, 1 where a run failed and the others finished."""
         plan, directory = self.plan, self.plan.directory
         with ExitStack() as stack:
+            stack.enter_context(heeding_signals())
             stack.enter_context(RunLock(directory, self.command))
             stack.enter_context(log_to(directory / "log.jsonl"))
             record_plan(plan, self.command)
@@ -93,7 +95,7 @@ class Job:
         domains = {domain.name: domain for domain in self.plan.suite.domains}
         prepared: dict[str, PreparedDomain] = {}
         products = float32_products(self.plan.precision, self.plan.device)
-        with products, SimulatorPool(simulators) as pool:
+        with products, SimulatorPool(simulators, limits=self.plan.limits) as pool:
 
             def train(pack: Pack, display: Display) -> list[str]:
                 name = pack.domain.name
@@ -196,6 +198,7 @@ class Job:
                     acting,
                     config.discount,
                     workers=pool.workers,
+                    limits=plan.limits,
                 )
                 stack.enter_context(experience.environments)
                 trainer.experience = experience
@@ -281,6 +284,9 @@ class Job:
 @contextmanager
 def _training_in_a_process(plan: Plan, simulators: int) -> Iterator[PackTraining]:
     job = Job(plan, console=Console(quiet=True))
+    if any(domain.own is not None for domain in plan.suite.domains):
+        # Limits hold in processes of their own; nobody vouches for a user's environment.
+        simulators = max(1, simulators)
     with (
         log_to(plan.directory / "log.jsonl"),
         job.training(simulators, announce=False) as train,

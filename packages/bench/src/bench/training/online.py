@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.agents import Agent, Problem, draw
 from bench.errors import CheckpointError
-from bench.simulation import OnlineEnvironments
+from bench.simulation import EnvironmentLimits, OnlineEnvironments
 from bench.storage import load_checkpoint, part
 from bench.suites import OnlineProtocol
 from bench.training.cells import Pack
@@ -121,6 +121,7 @@ class OnlineExperience:
         discount: float,
         *,
         workers: int | None = None,
+        limits: EnvironmentLimits | None = None,
     ) -> "OnlineExperience":
         """Begin the online phase of a pack; its rings keep every transition of the phase.
 
@@ -131,6 +132,7 @@ class OnlineExperience:
             streams: for acting alone; the rings are on their device.
             discount: per step, for the reward sum inside a chunk.
             workers: processes of the environments, see `bench.simulation.OnlineEnvironments`.
+            limits: what an environment may take there.
 
         Raises:
             BenchError: an environment cannot be built or reset.
@@ -149,6 +151,7 @@ class OnlineExperience:
             [cell.task_name for cell in pack.cells],
             [cell.stream("online environments") for cell in pack.cells],
             workers=workers,
+            limits=limits,
         )
         return cls(
             environments,
@@ -225,13 +228,17 @@ class OnlineExperience:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue where :meth:`state_dict` was taken.
 
+        A ring that holds a shorter phase is made as long as this one: neither is ever full.
+
         Raises:
             ValueError: the state is of other tasks.
         """
         self._steps = int(state["steps"])
         self._chunks, self._left = state["chunks"].cpu(), state["left"].cpu()
         self._episodes, self._successes = state["episodes"].cpu(), state["successes"].cpu()
-        self.ring.load_state_dict(part(state, "ring."))
+        own = self.ring.state_dict()
+        ring = part(state, "ring.")
+        self.ring.load_state_dict({name: _grown(ring[name], own[name]) for name in ring})
         self.streams.load_state_dict(part(state, "streams."))
         images = part(state, "environments.")
         self.environments.load_state_dict({n: image.cpu().numpy() for n, image in images.items()})
@@ -251,3 +258,12 @@ class OnlineExperience:
 
     def _normalised(self, observations: np.ndarray) -> Float[Tensor, "R O"]:
         return torch.from_numpy(self.normalizer(observations))
+
+
+def _grown(stored: Tensor, like: Tensor) -> Tensor:
+    """A stored buffer ``(R, C, ...)`` with the slots of one that has more, the new ones empty."""
+    if stored.ndim < 2 or stored.shape[1] >= like.shape[1]:
+        return stored
+    grown = torch.zeros_like(like)
+    grown[:, : stored.shape[1]] = stored
+    return grown

@@ -22,7 +22,7 @@ def plan_online(options: OnlineRequest) -> Plan:
         ValueError: an unknown name, an impossible value, or a device that is not there.
     """
     offline: OfflineRequest = options
-    chosen = chosen_suite(offline)
+    chosen = chosen_suite(offline, online=True)
     if offline.preset == "smoke":
         chosen = smoke(chosen)
     online = _protocol(chosen.protocol.online, options)

@@ -1,7 +1,7 @@
 """From the options of a command to packs with complete settings, or one clear error."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from bench.agents import AGENTS
 from bench.experiment import OfflineRequest
 from bench.machine import available_cores
 from bench.recorded import recorded
+from bench.simulation import EnvironmentLimits
 from bench.suites import Protocol as TrainingProtocol
 from bench.suites import Suite, smoke, unknown
 from bench.tracking import require
@@ -18,7 +19,7 @@ from bench.training.agent_settings import settings_by_agent
 from bench.training.cells import Pack, plan
 from bench.training.compilation import check_compiler
 from bench.training.devices import select_device
-from bench.training.own_task import chosen_suite
+from bench.training.own_task import chosen_suite, environment_limits
 from bench.training.packing import measured_size
 from bench.training.ranges import check_folder
 from bench.training.tables import memory_limit
@@ -58,6 +59,7 @@ class Plan:
         track: names of the trackers that show the curves.
         compiled: whether updates run through `torch.compile`.
         captured: whether they are CUDA graphs, of the same operations.
+        limits: what an environment may take in each of the processes that simulate.
     """
 
     suite: Suite
@@ -77,6 +79,7 @@ class Plan:
     track: tuple[str, ...] = ()
     compiled: bool = False
     captured: bool = False
+    limits: EnvironmentLimits = field(default_factory=EnvironmentLimits)
 
     @property
     def in_order(self) -> tuple[Pack, ...]:
@@ -144,13 +147,13 @@ def plan_offline(options: OfflineRequest, *, online_only: bool = False) -> Plan:
 
     Args:
         options: of the command.
-        online_only: allow agents that learn online only.
+        online_only: there is an online phase: allow agents that learn in it only.
 
     Raises:
         ValueError: an unknown name, an impossible value, or a device that is not there.
     """
     require(options.track)
-    chosen = chosen_suite(options).narrowed(options.domains, options.tasks)
+    chosen = chosen_suite(options, online=online_only).narrowed(options.domains, options.tasks)
     if options.preset == "smoke":
         chosen = smoke(chosen)
     chosen = replace(chosen, protocol=_protocol(chosen, options))
@@ -220,12 +223,18 @@ def plan_offline(options: OfflineRequest, *, online_only: bool = False) -> Plan:
         track=options.track,
         compiled=options.compile,
         captured=options.capture,
+        limits=_limits_of_each(environment_limits(options), processes),
     )
 
 
 def starts_from_clone(pack: Pack) -> bool:
     """Whether the agents of an offline pack start from behaviour-cloned flows."""
     return pack.agent != "bc" and AGENTS[pack.agent].pretrained and pack.protocol.pretrain_steps > 0
+
+
+def _limits_of_each(limits: EnvironmentLimits, processes: int) -> EnvironmentLimits:
+    """The memory shared by the simulators of all processes, which do not know of each other."""
+    return replace(limits, memory=limits.memory_of_each(max(processes, available_cores())))
 
 
 def _check_capture(device: torch.device) -> None:

@@ -1,16 +1,18 @@
 """From a data file and an environment of the user's to a suite of one task, or one clear error."""
 
+import logging
 import math
 import re
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from bench.data import (
     DataMissing,
     DataRecord,
+    Location,
     default_data_dir,
     folder_option,
     is_dataset_name,
@@ -18,20 +20,29 @@ from bench.data import (
     npz_specs,
 )
 from bench.experiment import OfflineRequest
+from bench.simulation import EnvironmentFaultError, EnvironmentLimits, Rehearsal, Spaces, rehearse
 from bench.suites import OwnTask, Suite, own_suite, suite
+from bench.training.tables import amount_of_bytes
 
-if TYPE_CHECKING:
-    from bench.simulation import SeededEnv
+__all__ = ["chosen_suite", "environment_limits"]
 
-__all__ = ["chosen_suite"]
+_log = logging.getLogger(__name__)
 
 
-def chosen_suite(options: OfflineRequest) -> Suite:
+def chosen_suite(options: OfflineRequest, *, online: bool = False) -> Suite:
     """The suite that was asked for, or one of the user's own data and environment.
 
+    The user's environment is led through all that a run asks of it, see
+    :func:`bench.simulation.rehearse`, so that what it cannot do is said before anything is trained.
+
+    Args:
+        options: of the command.
+        online: whether there is an online phase, which stores environments in its checkpoints.
+
     Raises:
-        ValueError: an unknown suite or environment, spaces that are no vectors, data that do not
-            fit the environment, or options that exclude each other.
+        ValueError: an unknown suite or environment, spaces that are no vectors, an environment
+            that fails or cannot be stored, data that do not fit the environment, or options that
+            exclude each other.
         BenchError: the data are not there or damaged.
     """
     if options.dataset is None and options.env is None:
@@ -52,13 +63,12 @@ def chosen_suite(options: OfflineRequest) -> Suite:
         raise ValueError(f"--horizon must be at least 1, got {horizon}")
     if options.solved_at is not None and not math.isfinite(options.solved_at):
         raise ValueError(f"--solved-at must be a finite return, got {options.solved_at}")
-    environment = _make(options.env)
-    try:
-        threshold = _threshold(environment) if options.solved_at is None else options.solved_at
-    finally:
-        environment.close()
-    rows, action_range = _check_data(options.dataset, options.data_dir, environment)
-    low, high = environment.action_low, environment.action_high
+    limits = environment_limits(options)
+    location = _located(options.dataset, options.data_dir)
+    found = _rehearsed(options.env, limits, online=online)
+    threshold = _threshold(options.env, found) if options.solved_at is None else options.solved_at
+    rows, action_range = _check_data(location, options.env, found.spaces)
+    low, high = found.spaces.action_low, found.spaces.action_high
     plain = bool((low == -1.0).all() and (high == 1.0).all())
     if not plain and not _is_range(action_range, low, high):
         raise ValueError(
@@ -78,83 +88,106 @@ def chosen_suite(options: OfflineRequest) -> Suite:
     return own_suite(name, task, transitions=rows, horizon=horizon)
 
 
-def _make(name: str) -> "SeededEnv":
-    """The environment, if a policy over vectors can play it."""
-    import gymnasium
+def environment_limits(options: OfflineRequest) -> EnvironmentLimits:
+    """What an environment may take in each of the processes that simulate.
 
-    from bench.simulation import make
-
-    try:
-        environment = make(name)
-    except gymnasium.error.Error as error:
-        raise ValueError(f"environment {name!r} cannot be made: {error}") from error
-    low, high = environment.action_low, environment.action_high
-    if len(environment.observation_shape) != 1 or low.ndim != 1:
+    Raises:
+        ValueError: an option is no time or no amount of memory.
+    """
+    if not (options.env_timeout > 0.0 and math.isfinite(options.env_timeout)):
         raise ValueError(
-            f"environment {name!r} has observations of shape {environment.observation_shape} and "
+            f"--env-timeout must be a finite number of seconds above 0, got {options.env_timeout}"
+        )
+    if options.env_memory != "auto":
+        memory = amount_of_bytes("--env-memory", options.env_memory)
+        if memory == 0:
+            raise ValueError("--env-memory must be above 0; leave it out for an automatic limit")
+        return EnvironmentLimits(options.env_timeout, memory)
+    return EnvironmentLimits(options.env_timeout)
+
+
+def _rehearsed(name: str, limits: EnvironmentLimits, *, online: bool) -> Rehearsal:
+    """What the environment does, if a policy over vectors can play it."""
+    try:
+        found = rehearse(name, limits)
+    except EnvironmentFaultError as error:
+        raise ValueError(str(error)) from error
+    low, high = found.spaces.action_low, found.spaces.action_high
+    if len(found.spaces.observation_shape) != 1 or low.ndim != 1:
+        raise ValueError(
+            f"environment {name!r} has observations of shape {found.spaces.observation_shape} and "
             f"actions of shape {low.shape}; expected vectors (register a version of it wrapped in "
             "gymnasium.wrappers.FlattenObservation, and give it as module:id)"
         )
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ValueError(
-            f"environment {name!r} has unbounded actions, from {low.tolist()} to {high.tolist()}; "
-            "agents act in a box (wrap it in gymnasium.wrappers.RescaleAction)"
+            f"environment {name!r} has unbounded actions, from {low.tolist()} to {high.tolist()}, "
+            "but agents act in a box; register a version with bounds of your choice, wrapped in "
+            "gymnasium.wrappers.TransformAction(env, lambda action: action, "
+            f"gymnasium.spaces.Box(-1.0, 1.0, {low.shape})), and give it as module:id"
         )
-    if environment.max_episode_steps is None:
+    if found.max_episode_steps is None:
         raise ValueError(
             f"environment {name!r} has no step limit, so an evaluation might never end; register "
             "it with max_episode_steps"
         )
-    return environment
-
-
-def _threshold(environment: "SeededEnv") -> float | None:
-    """The return it is registered as solved at; None where it tells successes itself."""
-    environment.reset(0)
-    action = 0.5 * (environment.action_low + environment.action_high)
-    ended = False
-    while not ended:  # Some tell it in an episode's last step only.
-        _, _, terminated, truncated, told = environment.step(action)
-        if "success" in told or "is_success" in told:
-            return None
-        ended = terminated or truncated
-    threshold: float | None = environment.unseeded.spec.reward_threshold
-    if threshold is None:
+    if online and found.unsavable is not None:
         raise ValueError(
-            f"environment {environment.task_name!r} neither tells info['success'] nor is it "
-            "registered with a reward_threshold: say with --solved-at from which return on an "
-            "episode counts as a success"
+            f"environment {name!r} cannot be part of a checkpoint, so there is no online phase in "
+            f"it: {found.unsavable}"
         )
-    return threshold
+    if not found.reproducible:
+        _log.warning(
+            "environment %r is not determined by its seed: repeated and resumed runs will differ "
+            "(draw from self.np_random, which reset(seed=...) seeds)",
+            name,
+        )
+    return found
 
 
-def _check_data(
-    dataset: str, data_dir: Path | None, environment: "SeededEnv"
-) -> tuple[int, list[Any] | None]:
-    """Rows of the data and the range that their actions come from, if the shapes fit."""
+def _threshold(name: str, found: Rehearsal) -> float | None:
+    """The return it is registered as solved at; None where it tells successes itself."""
+    if found.tells_success:
+        return None
+    if found.reward_threshold is None:
+        raise ValueError(
+            f"environment {name!r} neither tells info['success'] nor is it registered with a "
+            "reward_threshold; set --solved-at to the return above which an episode counts as a "
+            "success"
+        )
+    return found.reward_threshold
+
+
+def _located(dataset: str, data_dir: Path | None) -> Location:
     data_dir = data_dir or default_data_dir()
     try:
-        location = locate(dataset, data_dir)
+        return locate(dataset, data_dir)
     except DataMissing:
         raise
     except ValueError as error:
         raise ValueError(
             f"--dataset {dataset} is neither a .npz file nor imported into {data_dir}, and {error}"
         ) from error
+
+
+def _check_data(
+    location: Location, environment: str, spaces: Spaces
+) -> tuple[int, list[Any] | None]:
+    """Rows of the data and the range that their actions come from, if the shapes fit."""
     rows = 0
     for path in location.files:
         specs = npz_specs(path)
         for key, size in (
-            ("observations", environment.observation_shape[0]),
-            ("actions", environment.action_low.size),
+            ("observations", spaces.observation_shape[0]),
+            ("actions", spaces.action_low.size),
         ):
             if key not in specs:
                 raise ValueError(f"{path}: no array '{key}' (it holds {', '.join(specs)})")
             shape = specs[key][1]
             if len(shape) != 2 or shape[1] != size:
                 raise ValueError(
-                    f"{path}: '{key}' has shape {shape}, but {environment.task_name} has {key} of "
-                    f"{size} numbers: the data are of another environment"
+                    f"{path}: '{key}' has shape {shape}, but {environment} has {key} of {size} "
+                    "numbers: the data are of another environment"
                 )
         if "rewards" not in specs and not is_dataset_name(location.name):
             raise ValueError(

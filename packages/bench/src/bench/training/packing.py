@@ -9,13 +9,12 @@ from typing import Any
 import torch
 
 from bench.agents import Problem
-from bench.machine import available_cores
+from bench.machine import available_cores, available_memory
 from bench.storage import read_run
 from bench.suites import Domain, Suite
 from bench.training.cost import calls_per_second, peak_memory
 from bench.training.domain_sizes import domain_sizes
 from bench.training.precision import float32_products
-from bench.training.tables import available_memory
 from bench.training.workload import Workload
 
 __all__ = ["PackChoice", "PackRate", "best_pack", "choose", "measured_pack", "measured_size"]

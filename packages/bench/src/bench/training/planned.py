@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ def record_plan(plan: Plan, command: Sequence[str]) -> None:
     """Write what a plan's directory is for, or refuse one that holds another run.
 
     A directory of the offline phase alone may be given an online phase; one that has it may be
-    continued by either command. One in which nothing has been trained yet is taken over.
+    continued by either command. The last phase may be made longer. One in which nothing has been
+    trained yet is taken over.
 
     Raises:
         ValueError: the directory holds a run with other settings.
@@ -46,12 +47,13 @@ def record_plan(plan: Plan, command: Sequence[str]) -> None:
     found = dict(record.settings)
     if "online" in found and "online" not in settings:
         del found["online"]
-    extended = "online" in settings and "online" not in found
-    wanted = {k: v for k, v in settings.items() if not (extended and k == "online")}
+    added = "online" in settings and "online" not in found
+    wanted = {k: v for k, v in settings.items() if not (added and k == "online")}
     if _is_untouched(directory):
         _begin(asked, plan)
         return
-    if found != wanted:
+    longer = _is_longer(record.settings, settings)
+    if found != wanted and not longer:
         differs = _differences(replace(record, settings=found), replace(asked, settings=wanted))
         raise ValueError(
             f"{directory} holds a run with other settings ({differs}); repeat its command to "
@@ -61,8 +63,25 @@ def record_plan(plan: Plan, command: Sequence[str]) -> None:
     event = {"event": "continued", "command": list(command), "differences": differences}
     level = logging.WARNING if differences else logging.INFO
     _log.log(level, "continued: %s", "; ".join(differences) or "same", extra={"fields": event})
-    if extended:
+    if added or longer:
         write_run(directory, replace(record, command=list(command), settings=settings, cells=cells))
+
+
+def _is_longer(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether a run differs from one that is asked for by the steps of its last phase alone.
+
+    Training up to some step does not depend on how many follow. An online phase begins where the
+    offline one ends, so that one is as long as it is once there is an online phase.
+    """
+    online = "online" in found
+    here = found["online"]["protocol"] if online else found["protocol"]
+    there = wanted.get("online", {}).get("protocol") if online else wanted["protocol"]
+    name = "steps" if online else "offline_steps"
+    if there is None or not here.get(name, 0) < there.get(name, 0):
+        return False
+    same = json.loads(json.dumps(found))
+    (same["online"]["protocol"] if online else same["protocol"])[name] = there[name]
+    return bool(same == {k: v for k, v in wanted.items() if online or k != "online"})
 
 
 def _begin(asked: RunRecord, plan: Plan) -> None:

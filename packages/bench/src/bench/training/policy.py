@@ -41,7 +41,8 @@ class Normalizer:
 
     def __call__(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
         """Normalised observations, ``(..., O)``."""
-        return (observations - self.shift) / self.scale
+        # Integer observations would make the difference float64.
+        return (np.asarray(observations, np.float32) - self.shift) / self.scale
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,24 +8,28 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from types import TracebackType
 from typing import Any
 
 import torch
 
-from bench.errors import BenchError, RunLockedError
-from bench.machine import available_cores
+from bench.errors import BenchError, RunLockedError, StoppedError
+from bench.machine import available_cores, ending, start_process
 from bench.storage import RunLock
 from bench.training.cells import Pack
 from bench.training.console import Display
 from bench.training.options import Plan
+from bench.training.stopping import heeding_signals
 
 __all__ = ["PackTraining", "train_in_processes"]
 
 _TICK_SECONDS = 0.5
 _LEFTOVER_SECONDS = 10.0
+_SAVING_SECONDS = 20.0
 
 # Trains one pack: (pack, display) -> problems. Built once in every process, from the plan and the
 # number of processes that simulate for it (0: the process itself).
@@ -65,15 +69,15 @@ def train_in_processes(plan: Plan, build: Builder, display: Display) -> list[str
     context = get_context("spawn")
     with ExitStack() as stack:
         workers: list[_Worker] = []
+        stack.push(partial(_end_all, workers))
         for index in range(min(plan.processes, len(waiting))):
             mine, theirs = context.Pipe()
             process = context.Process(
                 target=_work, args=(_on_device(plan, index), build, theirs, os.getpid())
             )
-            process.start()
+            start_process(process)
             theirs.close()
             workers.append(_Worker(process, mine))
-            stack.callback(_end, workers[-1])
         while waiting or any(worker.pack for worker in workers):
             for worker in workers:
                 if worker.pack is None and (pack := _next(plan, waiting, finished, worker.domain)):
@@ -101,9 +105,9 @@ def _hear(worker: _Worker, finished: set[str], display: Display) -> list[str]:
     except EOFError:
         worker.process.join()
         raise BenchError(
-            f"the process that trained {worker.pack.name} died (exit code "
-            f"{worker.process.exitcode}; -9 is most often a lack of memory); the same command "
-            "continues, --processes 1 needs the least memory"
+            f"the process that trained {worker.pack.name} ended: "
+            f"{ending(worker.process.exitcode)}; the same command continues, and --processes 1 "
+            "needs the least memory"
         ) from None
     match kind:
         case "stage":
@@ -123,12 +127,29 @@ def _hear(worker: _Worker, finished: set[str], display: Display) -> list[str]:
     return []
 
 
-def _end(worker: _Worker) -> None:
-    worker.stage.close()
-    worker.line.close()
-    if worker.pack is not None:
-        worker.process.kill()  # as safe as any other kill: the next run takes its checkpoint
-    worker.process.join()
+def _end_all(
+    workers: Sequence[_Worker],
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+) -> None:
+    """End the processes: at once where something went wrong, after saving where a signal came."""
+    del kind, trace
+    deadline = time.monotonic() + _SAVING_SECONDS
+    for worker in workers:
+        worker.stage.close()
+        if isinstance(error, StoppedError):
+            worker.process.terminate()
+        elif error is not None:
+            worker.process.kill()  # as safe as any other kill: the next run takes its checkpoint
+        else:
+            worker.line.close()
+    for worker in workers:
+        if error is not None:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            worker.process.kill()
+        worker.process.join()
+        worker.line.close()
 
 
 def _on_device(plan: Plan, index: int) -> Plan:
@@ -142,25 +163,40 @@ def _work(plan: Plan, build: Builder, line: Connection, parent: int) -> None:
     """Main function of a process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent acts on Ctrl-C
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    try:
+        with heeding_signals():
+            _train(plan, build, line)
+    except StoppedError:
+        return
+    except (BenchError, ValueError, OSError) as error:
+        # As text: not every exception survives the way through a pipe.
+        kind = ValueError if isinstance(error, ValueError) else BenchError
+        _tell(line, "failed", (kind, str(error)))
+
+
+def _train(plan: Plan, build: Builder, line: Connection) -> None:
+    """Train the packs that the parent names, until it closes the line."""
     cores = max(1, available_cores() // plan.processes)
     torch.set_num_threads(cores)
     packs = {pack.name: pack for pack in plan.in_order}
     display = _Messages(line)
+    with build(plan, 0 if cores == 1 else cores) as train:
+        while True:
+            try:
+                name = line.recv()
+            except EOFError:
+                return
+            with _held(plan, packs[name]):
+                problems = train(packs[name], display)
+            _tell(line, "finished", problems)
+
+
+def _tell(line: Connection, kind: str, content: Any) -> None:
+    """Send a message to the parent; a process that nobody hears any more ends."""
     try:
-        with build(plan, 0 if cores == 1 else cores) as train:
-            while True:
-                try:
-                    name = line.recv()
-                except EOFError:
-                    return
-                with _held(plan, packs[name]):
-                    problems = train(packs[name], display)
-                line.send(("finished", problems))
-    except (BenchError, ValueError, OSError) as error:
-        # As text: not every exception survives the way through a pipe.
-        line.send(
-            ("failed", (ValueError if isinstance(error, ValueError) else BenchError, str(error)))
-        )
+        line.send((kind, content))
+    except OSError:
+        raise SystemExit(1) from None
 
 
 def _die_with(parent: int) -> None:
@@ -212,4 +248,4 @@ class _Messages:
         self._send("end", None)
 
     def _send(self, kind: str, content: Any) -> None:
-        self._line.send((kind, content))
+        _tell(self._line, kind, content)

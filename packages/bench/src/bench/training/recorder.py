@@ -118,6 +118,12 @@ class PackRecorder:
         self._curves.restart(step, {indices[f.cell]: (f.step, str(f)) for f in failures})
         self._evaluations.truncate(self.pack.phase, step)
         self._training.truncate(self.pack.phase, step)
+        # Another one than that of earlier rows where the run has been made longer.
+        fingerprint = self.shared.get("protocol_fingerprint")
+        if fingerprint is not None:
+            self._evaluations.rewrite(
+                lambda rows: rows.with_columns(protocol_fingerprint=pl.lit(fingerprint))
+            )
         self._stopped = {}
         known = self._evaluations.frame.filter(
             pl.col("failure").is_not_null(), phase=self.pack.phase
@@ -128,6 +134,15 @@ class PackRecorder:
                 self._stopped[failure.cell] = failure.step
             else:  # a table of version 0.1, or one that was lost
                 self.failed(failure)
+
+    def forget(self, step: int, *, training: bool, evaluation: bool) -> None:
+        """Drop what was recorded at ``step`` because it was the last; of failed runs it stays."""
+        here = (pl.col("phase") == self.pack.phase) & (pl.col("step") == step)
+        if training:
+            self._training.rewrite(lambda rows: rows.filter(~here))
+        if evaluation:
+            gone = here & pl.col("failure").is_null()
+            self._evaluations.rewrite(lambda rows: rows.filter(~gone))
 
     def training(self, step: int, metrics: Mapping[str, list[float]]) -> None:
         """One row per cell and metric."""
@@ -165,6 +180,10 @@ class PackRecorder:
         step, metrics, seconds, begun = self._begun
         self._begun = None
         self._record(step, metrics, seconds, begun.result())
+
+    def is_evaluating(self, before: int) -> bool:
+        """Whether an evaluation that was begun before a step is still played."""
+        return self._begun is not None and self._begun[0] < before and not self._begun[3].done()
 
     def has_evaluated(self, step: int) -> bool:
         """Whether the table has this step's evaluation of every run that is not stopped."""

@@ -1,6 +1,5 @@
 """A domain's rows for training: in memory where they fit, else on the disk and read ahead."""
 
-import contextlib
 import mmap
 import re
 from collections.abc import Iterator, Sequence
@@ -12,10 +11,11 @@ import torch
 from jaxtyping import Float32
 
 from bench.data import MappedTaskData, TaskData, bytes_in_memory, load, load_mapped
+from bench.machine import available_memory
 from bench.training.policy import Normalizer
 from qlearn import EpisodeData, MappedRows
 
-__all__ = ["Tables", "available_memory", "load_fitting", "memory_limit"]
+__all__ = ["Tables", "amount_of_bytes", "load_fitting", "memory_limit"]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BLOCK = 1 << 18  # Rows looked at together, which bounds the memory of a pass over a file.
@@ -139,32 +139,23 @@ def memory_limit(text: str, device: torch.device, processes: int) -> int:
         if device.type == "cuda":
             available = min(available, int(torch.cuda.mem_get_info(device)[0]))
         return available // (2 * processes)
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)b?", text.strip().lower())
-    if match is None:
-        raise ValueError(f"--data-memory must be auto or an amount such as 8GB or 0, got {text!r}")
-    return int(float(match[1]) * _UNITS[match[2]])
+    return amount_of_bytes("--data-memory", text)
 
 
-def available_memory(root: Path = Path("/")) -> int:
-    """Memory that can be taken without harm to others, in bytes, containers' limits included.
+def amount_of_bytes(option: str, text: str) -> int:
+    """Bytes of an amount such as `8GB`.
 
     Args:
-        root: of the file systems `proc` and `sys`.
+        option: that it was given to, for the error.
+        text: a number with or without one of the units B, KB, MB, GB and TB.
+
+    Raises:
+        ValueError: the text is no amount.
     """
-    available = 1 << 62
-    with contextlib.suppress(OSError):
-        for line in (root / "proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                available = int(line.split()[1]) * 1024
-    group = root / "sys/fs/cgroup"
-    with contextlib.suppress(OSError, ValueError):  # `memory.max` is "max" where there is none
-        limit = int((group / "memory.max").read_text())
-        taken = int((group / "memory.current").read_text())
-        for line in (group / "memory.stat").read_text().splitlines():
-            if line.startswith("inactive_file "):  # page cache, given up when memory is short
-                taken -= int(line.split()[1])
-        available = min(available, max(0, limit - taken))
-    return available
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)b?", text.strip().lower())
+    if match is None:
+        raise ValueError(f"{option} must be auto or an amount such as 8GB, got {text!r}")
+    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def _moments(

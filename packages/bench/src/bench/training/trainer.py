@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from bench.agents import Agent, Measuring, draw
-from bench.errors import CheckpointError
+from bench.errors import CheckpointError, StoppedError
 from bench.storage import Checkpoint, checkpoint_steps, load_checkpoint, part, save_checkpoint
 from bench.training.capture import CapturedUpdates
 from bench.training.cells import Cell, Pack
 from bench.training.precision import autocast
+from bench.training.stopping import held_back, let_through, stop_if_asked
 from qlearn import ChunkSource, RandomStreams
 
 __all__ = [
@@ -59,6 +60,9 @@ class Recorder(Protocol):
     def restart(self, step: int, failures: Sequence[Failure] = ()) -> None:
         """Forget rows after ``step``; training continues from there, without what had failed."""
 
+    def forget(self, step: int, *, training: bool, evaluation: bool) -> None:
+        """Drop what was recorded at ``step`` because it was the last; of failed runs it stays."""
+
     def training(self, step: int, metrics: Mapping[str, list[float]]) -> None:
         """One value per replica and metric, averaged since the last call."""
 
@@ -70,6 +74,9 @@ class Recorder(Protocol):
 
     def wait(self, before: int | None = None) -> None:
         """Return when every evaluation that was begun (before a step) is recorded."""
+
+    def is_evaluating(self, before: int) -> bool:
+        """Whether an evaluation that was begun before a step is still played."""
 
     def has_evaluated(self, step: int) -> bool:
         """Whether the evaluation of a step is recorded."""
@@ -189,6 +196,7 @@ class Trainer:
     latest: dict[str, list[float]] = field(default_factory=dict, init=False)
     _window: dict[str, Tensor] = field(default_factory=dict, init=False)
     _windowed: int = field(default=0, init=False)
+    _carried: dict[str, list[float]] | None = field(default=None, init=False)
     _captured: CapturedUpdates[None] | None = field(default=None, init=False)
 
     @property
@@ -203,19 +211,35 @@ class Trainer:
         if self.step == 0 and self.pack.agent != "bc":
             self.save()
         self.tick(self.step)
-        while self.step < self.pack.steps and len(self.failed_replicas) < self.streams.replicas:
-            self.advance()
-            last = self.step == self.pack.steps
-            if last or self.step % protocol.log_every == 0:
-                self.log()
-            if self._evaluates(self.step):
-                self.check()  # lost parameters are not evaluated
-                self.recorder.evaluate(self.step, self.latest, self.seconds)
-            if last or self.step % protocol.checkpoint_every == 0:
-                self.save()
-            self.tick(self.step)
+        with held_back(), self._saved_if_stopped():
+            while self.step < self.pack.steps and len(self.failed_replicas) < self.streams.replicas:
+                stop_if_asked()
+                self.advance()
+                last = self.step == self.pack.steps
+                due = self.step % protocol.log_every == 0
+                if last or due:
+                    self.log(keep=not due)
+                if self._evaluates(self.step):
+                    self.check()  # lost parameters are not evaluated
+                    with let_through():
+                        self.recorder.evaluate(self.step, self.latest, self.seconds)
+                if last or self.step % protocol.checkpoint_every == 0:
+                    self.save()
+                self.tick(self.step)
         self._captured = None  # it holds the trainer, and a graph's memory
         self.recorder.wait()
+
+    @contextlib.contextmanager
+    def _saved_if_stopped(self) -> Iterator[None]:
+        """Save the step that was reached where a signal ends the run."""
+        try:
+            yield
+        except StoppedError:
+            # An evaluation that is still played may take minutes. A run that goes on from the last
+            # checkpoint plays it again; from a later one it would be missing.
+            if not self.recorder.is_evaluating(before=self.step):
+                self.save()
+            raise
 
     def _evaluates(self, step: int) -> bool:
         """Whether a step ends with an evaluation; cloned flows are evaluated once."""
@@ -264,8 +288,13 @@ class Trainer:
             else:
                 self._window[name] = value.to(torch.float32, copy=True)
 
-    def log(self) -> None:
-        """Hand the window's averages to the recorder and look for runs that failed."""
+    def log(self, *, keep: bool = False) -> None:
+        """Hand the window's averages to the recorder and look for runs that failed.
+
+        Args:
+            keep: go on with the window and its metrics all the same, should the run be made longer.
+        """
+        self._carried = self.latest if keep else None
         with self._timed():  # waits for the device, so the clock sees what was queued
             self.latest = {
                 name: (total / self._windowed).tolist()
@@ -275,9 +304,10 @@ class Trainer:
         if self.experience is not None:
             self.latest |= self.experience.metrics()
         self.latest |= self._measured()
-        for total in self._window.values():
-            total.zero_()
-        self._windowed = 0
+        if not keep:
+            for total in self._window.values():
+                total.zero_()
+            self._windowed = 0
         self.check()
         self.recorder.training(self.step, self.latest)
 
@@ -360,6 +390,7 @@ class Trainer:
             "seconds": self.seconds,
             "windowed": self._windowed,
             "latest": self.latest,
+            "carried": self._carried,
             "failures": [
                 {
                     "cell": self.pack.cells.index(failure.cell),
@@ -402,9 +433,25 @@ class Trainer:
             for f in found["failures"]
         ]
         self.recorder.restart(self.step, self.failures)
+        if self.step < self.pack.steps:
+            self._forget_end(found.get("carried"))
+        else:
+            self._carried = found.get("carried")
         self.check()
         if self._evaluates(self.step) and not self.recorder.has_evaluated(self.step):
             self.recorder.evaluate(self.step, self.latest, self.seconds)
+
+    def _forget_end(self, carried: dict[str, list[float]] | None) -> None:
+        """Go on beyond a step that may have been the end of a run that has been made longer.
+
+        What was recorded there because it was the end is dropped, as if it had never been.
+        """
+        logged = self.step % self.pack.protocol.log_every == 0
+        self.recorder.forget(
+            self.step, training=not logged, evaluation=not self._evaluates(self.step)
+        )
+        if carried is not None:
+            self.latest = carried
 
     def _keep_last_good(self, cell: Cell, failed_at: int) -> str | None:
         # The pack goes on and will prune this checkpoint; the stopped run's user needs it.

@@ -1,0 +1,75 @@
+"""What an environment returned, checked: a number that is not finite is its fault, and says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bench.simulation._errors import EnvironmentFaultError
+
+__all__ = ["checked_observation", "checked_reward"]
+
+
+def checked_observation(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """Return an observation in the type that policies read.
+
+    Args:
+        value: What the environment returned: an array, or a list of numbers.
+        shape: Of its observation space.
+        dtype: float32, or the space's own integer type.
+
+    Raises:
+        EnvironmentFaultError: If it has another shape, holds numbers that are not finite (in
+            float32), or is not what an integer space promises.
+    """
+    try:
+        given = np.asarray(value)
+        with np.errstate(over="ignore", invalid="ignore"):
+            converted = given.astype(dtype, copy=False)
+    except (TypeError, ValueError) as error:
+        raise EnvironmentFaultError(
+            f"the environment's observation is no array of numbers: {error}"
+        ) from error
+    if converted.shape != shape:
+        raise EnvironmentFaultError(
+            f"the environment returned an observation of shape {converted.shape}, but its "
+            f"observation_space has {shape}"
+        )
+    if dtype.kind == "f":
+        finite = np.isfinite(converted)
+        if not finite.all():
+            place = np.unravel_index(int(np.argmin(finite)), shape)
+            entry = ", ".join(map(str, place))
+            raise EnvironmentFaultError(
+                f"the environment returned an observation that is not finite in {dtype}: entry "
+                f"[{entry}] is {given[place]}"
+            )
+    elif given.dtype != dtype and not np.array_equal(converted, given):
+        raise EnvironmentFaultError(
+            f"the environment returned an observation of {given.dtype} that its observation_space, "
+            f"of {dtype}, cannot hold"
+        )
+    return converted
+
+
+def checked_reward(value: Any) -> float:
+    """Return a reward as a number.
+
+    Raises:
+        EnvironmentFaultError: If it is no single number, or not finite in float32.
+    """
+    try:
+        reward = value if type(value) is float else float(np.asarray(value, np.float64).item())
+    except (TypeError, ValueError) as error:
+        raise EnvironmentFaultError(
+            f"the environment returned the reward {value!r}, expected one number"
+        ) from error
+    if not abs(reward) <= _LARGEST:
+        raise EnvironmentFaultError(
+            f"the environment returned a reward that is not finite in float32: {reward}"
+        )
+    return reward
+
+
+_LARGEST = float(np.finfo(np.float32).max)
