@@ -9,14 +9,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from adjoint import lean_adjoint
-from flowsde import CosineInterpolant, FollmerKernel, MemorylessEuler, Path, sample_path
+from adjoint import lean_adjoint, terminal_gradient
+from flowsde import (
+    AdamsBashforthKernel,
+    CosineInterpolant,
+    FollmerKernel,
+    MemorylessEuler,
+    Path,
+    sample_path,
+)
 from trustregion import LinearGaussian
 
 KERNELS = {
     "euler": MemorylessEuler(7, adjoint_time="consistent"),
     "euler_cosine": MemorylessEuler(7, adjoint_time="consistent", interpolant=CosineInterpolant()),
+    "euler_grid": MemorylessEuler(
+        adjoint_time="consistent", grid=[1.0, 0.95, 0.88, 0.77, 0.61, 0.4, 0.2, 0.0]
+    ),
     "follmer": FollmerKernel(7, scale=0.7),
+    "follmer_grid": FollmerKernel(scale=0.7, grid=[0.0, 0.05, 0.12, 0.23, 0.39, 0.6, 0.8, 1.0]),
     "follmer_per_dimension": FollmerKernel(
         7, scale=torch.tensor([0.4, 1.0, 2.0], dtype=torch.float64)
     ),
@@ -237,3 +248,22 @@ def test_shapes_that_do_not_fit_are_refused():
         lean_adjoint(kernel, bent, path, terminal[0])
     with pytest.raises(ValueError, match=r"returned shape \(2,\)"):
         lean_adjoint(kernel, lambda x, t: bent(x, t).sum(-1), path, terminal)
+
+
+@pytest.mark.parametrize("kernel", [MemorylessEuler(4), AdamsBashforthKernel(4)])
+def test_it_runs_under_vmap(kernel) -> None:
+    generator = torch.Generator().manual_seed(3)
+    mixing = torch.randn(3, 3, dtype=torch.float64, generator=generator)
+    start = torch.randn(2, 5, 3, dtype=torch.float64, generator=generator)
+    steps = torch.randn(2, 4, 5, 3, dtype=torch.float64, generator=generator)
+
+    def adjoints(x0: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        def field(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return torch.tanh(x @ mixing) + t[..., None]
+
+        with torch.no_grad():
+            path = sample_path(kernel, field, x0, noise)
+        return lean_adjoint(kernel, field, path, terminal_gradient(lambda x: x.cos(), path.sample))
+
+    each = torch.stack([adjoints(*pair) for pair in zip(start, steps, strict=True)])
+    torch.testing.assert_close(torch.func.vmap(adjoints)(start, steps), each)

@@ -190,3 +190,23 @@ def test_a_later_step_needs_the_one_before() -> None:
 def test_bad_settings_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AdamsBashforthKernel(**{"steps": 5, **options})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("std", "after"), [(1.0, 0.7), (1.0, 0.5), (0.3, 0.2)])
+def test_a_change_of_width_converges_more_slowly_in_kl(
+    std: float, after: float, gaussian, affine_chain
+) -> None:
+    """The figures of docs/flowsde.md: at ten steps the order is near 1 and rises to 1.7."""
+    base, fine = gaussian(0.0, std).velocity, gaussian(0.0, after).velocity
+    exact = 0.5 * ((after / std) ** 2 - 1.0) - math.log(after / std)
+    errors = []
+    for steps in (10, 20, 40, 80):
+        chain = affine_chain(AdamsBashforthKernel(steps), fine)
+        errors.append(1.0 - chain.path_kl(fine, base) / exact)
+        assert abs(chain.end[1] / after - 1.0) < 0.005
+    assert 0.025 < errors[0] < 0.046
+    assert 0.013 < errors[1] < 0.019
+    orders = [math.log2(one / half) for one, half in itertools.pairwise(errors)]
+    assert 0.9 < orders[0] < 1.4
+    assert orders == sorted(orders)
+    assert 1.6 < orders[2] < 1.8

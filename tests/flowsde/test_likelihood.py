@@ -136,3 +136,19 @@ def test_bad_arguments_are_refused() -> None:
         ode_log_prob(lambda x, t: x, x, 0)
     with torch.inference_mode(), pytest.raises(ValueError, match=r"use torch\.no_grad"):
         ode_log_prob(lambda x, t: x, x, 2)
+
+
+@pytest.mark.parametrize("divergence", ["exact", "hutchinson"])
+def test_it_runs_under_vmap_and_compile(divergence, generator) -> None:
+    x = torch.randn(2, 4, 3, dtype=torch.float64, generator=generator)
+    probes = torch.randn(2, 1, 4, 3, dtype=torch.float64, generator=generator)
+
+    def log_prob(x: Tensor, probes: Tensor) -> Tensor:
+        given = {"probes": probes} if divergence == "hutchinson" else {}
+        with torch.no_grad():  # as in an evaluation
+            return ode_log_prob(rotational, x, 4, divergence=divergence, **given).log_prob
+
+    each = torch.stack([log_prob(*pair) for pair in zip(x, probes, strict=True)])
+    torch.testing.assert_close(torch.func.vmap(log_prob)(x, probes), each)
+    compiled = torch.compile(log_prob, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x[0], probes[0]), each[0])

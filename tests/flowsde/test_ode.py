@@ -67,7 +67,7 @@ def test_backwards_undoes_forwards(gaussian, generator) -> None:
 def test_dtype_and_time_shape(dtype: torch.dtype) -> None:
     def field(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         assert t.shape == (2, 5)
-        assert t.dtype == dtype
+        assert t.dtype == (torch.float32 if dtype == torch.bfloat16 else dtype)
         return -x
 
     assert ode_sample(field, torch.ones(2, 5, 3, dtype=dtype), 3, "heun").dtype == dtype

@@ -115,10 +115,11 @@ def test_any_batch_and_event_shape(
     assert path.sample.shape == noise.shape
     assert path.sample.dtype == dtype
     assert torch.isfinite(path.states).all()
-    assert seen == [(torch.Size(batch), dtype)] * 4
+    wide = torch.float32 if dtype == torch.bfloat16 else dtype
+    assert seen == [(torch.Size(batch), wide)] * 4
     velocities = velocities_along(kernel, field, path)
     assert velocities.shape == path.inputs.shape
-    assert seen[-1] == (torch.Size((4, *batch)), dtype)
+    assert seen[-1] == (torch.Size((4, *batch)), wide)
     log_prob = step_log_prob(kernel, path, velocities)
     assert log_prob.shape == (kernel.noisy_steps, *batch)
     assert torch.isfinite(log_prob).all()
@@ -383,7 +384,7 @@ def test_scales_of_any_kind_and_what_is_none() -> None:
             make(4, scale=torch.ones(0))
         with pytest.raises(ValueError, match="scale must be a number"):
             make(4, scale="wide")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="below what float64 times resolve"):
+    with pytest.raises(ValueError, match="below what float64 times"):
         AdamsBashforthKernel(4, scale=1e-30)
     for make in KERNELS:
         for path in ("linear", None, CosineInterpolant):

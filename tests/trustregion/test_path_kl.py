@@ -26,6 +26,7 @@ KERNELS = [
     MemorylessEuler(6, interpolant=CosineInterpolant()),
     FollmerKernel(6, scale=0.6),
     FollmerKernel(6, scale=torch.tensor([0.5, 1.5], dtype=torch.float64), grid="clock"),
+    MemorylessEuler(grid=[1.0, 0.95, 0.85, 0.7, 0.5, 0.2, 0.0]),  # sigmas
 ]
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import SupportsIndex
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from adjoint._matching import matching_loss
@@ -38,6 +38,7 @@ def accumulate_gradients(
     steps: Sequence[int] | Int[Tensor, "chosen"] | None = None,
     chunk: int = 1,
     scale: float = 1.0,
+    mask: Bool[Tensor, "*broadcastable"] | None = None,
 ) -> Accumulated:
     """Add the gradient of the mean matching loss to the parameters of `fine`, in small graphs.
 
@@ -58,6 +59,7 @@ def accumulate_gradients(
             drawn uniformly.
         chunk: Number of time steps per graph.
         scale: Factor of the loss whose gradient is accumulated; the returned loss is without it.
+        mask: As in `matching_loss`.
 
     Returns:
         The loss, and the velocities from which `trustregion.path_kl` follows if all steps are used.
@@ -86,7 +88,9 @@ def accumulate_gradients(
                     "evaluated under torch.no_grad?"
                 )
             # matching_loss scales a subset up to K steps; the share undoes it for the sum of parts.
-            loss = matching_loss(kernel, velocities, base_velocities, adjoints, lam, steps=part)
+            loss = matching_loss(
+                kernel, velocities, base_velocities, adjoints, lam, steps=part, mask=mask
+            )
             loss = loss * (len(part) / len(chosen))
             torch.autograd.backward(scale * loss.mean())
         losses.append(loss.detach())

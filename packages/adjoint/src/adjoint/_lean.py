@@ -14,6 +14,7 @@ from flowsde import (
     VelocityField,
     checked_velocity,
     coefficient_like,
+    full_times,
 )
 
 
@@ -54,7 +55,8 @@ def lean_adjoint(
     The generic drift is used on every step, also on a last one that was sampled without noise, as
     the published implementations of QAM and TRQAM do. Nothing of the graph is kept and the field's
     parameters receive no gradient. Only one step's activations are alive at a time, unless the
-    field is a `LinearizableField`.
+    field is a `LinearizableField`. Also runs under `torch.func.vmap` and inside
+    `torch.compile`.
 
     Args:
         kernel: The kernel that made the path.
@@ -104,8 +106,7 @@ def _step_pullback(
     kernel: TransitionKernel, velocity: VelocityField, inputs: Tensor
 ) -> Callable[[Tensor, int], Tensor]:
     """`(cotangent, k) -> (dv/dx)^T cotangent` at the network arguments of step k."""
-    batch = inputs.shape[1 : inputs.ndim - kernel.event_ndim]
-    times = [inputs.new_full(batch, time) for time in kernel.adjoint_times]
+    times = [full_times(inputs[0], time, kernel.event_ndim) for time in kernel.adjoint_times]
     linearize = getattr(velocity, "linearize", None)
     if linearize is not None:
         pullback: Callable[[Tensor, int], Tensor] = linearize(inputs, torch.stack(times))[1]
@@ -117,6 +118,6 @@ def _velocity_vjp(velocity: VelocityField, x: Tensor, t: Tensor, cotangent: Tens
     """`(dv/dx)^T cotangent` at (x, t)."""
 
     def at(x: Tensor) -> Tensor:
-        return checked_velocity(velocity(x, t), x)
+        return checked_velocity(velocity(x, t), x).to(x.dtype)
 
     return pull_back(at, x, cotangent, "the base velocity")

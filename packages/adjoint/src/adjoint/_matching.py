@@ -3,10 +3,17 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from flowsde import TransitionKernel, along_path
+from flowsde import (
+    TransitionKernel,
+    along_path,
+    at_least_float32,
+    broadcasts,
+    checked_positive,
+    masked,
+)
 
 
 def matching_loss(
@@ -17,6 +24,7 @@ def matching_loss(
     lam: float | Float[Tensor, "*broadcastable"] = 1.0,
     *,
     steps: Sequence[int] | Int[Tensor, "steps"] | None = None,
+    mask: Bool[Tensor, "*broadcastable"] | None = None,
 ) -> Float[Tensor, "*batch"]:
     """Squared distance of the control from minus the adjoint, summed over time and event axes.
 
@@ -40,17 +48,20 @@ def matching_loss(
         lam: Trust-region parameter, positive; a number or a tensor that broadcasts to *batch,
             for instance (R, 1) for one value per replica.
         steps: Indices of the chosen time steps, or None for all.
+        mask: True where an event entry counts, False where it is padding; broadcasts to
+            (*batch, *event). None counts all.
 
     Returns:
         (*batch,), in units of `lam`; the published convention, K times the integral over time.
-        Summed and returned in float32 where velocities are narrower.
+        Computed and returned in float32 where velocities are narrower.
 
     Raises:
-        ValueError: If shapes do not fit, `lam` is a number that is not positive or a tensor that
-            does not broadcast to the batch, or `steps` is empty or out of range.
+        ValueError: If shapes do not fit, `lam` is not positive or a tensor that does not broadcast
+            to the batch, or `steps` is empty or out of range. The entries of a tensor are looked at
+            on the CPU only; on another device, or in `torch.compile`, one that is not positive
+            makes the loss of its samples NaN.
     """
-    if not isinstance(lam, Tensor) and not lam > 0.0:
-        raise ValueError(f"lam must be positive, got {lam}")
+    lam = checked_positive("lam", lam)
     chosen = None if steps is None else kernel.chosen_steps(steps)
     count = kernel.steps if chosen is None else len(chosen)
     expected = (count, *adjoints.shape[1:])
@@ -61,27 +72,23 @@ def matching_loss(
             f"twice and ({kernel.steps + 1}, *batch, *event)"
         )
     batch = adjoints.shape[1 : adjoints.ndim - kernel.event_ndim]
-    if isinstance(lam, Tensor) and not _broadcasts(lam.shape, batch):
+    if isinstance(lam, Tensor) and not broadcasts(lam.shape, batch):
         raise ValueError(
             f"lam has shape {tuple(lam.shape)}; expected one that broadcasts to the batch shape "
             f"{tuple(batch)}"
         )
-    a = kernel.control_adjoints(adjoints.detach())
+    a = kernel.control_adjoints(adjoints.detach().to(at_least_float32(adjoints)))
     gains, stds = along_path(kernel.gains, a), along_path(kernel.stds, a)
     if chosen is not None:
         index = torch.as_tensor(chosen, device=a.device)
         a, gains, stds = a[index], gains[index], stds[index]
     root = lam**0.5 if not isinstance(lam, Tensor) else _over_event(lam.detach(), kernel).sqrt()
-    residual = root * (gains / stds) * (fine - base.detach()) + (stds / root) * a
-    residual = residual.to(torch.promote_types(residual.dtype, torch.float32))
+    change = fine.to(at_least_float32(fine)) - base.detach().to(at_least_float32(base))
+    residual = root * (gains / stds) * change + (stds / root) * a
+    residual = masked(residual, mask, kernel.event_ndim)
     event_axes = tuple(range(-kernel.event_ndim, 0))
     scale = kernel.loss_scale * kernel.steps / count
     return scale * residual.square().sum((0, *event_axes))
-
-
-def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
-    pairs = zip(reversed(shape), reversed(to), strict=False)
-    return len(shape) <= len(to) and all(n in (1, m) for n, m in pairs)
 
 
 def _over_event(lam: Tensor, kernel: TransitionKernel) -> Tensor:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from flowsde import is_transformed
+
 
 def pull_back(
     function: Callable[[Tensor], Tensor], x: Tensor, cotangent: Tensor | None, name: str
@@ -17,8 +19,9 @@ def pull_back(
     Raises:
         ValueError: If the output of `function` was detached from its input.
     """
-    if torch.compiler.is_compiling():
-        # Three times slower in eager mode, but the one form that compiles into a single graph.
+    if is_transformed():
+        # Three times slower in eager mode, but the one form that compiles into a single graph and
+        # that `vmap` takes.
         # The result has two or three parts, by an option that the signature cannot express.
         value, pull, *_ = torch.func.vjp(function, x.detach())
         pulled: tuple[Tensor] = pull(torch.ones_like(value) if cotangent is None else cotangent)

@@ -12,7 +12,17 @@ from flowsde._adapters import (
     variance_preserving_field,
 )
 from flowsde._bridge import BridgeKernel, bridge_path
-from flowsde._field import VelocityField, along_path, checked_velocity
+from flowsde._field import (
+    VelocityField,
+    along_path,
+    at_least_float32,
+    broadcasts,
+    checked_positive,
+    checked_velocity,
+    full_times,
+    is_transformed,
+    masked,
+)
 from flowsde._flow_matching import flow_matching_loss
 from flowsde._follmer import FollmerKernel
 from flowsde._interpolant import CosineInterpolant, Interpolant, LinearInterpolant
@@ -24,16 +34,18 @@ from flowsde._kernel import (
 )
 from flowsde._likelihood import Divergence, OdeDensity, ode_log_prob, ode_sample_log_prob
 from flowsde._memoryless_euler import MemorylessEuler
-from flowsde._modules import module_field
+from flowsde._modules import Condition, module_field
 from flowsde._ode import OdeMethod, ode_sample
 from flowsde._path import Path, path_times, sample_path, step_log_prob, velocities_along
 from flowsde._prediction import Prediction, from_velocity, to_velocity, velocity_field
 from flowsde._schedule import ScheduleInterpolant, ScheduleValues
+from flowsde._time_grid import TimeGrid, time_grid
 
 __all__ = [
     "AdamsBashforthKernel",
     "BridgeKernel",
     "Coefficients",
+    "Condition",
     "CosineInterpolant",
     "DiffusionPrediction",
     "Divergence",
@@ -48,15 +60,22 @@ __all__ = [
     "ScheduleInterpolant",
     "ScheduleValues",
     "StepCoefficients",
+    "TimeGrid",
     "TransitionKernel",
     "VelocityField",
     "along_path",
+    "at_least_float32",
     "bridge_path",
+    "broadcasts",
+    "checked_positive",
     "checked_velocity",
     "coefficient_like",
     "flow_matching_loss",
     "from_velocity",
+    "full_times",
     "guided_field",
+    "is_transformed",
+    "masked",
     "module_field",
     "ode_log_prob",
     "ode_sample",
@@ -65,6 +84,7 @@ __all__ = [
     "reversed_flow_field",
     "sample_path",
     "step_log_prob",
+    "time_grid",
     "to_velocity",
     "variance_preserving_field",
     "velocities_along",

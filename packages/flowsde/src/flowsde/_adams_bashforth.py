@@ -13,6 +13,7 @@ from flowsde._field import along_path
 from flowsde._follmer import checked_scale
 from flowsde._interpolant import LINEAR, Interpolant
 from flowsde._kernel import Coefficients, StepCoefficients, TransitionKernel, check_fit
+from flowsde._time_grid import TimeGrid, whole_grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,10 @@ class AdamsBashforthKernel(TransitionKernel):
         scale: Standard deviation of the data, one number or one per dimension.
         spread: The grid resolves structure between `min(scale)/spread` and `max(scale)`: for a
             policy, how much narrower its law can be than the whole of the data.
+        grid: Times of the steps from noise to data instead, or a scheduler's sigmas; see
+            `time_grid`. `scale` and `spread` then choose nothing, and what is resolved is data
+            between 1/r_{K-1} and 1/r_1 with r = alpha/beta at the second and the last time. Errors
+            are of second order where the lengths of steps in log r vary smoothly.
 
     Raises:
         ValueError: For fewer than 3 steps, a scale that is not positive or whose narrowest
@@ -61,34 +66,32 @@ class AdamsBashforthKernel(TransitionKernel):
     interpolant: Interpolant = LINEAR
     scale: float | Sequence[float] | Tensor = 1.0
     spread: float = 10.0
+    grid: TimeGrid | None = None
     _control: "_Control" = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._check(self.interpolant)
+        self._check(self.interpolant, self.grid)
         if self.steps < 3:
             raise ValueError(f"a two-step method needs at least 3 steps, got {self.steps}")
         scale = checked_scale(self.scale, self.event_ndim)
         if not 1.0 <= self.spread < math.inf:
             raise ValueError(f"spread must be at least 1 and finite, got {self.spread}")
-        s, ratio = _grid(self.steps, float(scale.min()) / self.spread, float(scale.max()))
-        times = (0.0, *(self.interpolant.time_of_ratio(math.sqrt(value)) for value in s[1:]))
-        if times[-1] > 1.0 - 1e-12:
-            raise ValueError(
-                f"scale {self.scale} with spread {self.spread} is below what float64 times resolve:"
-                " rescale the data to a standard deviation near 1"
-            )
-        b = 3.0 / (6.0 + 2.0 * math.log(ratio))
-        kappa = _noise_factor(ratio, b)
+        s, times, ratios, first_share = self._points(scale)
+        # Weight of the change, and factor of the noise variance, from step 1 to the end.
+        factors = {ratio: 3.0 / (6.0 + 2.0 * math.log(ratio)) for ratio in ratios}
+        noise = {ratio: _noise_factor(ratio, b) for ratio, b in factors.items()}
+        bs, kappas = [factors[ratio] for ratio in ratios], [noise[ratio] for ratio in ratios]
         # Beyond the grid's end the lattice goes on in closed form, with x1hat moving as if the
         # data were wide against 1/sqrt(s): its later changes are a geometric series in rho.
-        rho = b * (1.0 - 1.0 / ratio)
+        rho = bs[-1] * (1.0 - 1.0 / ratios[-1])
         rises = [later - now for now, later in pairwise(s)]
-        lag = [0.0, *(b * rise for rise in rises[1:]), rho / (1.0 - rho)]
+        inner = list(zip(bs, kappas, rises[1:], strict=False))
+        lag = [0.0, *(b * rise for b, _, rise in inner), rho / (1.0 - rho)]
         variances = [
             # Y_1 gains half of what the widest data add to its variance, s_1^2 scale^2.
-            rises[0] * (1.0 + 0.5 / self.steps),
-            *(kappa * rise for rise in rises[1:]),
-            kappa / (ratio * (1.0 - rho) ** 2 * s[-1]),
+            rises[0] * (1.0 + 0.5 * first_share),
+            *(kappa * rise for _, kappa, rise in inner),
+            kappas[-1] / (ratios[-1] * (1.0 - rho) ** 2 * s[-1]),
         ]
 
         t = torch.tensor(times, dtype=torch.float64, device="cpu")
@@ -114,15 +117,39 @@ class AdamsBashforthKernel(TransitionKernel):
             lag_decays=(0.0, *(p * f for p, f in zip(past[1:], from_state[:-1], strict=True))),
             lag_gains=(0.0, *(p * f for p, f in zip(past[1:], from_velocity[:-1], strict=True))),
         )
-        weights = _log_trapezoid(s)
+        # One logarithm where all are equal: nine roundings of it would not be.
+        logs = [math.log(later / now) for now, later in pairwise(s[1:])]
+        weights = _log_trapezoid(s, logs if self.grid is not None else logs[:1] * len(logs))
         control = _Control(
             gains=tuple(w * f for w, f in zip(weights, from_velocity, strict=True)),
             stds=tuple(math.sqrt(w) for w in weights),
-            now=(0.0, *((1.0 - b) * u for u in unit[:-1]), (1.0 - rho) * unit[-1]),
-            after=(unit[0], *(b * u for u in unit[1:]), 0.0),
+            now=(
+                0.0,
+                *((1.0 - b) * u for b, u in zip(bs, unit[:-1], strict=False)),
+                (1.0 - rho) * unit[-1],
+            ),
+            after=(unit[0], *(b * u for b, u in zip(bs, unit[1:], strict=False)), 0.0),
         )
         object.__setattr__(self, "coefficients", coefficients)
         object.__setattr__(self, "_control", control)
+
+    def _points(self, scale: Tensor) -> tuple[list[float], tuple[float, ...], list[float], float]:
+        """Points s and their times, ratios of the steps from s_1 on, and `s_1 max(scale)^2`."""
+        if self.grid is None:
+            s, ratio = _grid(self.steps, float(scale.min()) / self.spread, float(scale.max()))
+            times = (0.0, *(self.interpolant.time_of_ratio(math.sqrt(value)) for value in s[1:]))
+            if times[-1] > 1.0 - 1e-12:
+                raise ValueError(
+                    f"scale {self.scale} with spread {self.spread} is below what float64 times "
+                    "resolve: rescale the data to a standard deviation near 1"
+                )
+            return s, times, [ratio] * (self.steps - 1), 1.0 / self.steps
+        times = whole_grid(self.grid)[:-1]
+        t = torch.tensor(times, dtype=torch.float64, device="cpu")
+        s = ((self.interpolant.alpha(t) / self.interpolant.beta(t)) ** 2).tolist()
+        ratios = [later / now for now, later in pairwise(s[1:])]
+        # Beyond the grid it goes on with the ratio of its last step.
+        return s, times, [*ratios, ratios[-1]], min(s[1] * float(scale.max()) ** 2, 1.0)
 
     def start(self, noise: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """First state of the chain; see `TransitionKernel.start`.
@@ -194,12 +221,16 @@ def _noise_factor(ratio: float, b: float) -> float:
     return phases / (total * (1.0 - 1.0 / ratio))
 
 
-def _log_trapezoid(s: list[float]) -> list[float]:
-    """Weights of `int_0^inf ds`: trapezoidal in log s; below s_1 linear, beyond the end as s^-2."""
-    h = math.log(s[2] / s[1])
-    weights = [0.0, *(h * value for value in s[1:])]
-    weights[1] *= 0.5
-    weights[-1] *= 0.5
+def _log_trapezoid(s: list[float], h: list[float]) -> list[float]:
+    """Weights of `int_0^inf ds`: trapezoidal in log s; below s_1 linear, beyond the end as s^-2.
+
+    Args:
+        s: Points, 0 first.
+        h: Differences of their logarithms, without that of 0.
+    """
+    # Twice the trapezoid's own, so that half of it where steps are equal is theirs to the bit.
+    both = [h[0], *(now + later for now, later in pairwise(h)), h[-1]]
+    weights = [0.0, *(0.5 * width * value for width, value in zip(both, s[1:], strict=True))]
     weights[0] += 0.5 * s[1]
     weights[1] += 0.5 * s[1]
     weights[-1] += s[-1]

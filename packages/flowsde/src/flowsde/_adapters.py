@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flowsde._field import VelocityField, broadcasts, expand_time
 from flowsde._interpolant import CosineInterpolant
-from flowsde._prediction import to_velocity
+from flowsde._prediction import check_limits, to_velocity, warn_if_steep
 
 DiffusionPrediction: TypeAlias = Literal["epsilon", "v_prediction", "sample"]
 TimestepModel: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -37,6 +37,7 @@ def reversed_flow_field(model: TimestepModel, timesteps: float = 1000.0) -> Velo
         raise ValueError(f"timesteps must be positive, got {timesteps}")
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
+        t = t.to(torch.promote_types(t.dtype, torch.float32))
         return -model(x, timesteps * (1.0 - t))
 
     return velocity
@@ -48,6 +49,8 @@ def variance_preserving_field(
     prediction: DiffusionPrediction = "epsilon",
     *,
     integer_timesteps: bool = False,
+    first_time: float = 0.05,
+    last_time: float = 0.99,
 ) -> VelocityField:
     """Field of a discrete-time diffusion model, for use with `CosineInterpolant` alone.
 
@@ -61,6 +64,11 @@ def variance_preserving_field(
     fractional ones. Times outside of the trained range (the schedule ends short of pure noise and
     of clean data) are answered with the velocity at its ends.
 
+    So are times before `first_time` for "epsilon" and after `last_time` for "sample", as in
+    `velocity_field`: schedules that end in almost pure noise (the cosine one of DDPM and LeRobot
+    has `alphas_cumprod[-1] = 2e-9`) would divide the error of the predicted noise by the square
+    root of that.
+
     Args:
         model: Callable `(x, timestep) -> prediction`; `timestep` has the batch shape and is at
             least float32, since lower precision cannot tell timesteps apart.
@@ -72,12 +80,17 @@ def variance_preserving_field(
             data`, Salimans & Ho, arXiv 2202.00512) or "sample" (data).
         integer_timesteps: Call the model with the nearest integer timestep (int64), for networks
             that look timesteps up in a table.
+        first_time: Earliest flow time at which a model that predicts "epsilon" is asked; 0 for the
+            whole table, as samplers of such models take it. Warned of where the table ends in
+            almost pure noise.
+        last_time: Latest flow time at which a model that predicts "sample" is asked.
 
     Returns:
         A velocity field in flow time.
 
     Raises:
-        ValueError: For an unknown prediction or a table that does not decrease inside (0, 1).
+        ValueError: For an unknown prediction, a table that does not decrease inside (0, 1), or
+            limits that leave no time between them.
     """
     if prediction not in ("epsilon", "v_prediction", "sample"):
         raise ValueError(
@@ -95,13 +108,24 @@ def variance_preserving_field(
     interpolant = CosineInterpolant()
     # Flow time of each timestep, ascending: the noisiest timestep comes first.
     times = (2.0 / math.pi * torch.asin(torch.sqrt(table.double()))).flip(0)
+    check_limits(first_time, last_time)
+    low = first_time if prediction == "epsilon" else 0.0
+    high = last_time if prediction == "sample" else 1.0
+    start, end = max(float(times[0]), low), min(float(times[-1]), high)
+    if not start < end:
+        raise ValueError(
+            f"the schedule covers the times {float(times[0]):g} to {float(times[-1]):g}: none is "
+            f"between first_time={first_time} and last_time={last_time}"
+        )
+    if prediction != "v_prediction":
+        warn_if_steep(interpolant, "noise" if prediction == "epsilon" else "data", start, end)
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         nonlocal times
         times = times.to(t.device)
         t = t.to(torch.promote_types(t.dtype, torch.float32))
         knots = times.to(t.dtype)
-        t = t.clamp(knots[0], knots[-1])
+        t = t.clamp(knots[0], knots[-1]).clamp(low, high)
         right = torch.searchsorted(knots, t.contiguous()).clamp(1, len(times) - 1)
         fraction = (t - knots[right - 1]) / (knots[right] - knots[right - 1])
         timestep = (len(times) - 1) - (right - 1 + fraction)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flowsde._interpolant import LINEAR, Interpolant
 from flowsde._kernel import Coefficients, StepCoefficients, TransitionKernel
+from flowsde._time_grid import TimeGrid, whole_grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,8 @@ class FollmerKernel(TransitionKernel):
             shape (a tensor on the device of the samples), in units of the data. Data narrower
             than this come out too wide and data wider than this too narrow, at first order in 1/K.
         grid: Network times: "time" spaces t evenly, "clock" spaces u evenly (for the geometric
-            mean of the scales), or K increasing times in [0, 1) of which the first is 0.
+            mean of the scales); or the times of the steps, or a scheduler's sigmas: see
+            `time_grid`.
 
     Raises:
         ValueError: For impossible sizes, a scale that is not positive, or a bad grid.
@@ -51,10 +53,10 @@ class FollmerKernel(TransitionKernel):
     control_offset: int = 1
     interpolant: Interpolant = LINEAR
     scale: float | Sequence[float] | Tensor = 1.0
-    grid: Literal["time", "clock"] | tuple[float, ...] = "time"
+    grid: Literal["time", "clock"] | TimeGrid = "time"
 
     def __post_init__(self) -> None:
-        self._check(self.interpolant)
+        self._check(self.interpolant, None if isinstance(self.grid, str) else self.grid)
         scale = checked_scale(self.scale, self.event_ndim)
         times = self._grid_times(scale)
         t = torch.tensor(times, dtype=torch.float64, device=scale.device)
@@ -92,15 +94,8 @@ class FollmerKernel(TransitionKernel):
             ratios = [math.sqrt(c / (1.0 - c)) / mean_scale for c in fractions]
             return tuple(self.interpolant.time_of_ratio(ratio) for ratio in ratios)
         if isinstance(self.grid, str):
-            raise ValueError(f"grid must be 'time', 'clock' or a tuple of times, got {self.grid!r}")
-        times = tuple(float(value) for value in self.grid)
-        rising = all(now < later for now, later in zip(times, (*times[1:], 1.0), strict=True))
-        if len(times) != self.steps or times[0] != 0.0 or not rising:
-            raise ValueError(
-                f"a grid of times needs {self.steps} increasing values from 0 to below 1, "
-                f"got {times}"
-            )
-        return times
+            raise ValueError(f"grid must be 'time', 'clock' or a grid of times, got {self.grid!r}")
+        return whole_grid(self.grid)[:-1]
 
 
 def checked_scale(scale: float | Sequence[float] | Tensor, event_ndim: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsde._field import expand_time
+from flowsde._field import check_same_shape, expand_time
 
 
 class Interpolant(ABC):
@@ -87,10 +87,14 @@ class Interpolant(ABC):
             t: Times, (*batch); trailing axes are added until it has the axes of `x1`.
 
         Returns:
-            (*batch, *event).
+            (*batch, *event), in the dtype of `x1`.
+
+        Raises:
+            ValueError: If noise and data differ in shape, or the times do not fit them.
         """
+        check_same_shape("noise x0", x0, "data x1", x1)
         t = expand_time(t, x1)
-        return self.alpha(t) * x1 + self.beta(t) * x0
+        return (self.alpha(t) * x1 + self.beta(t) * x0).to(x1.dtype)
 
     def velocity(
         self,
@@ -98,9 +102,14 @@ class Interpolant(ABC):
         x1: Float[Tensor, "*shape"],
         t: Float[Tensor, "*batch"],
     ) -> Float[Tensor, "*shape"]:
-        """Time derivative of `interpolate`, the regression target of flow matching."""
+        """Time derivative of `interpolate`, the regression target of flow matching.
+
+        Raises:
+            ValueError: As in `interpolate`.
+        """
+        check_same_shape("noise x0", x0, "data x1", x1)
         t = expand_time(t, x1)
-        return self.d_alpha(t) * x1 + self.d_beta(t) * x0
+        return (self.d_alpha(t) * x1 + self.d_beta(t) * x0).to(x1.dtype)
 
 
 @dataclass(frozen=True, slots=True)

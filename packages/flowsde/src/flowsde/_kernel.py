@@ -1,5 +1,6 @@
 """The interface of Gaussian transition kernels: one discretised memoryless SDE each."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from flowsde._field import batch_shape, broadcasts, whole_number
 from flowsde._interpolant import Interpolant, checked_interpolant
+from flowsde._time_grid import TimeGrid, check_steps, whole_grid
 
 Coefficients = tuple[float | Tensor, ...]
 """One number per step; tensors of the event shape where the scale differs per dimension."""
@@ -59,17 +61,21 @@ class TransitionKernel:
     of the network, the first state is the start noise itself and the last one is the sample.
 
     Attributes:
-        steps: Number of transitions K.
+        steps: Number of transitions K; may be left out beside a grid of times.
         event_ndim: Number of trailing axes that make up one sample.
         control_offset: The regression of step k uses the adjoint `a_{k + control_offset}`.
     """
 
-    steps: int
+    steps: int = 0
     event_ndim: int = 1
     control_offset: int = 0
     coefficients: StepCoefficients = field(init=False, repr=False)
 
-    def _check(self, interpolant: Interpolant) -> None:
+    def _check(self, interpolant: Interpolant, grid: TimeGrid | None = None) -> None:
+        if grid is not None:
+            times = whole_grid(grid)
+            check_steps(self.steps or None, times)
+            object.__setattr__(self, "steps", len(times) - 1)
         object.__setattr__(self, "steps", whole_number("steps", self.steps, 1))
         object.__setattr__(self, "event_ndim", whole_number("event_ndim", self.event_ndim, 0))
         checked_interpolant(interpolant)
@@ -118,10 +124,20 @@ class TransitionKernel:
     def start(self, noise: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """First state of the chain from x_0 ~ N(0, I), (*batch, *event).
 
+        Warns where a kernel of `event_ndim=1` gets samples of four axes or more, most often images
+        whose KL and loss would be averaged over channels and rows as if those were samples.
+
         Raises:
             ValueError: If `noise` has fewer than `event_ndim` axes or an integer dtype.
         """
-        batch_shape(noise, self.event_ndim)
+        batch = batch_shape(noise, self.event_ndim)
+        if self.event_ndim == 1 and len(batch) > 2 and not torch.compiler.is_compiling():
+            warnings.warn(
+                f"a kernel of event_ndim=1 takes samples of shape {tuple(noise.shape)} for "
+                f"{batch.numel()} vectors of {noise.shape[-1]} entries: give it event_ndim=3 for "
+                "images (batch, channels, height, width); flatten the batch axes if they are such",
+                stacklevel=3,
+            )
         return noise
 
     def inputs(self, state: Float[Tensor, "*shape"], k: int) -> Float[Tensor, "*shape"]:

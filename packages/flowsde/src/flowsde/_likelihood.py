@@ -1,6 +1,7 @@
 """Log-density of samples of the flow ODE, by the instantaneous change of variables."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -8,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsde._field import VelocityField, batch_shape, evaluate, whole_number
-from flowsde._ode import OdeMethod, ode_step
+from flowsde._field import VelocityField, batch_shape, evaluate, is_transformed
+from flowsde._ode import OdeMethod, ode_intervals, ode_step
+from flowsde._time_grid import TimeGrid, whole_grid
 
 Divergence: TypeAlias = Literal["exact", "hutchinson"]
 
@@ -32,10 +34,11 @@ class OdeDensity:
 def ode_log_prob(
     velocity: VelocityField,
     sample: Float[Tensor, "*shape"],
-    steps: int,
+    steps: int | None = None,
     method: OdeMethod = "midpoint",
     event_ndim: int = 1,
     *,
+    times: TimeGrid | None = None,
     divergence: Divergence = "exact",
     probes: Float[Tensor, "probes *shape"] | None = None,
     generator: torch.Generator | None = None,
@@ -45,7 +48,8 @@ def ode_log_prob(
     `log p_1(x_1) = log N(x_0; 0, I) - int_0^1 div v(x_t, t) dt`. The error is that of the ODE
     method, which asks the field at t=1 too: it must be finite there. "exact" takes one
     vector-Jacobian product per event entry and evaluation, "hutchinson" one per probe (unbiased;
-    one probe is what FFJORD uses). The result carries no gradient.
+    one probe is what FFJORD uses). The result carries no gradient. Also runs under
+    `torch.func.vmap` and inside `torch.compile`.
 
     Every event entry counts, also padding: a masked network leaves padded entries at their noise,
     and each adds the log-density of N(0, 1) there. The difference of two such fields does not
@@ -56,9 +60,10 @@ def ode_log_prob(
     Args:
         velocity: The field; it must be differentiable in x, sample by sample.
         sample: Data, (*batch, *event).
-        steps: Number of steps.
+        steps: Number of steps; may be left out beside `times`.
         method: ODE method.
         event_ndim: Number of trailing axes that make up one sample.
+        times: Points of the steps from t=0 to t=1, or a scheduler's sigmas; see `time_grid`.
         divergence: "exact" or "hutchinson".
         probes: Random vectors with unit covariance for "hutchinson", (P, *batch, *event); one
             Rademacher vector per sample, kept along the path, if not given.
@@ -71,7 +76,8 @@ def ode_log_prob(
         ValueError: For bad options or shapes, or a field that cannot be differentiated.
     """
     probes = _checked_probes(divergence, probes, sample, generator)
-    noise, change = _transport(velocity, sample, 1.0, 0.0, steps, method, event_ndim, probes)
+    intervals = ode_intervals(steps, 1.0, 0.0, None if times is None else whole_grid(times))
+    noise, change = _transport(velocity, sample, intervals, method, event_ndim, probes)
     log_prob = _standard_normal(noise, event_ndim) + change
     return OdeDensity(sample=sample.detach(), noise=noise, log_prob=log_prob)
 
@@ -79,10 +85,11 @@ def ode_log_prob(
 def ode_sample_log_prob(
     velocity: VelocityField,
     noise: Float[Tensor, "*shape"],
-    steps: int,
+    steps: int | None = None,
     method: OdeMethod = "midpoint",
     event_ndim: int = 1,
     *,
+    times: TimeGrid | None = None,
     divergence: Divergence = "exact",
     probes: Float[Tensor, "probes *shape"] | None = None,
     generator: torch.Generator | None = None,
@@ -97,9 +104,10 @@ def ode_sample_log_prob(
     Args:
         velocity: The field; it must be differentiable in x, sample by sample.
         noise: x_0 ~ N(0, I), (*batch, *event).
-        steps: Number of steps.
+        steps: Number of steps; may be left out beside `times`.
         method: ODE method.
         event_ndim: Number of trailing axes that make up one sample.
+        times: Points of the steps from t=0 to t=1, or a scheduler's sigmas; see `time_grid`.
         divergence: See `ode_log_prob`.
         probes: See `ode_log_prob`.
         generator: See `ode_log_prob`.
@@ -111,7 +119,8 @@ def ode_sample_log_prob(
         ValueError: For bad options or shapes, or a field that cannot be differentiated.
     """
     probes = _checked_probes(divergence, probes, noise, generator)
-    sample, change = _transport(velocity, noise, 0.0, 1.0, steps, method, event_ndim, probes)
+    intervals = ode_intervals(steps, 0.0, 1.0, None if times is None else whole_grid(times))
+    sample, change = _transport(velocity, noise, intervals, method, event_ndim, probes)
     log_prob = _standard_normal(noise.detach(), event_ndim) - change
     return OdeDensity(sample=sample, noise=noise.detach(), log_prob=log_prob)
 
@@ -119,17 +128,14 @@ def ode_sample_log_prob(
 def _transport(
     velocity: VelocityField,
     x: Tensor,
-    t0: float,
-    t1: float,
-    steps: int,
+    intervals: Sequence[tuple[float, float]],
     method: OdeMethod,
     event_ndim: int,
     probes: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Integrate the state and the divergence along it; both detached."""
     step = ode_step(method)
-    steps = whole_number("steps", steps, 1)
-    if torch.is_inference_mode_enabled():
+    if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
         raise ValueError(
             "log-densities need autograd: use torch.no_grad() here, not inference_mode"
         )
@@ -138,26 +144,46 @@ def _transport(
 
     def slope(z: Tensor, t: float) -> Tensor:
         # The state and its log-density travel as one vector, so that any ODE method serves both.
-        point = z[..., :size].reshape(x.shape).detach().requires_grad_()
-        with torch.enable_grad():
-            v = evaluate(velocity, point, t, event_ndim)
-        trace = _divergence(v, point, len(batch), probes)
+        point = z[..., :size].reshape(x.shape).detach()
+        v, pull = _linearized(lambda p: evaluate(velocity, p, t, event_ndim), point)
+        trace = _divergence(pull, point, len(batch), probes)
         return torch.cat([v.detach().reshape(*batch, size), trace.unsqueeze(-1)], dim=-1)
 
-    h = (t1 - t0) / steps
     z = torch.cat([x.detach().reshape(*batch, size), x.new_zeros((*batch, 1))], dim=-1)
-    for k in range(steps):
-        z = step(slope, z, t0 + k * h, h)
+    for t, h in intervals:
+        z = step(slope, z, t, h)
     return z[..., :size].reshape(x.shape), z[..., size]
 
 
-def _divergence(v: Tensor, x: Tensor, batch_ndim: int, probes: Tensor | None) -> Tensor:
-    """Trace of dv/dx per sample, (*batch): exact, or the mean over probes of e^T (dv/dx) e."""
-    if not v.requires_grad:
+def _linearized(
+    function: Callable[[Tensor], Tensor], x: Tensor
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Value at x and `cotangent -> (df/dx)^T cotangent`, which may be asked many times."""
+    if is_transformed():
+        # Slower in eager mode, but the one form that transforms and compiles. The result has two or
+        # three parts, by an option that the signature cannot express.
+        value, products, *_ = torch.func.vjp(function, x)
+        return value, lambda cotangent: products(cotangent)[0].detach()
+    with torch.enable_grad():
+        x = x.requires_grad_()
+        value = function(x)
+    if not value.requires_grad:
         raise ValueError(
             "the velocity field has no gradient in x (does it run under torch.no_grad, or not "
             "depend on x?); its divergence needs one"
         )
+
+    def pull(cotangent: Tensor) -> Tensor:
+        (row,) = torch.autograd.grad(value, x, cotangent, retain_graph=True, materialize_grads=True)
+        return row
+
+    return value, pull
+
+
+def _divergence(
+    pull: Callable[[Tensor], Tensor], x: Tensor, batch_ndim: int, probes: Tensor | None
+) -> Tensor:
+    """Trace of dv/dx per sample, (*batch): exact, or the mean over probes of e^T (dv/dx) e."""
     event = x.shape[batch_ndim:]
     size = math.prod(event)
     count = size if probes is None else len(probes)
@@ -166,14 +192,11 @@ def _divergence(v: Tensor, x: Tensor, batch_ndim: int, probes: Tensor | None) ->
         if probes is None:
             probe = x.new_zeros(size)
             probe[i] = 1.0
-            probe = probe.reshape(event).expand_as(x)
+            probe = probe.reshape(event).expand(x.shape)
         else:
             probe = probes[i]
         # Samples do not see each other, so one product serves the whole batch.
-        (row,) = torch.autograd.grad(
-            v, x, probe, retain_graph=i + 1 < count, materialize_grads=True
-        )
-        total = total + (row * probe).reshape(*total.shape, size).sum(-1)
+        total = total + (pull(probe) * probe).reshape(*total.shape, size).sum(-1)
     return total if probes is None else total / count
 
 

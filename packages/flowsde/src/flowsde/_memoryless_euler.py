@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowsde._interpolant import LINEAR, Interpolant
-from flowsde._kernel import Previous, StepCoefficients, TransitionKernel
+from flowsde._kernel import Previous, StepCoefficients, TransitionKernel, coefficient_like
+from flowsde._time_grid import TimeGrid, whole_grid, widths
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +25,8 @@ class MemorylessEuler(TransitionKernel):
     `sample_path`); `mean` and `stds` keep the SDE's values there because the published KL,
     adjoint and matching loss include that step.
 
+    On a grid of times h is the length of each step, `h_k = t_{k+1} - t_k`, in all of this.
+
     Source: QAM (arXiv 2601.14234) and TRQAM (arXiv 2605.27079); memoryless noise from Adjoint
     Matching (arXiv 2409.08861).
 
@@ -35,32 +38,43 @@ class MemorylessEuler(TransitionKernel):
         interpolant: The schedule the velocity was trained with.
         adjoint_time: "shifted" evaluates the base velocity of the adjoint at t_k + h (published),
             "consistent" at t_k, where the step itself evaluates it.
+        grid: Times of the steps from noise to data, or a scheduler's sigmas; see `time_grid`.
+            Equal steps if not given.
 
     Raises:
-        ValueError: For a step count below 1 or an unknown option.
+        ValueError: For a step count below 1, a bad grid or an unknown option.
     """
 
     interpolant: Interpolant = LINEAR
     adjoint_time: Literal["shifted", "consistent"] = "shifted"
+    grid: TimeGrid | None = None
 
     def __post_init__(self) -> None:
-        self._check(self.interpolant)
+        self._check(self.interpolant, self.grid)
         if self.adjoint_time not in ("shifted", "consistent"):
             raise ValueError(
                 f"adjoint_time must be 'shifted' or 'consistent', got {self.adjoint_time!r}"
             )
-        h = 1.0 / self.steps
-        t = torch.arange(self.steps, dtype=torch.float64, device="cpu") * h
-        after, before, path = t + h, t - h, self.interpolant
+        path = self.interpolant
+        if self.grid is None:
+            lengths = [1.0 / self.steps] * self.steps
+            t = torch.arange(self.steps, dtype=torch.float64, device="cpu") * lengths[0]
+        else:
+            times = whole_grid(self.grid)
+            lengths = widths(times)
+            t = torch.tensor(times[:-1], dtype=torch.float64, device="cpu")
+        h = torch.tensor(lengths, dtype=torch.float64, device="cpu")
+        after, before = t + h, t - h
         kappa = path.kappa(after)
         g_squared = 2.0 * path.beta(before) * path.wronskian(t) / path.alpha(after)
-        stds = tuple(math.sqrt(h * value) for value in g_squared.tolist())
+        steps = list(zip(lengths, kappa.tolist(), g_squared.tolist(), strict=True))
+        stds = tuple(math.sqrt(length * value) for length, _, value in steps)
         coefficients = StepCoefficients(
             times=tuple(t.tolist()),
             adjoint_times=tuple((after if self.adjoint_time == "shifted" else t).tolist()),
             input_scales=(1.0,) * self.steps,
-            decays=tuple(1.0 - h * value for value in kappa.tolist()),
-            gains=(2.0 * h,) * self.steps,
+            decays=tuple(1.0 - length * value for length, value, _ in steps),
+            gains=tuple(2.0 * length for length in lengths),
             stds=stds,
             noise_stds=(*stds[:-1], 0.0),
         )
@@ -75,5 +89,7 @@ class MemorylessEuler(TransitionKernel):
     ) -> Float[Tensor, "*shape"]:
         """Mean of the transition as it is sampled: the last step follows the flow ODE."""
         if k == self.steps - 1:
-            return state + velocity / self.steps
+            if self.grid is None:
+                return state + velocity / self.steps
+            return state + 0.5 * coefficient_like(self.gains[k], state) * velocity
         return self.mean(state, velocity, k, previous)

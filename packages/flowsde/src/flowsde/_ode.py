@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowsde._field import VelocityField, batch_shape, evaluate, whole_number
+from flowsde._time_grid import TimeGrid, check_steps, time_grid, widths
 
 OdeMethod: TypeAlias = Literal["euler", "midpoint", "heun"]
 Slope: TypeAlias = Callable[[Tensor, float], Tensor]
@@ -35,13 +36,15 @@ _METHODS: dict[str, Callable[[Slope, Tensor, float, float], Tensor]] = {
 def ode_sample(
     velocity: VelocityField,
     noise: Float[Tensor, "*shape"],
-    steps: int,
+    steps: int | None = None,
     method: OdeMethod = "euler",
     event_ndim: int = 1,
     t0: float = 0.0,
     t1: float = 1.0,
+    *,
+    times: TimeGrid | None = None,
 ) -> Float[Tensor, "*shape"]:
-    """Integrate the flow ODE from `t0` to `t1` in equal steps.
+    """Integrate the flow ODE from `t0` to `t1` in equal steps, or over a grid of times.
 
     Euler is of order 1 with one evaluation per step; midpoint and Heun are of order 2 with two.
     With t0 > t1 the flow runs backwards (data to noise).
@@ -49,30 +52,56 @@ def ode_sample(
     Args:
         velocity: The field, finite at every time that is asked: "heun" asks at `t1` as well.
         noise: Starting points at `t0`, (*batch, *event).
-        steps: Number of steps.
+        steps: Number of steps; may be left out beside `times`.
         method: "euler", "midpoint" or "heun".
         event_ndim: Number of trailing axes that make up one sample.
         t0: Time of the starting points.
         t1: Time of the result.
+        times: Points of the steps from noise to data instead of t0 and t1, or a scheduler's sigmas;
+            see `time_grid`. `t0=1.0, t1=0.0` runs through them backwards.
 
     Returns:
         (*batch, *event).
 
     Raises:
-        ValueError: For an unknown method or fewer than one step.
+        ValueError: For an unknown method, fewer than one step, or a bad grid.
     """
     step = ode_step(method)
-    steps = whole_number("steps", steps, 1)
     batch_shape(noise, event_ndim)
-    h = (t1 - t0) / steps
+    intervals = ode_intervals(steps, t0, t1, times)
 
     def slope(x: Tensor, t: float) -> Tensor:
         return evaluate(velocity, x, t, event_ndim)
 
     x = noise
-    for k in range(steps):
-        x = step(slope, x, t0 + k * h, h)
+    for t, h in intervals:
+        x = step(slope, x, t, h)
     return x
+
+
+def ode_intervals(
+    steps: int | None, t0: float, t1: float, times: TimeGrid | None
+) -> list[tuple[float, float]]:
+    """Start and signed length of each step: equal ones, or those of a grid.
+
+    Raises:
+        ValueError: For a bad number of steps or grid, or limits beside a grid.
+    """
+    if times is None:
+        # `None` is no number of steps either.
+        count = whole_number("steps", 0 if steps is None else steps, 1)
+        h = (t1 - t0) / count
+        return [(t0 + k * h, h) for k in range(count)]
+    points = time_grid(times)
+    check_steps(steps, points)
+    if (t0, t1) not in ((0.0, 1.0), (1.0, 0.0)):
+        raise ValueError(
+            f"times begin at {points[0]:g} and end at {points[-1]:g}: leave out t0 and t1, or give "
+            f"t0=1.0, t1=0.0 to run through them backwards; got t0={t0}, t1={t1}"
+        )
+    if t0 > t1:
+        points = points[::-1]
+    return list(zip(points[:-1], widths(points), strict=True))
 
 
 def ode_step(method: str) -> Callable[[Slope, Tensor, float, float], Tensor]:

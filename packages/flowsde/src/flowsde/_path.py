@@ -7,8 +7,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsde._field import VelocityField, along_path, batch_shape, checked_velocity, evaluate
+from flowsde._field import (
+    VelocityField,
+    along_path,
+    at_least_float32,
+    batch_shape,
+    checked_velocity,
+    evaluate,
+    is_transformed,
+    whole_number,
+)
 from flowsde._kernel import Coefficients, Previous, TransitionKernel, coefficient_like
+from flowsde._modules import warn_if_random
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +57,7 @@ class Path:
                 f"the path was sampled with {self.kernel}, not with {kernel}: evaluate a path with "
                 "the kernel that sampled it"
             )
-        if torch.compiler.is_compiling():
+        if is_transformed():
             return  # what follows cannot be traced
         if self.states.is_inference() and torch.is_grad_enabled():
             raise ValueError(
@@ -87,6 +97,7 @@ def sample_path(
         ValueError: If shapes do not fit, or both noise and generator are given.
     """
     state = kernel.start(start_noise)
+    warn_if_random(velocity)
     if step_noise is None:
         step_noise = torch.randn(
             (kernel.steps, *start_noise.shape),
@@ -117,33 +128,43 @@ def sample_path(
 
 
 def velocities_along(
-    kernel: TransitionKernel, velocity: VelocityField, path: Path
+    kernel: TransitionKernel, velocity: VelocityField, path: Path, *, chunk: int | None = None
 ) -> Float[Tensor, "steps *shape"]:
-    """Velocities at all K network arguments of a path, in one batched call.
+    """Velocities at all K network arguments of a path, in one batched call or a few.
 
     Args:
         kernel: The kernel that made the path.
-        velocity: Called once with x of shape (K, *batch, *event) and t of shape (K, *batch).
+        velocity: Called once with x of shape (K, *batch, *event) and t of shape (K, *batch), or
+            with the next `chunk` steps at a time.
         path: The path.
+        chunk: Steps per call, for networks whose activations at all K do not fit; None for all.
 
     Returns:
         (K, *batch, *event).
 
     Raises:
-        ValueError: If another kernel made the path, or the field returns another shape.
+        ValueError: If another kernel made the path, the field returns another shape, or `chunk` is
+            no number of steps.
     """
-    return checked_velocity(velocity(path.inputs, path_times(kernel, path)), path.inputs)
+    warn_if_random(velocity)
+    times = path_times(kernel, path)
+    if chunk is None:
+        return checked_velocity(velocity(path.inputs, times), path.inputs)
+    size = whole_number("chunk", chunk, 1)
+    pairs = zip(torch.split(path.inputs, size), torch.split(times, size), strict=True)
+    return torch.cat([checked_velocity(velocity(x, t), x) for x, t in pairs])
 
 
 def path_times(kernel: TransitionKernel, path: Path) -> Float[Tensor, "steps *batch"]:
-    """Network times of a path's inputs, (K, *batch).
+    """Network times of a path's inputs, (K, *batch), float32 or wider.
 
     Raises:
         ValueError: If another kernel made the path.
     """
     path.check(kernel)
     shape = batch_shape(path.inputs, kernel.event_ndim)
-    flat = along_path(kernel.times, path.inputs.new_empty(shape))
+    wide = at_least_float32(path.inputs)
+    flat = along_path(kernel.times, path.inputs.new_empty(shape, dtype=wide))
     return flat.expand(shape)
 
 

@@ -1,5 +1,6 @@
 """Conversions between what networks predict: velocity, data, noise or score."""
 
+import warnings
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
@@ -7,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsde._field import VelocityField, checked_velocity, expand_time
+from flowsde._field import VelocityField, check_same_shape, checked_velocity, expand_time
 from flowsde._interpolant import LINEAR, Interpolant, checked_interpolant
 
 Prediction: TypeAlias = Literal["velocity", "data", "noise", "score"]
@@ -42,18 +43,21 @@ def from_velocity(
         (*batch, *event).
 
     Raises:
-        ValueError: For an unknown kind of prediction.
+        ValueError: For an unknown kind of prediction, or a velocity of another shape than `x`.
     """
     _check(prediction)
+    check_same_shape("velocity", velocity, "x", x)
     t = expand_time(t, x)
     if prediction == "velocity":
         return velocity
     if prediction == "data":
         beta, d_beta = interpolant.beta(t), interpolant.d_beta(t)
-        return (beta * velocity - d_beta * x) / interpolant.wronskian(t)
+        return ((beta * velocity - d_beta * x) / interpolant.wronskian(t)).to(x.dtype)
     alpha, d_alpha = interpolant.alpha(t), interpolant.d_alpha(t)
     noise = (d_alpha * x - alpha * velocity) / interpolant.wronskian(t)
-    return noise if prediction == "noise" else -noise / interpolant.beta(t).clamp(min=floor)
+    if prediction == "score":
+        noise = -noise / interpolant.beta(t).clamp(min=floor)
+    return noise.to(x.dtype)
 
 
 def to_velocity(
@@ -98,7 +102,7 @@ def to_velocity(
     else:
         noise = output if prediction == "noise" else -beta * output
         data = (x - beta * noise) / alpha.clamp(min=floor)
-    return interpolant.d_alpha(t) * data + interpolant.d_beta(t) * noise
+    return (interpolant.d_alpha(t) * data + interpolant.d_beta(t) * noise).to(x.dtype)
 
 
 def velocity_field(
@@ -121,7 +125,8 @@ def velocity_field(
         model: Callable `(x, t) -> prediction` in flow time (t=0 noise, t=1 data).
         prediction: What it predicts.
         interpolant: The schedule it was trained with.
-        first_time: Earliest time at which a noise or score model is asked.
+        first_time: Earliest time at which a noise or score model is asked. One so early that it
+            multiplies the model's error by more than 1,000 is warned of, and so is such a last one.
         last_time: Latest time at which a data model, or any of such an interpolant, is asked. That
             an interpolant is such is not noticed where `torch.compile` traces this very call:
             build the field before.
@@ -134,19 +139,55 @@ def velocity_field(
             `0 <= first_time < last_time <= 1`.
     """
     _check(prediction)
+    check_limits(first_time, last_time)
+    low = first_time if prediction in ("noise", "score") else 0.0
+    high = last_time if prediction == "data" or not _ends_regularly(interpolant) else 1.0
+    warn_if_steep(interpolant, prediction, low, high)
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        t = t.to(torch.promote_types(t.dtype, torch.float32)).clamp(low, high)
+        return to_velocity(prediction, model(x, t), x, t, interpolant)
+
+    return velocity
+
+
+def check_limits(first_time: float, last_time: float) -> None:
+    """Refuse limits of time that are none.
+
+    Raises:
+        ValueError: If they are not `0 <= first_time < last_time <= 1`.
+    """
     if not 0.0 <= first_time < last_time <= 1.0:
         raise ValueError(
             "expected 0 <= first_time < last_time <= 1, got "
             f"first_time={first_time} and last_time={last_time}"
         )
-    low = first_time if prediction in ("noise", "score") else 0.0
-    high = last_time if prediction == "data" or not _ends_regularly(interpolant) else 1.0
 
-    def velocity(x: Tensor, t: Tensor) -> Tensor:
-        t = t.clamp(low, high)
-        return to_velocity(prediction, model(x, t), x, t, interpolant)
 
-    return velocity
+def warn_if_steep(
+    interpolant: Interpolant, prediction: Prediction, first: float, last: float
+) -> None:
+    """Warn of a field whose earliest or latest time turns any error of its model into any velocity.
+
+    A velocity is off by `w/alpha` times the error of a noise prediction and by `w/beta` times that
+    of a data prediction, with the Wronskian w.
+    """
+    if prediction == "velocity" or torch.compiler.is_compiling():
+        return
+    name, time = ("last_time", last) if prediction == "data" else ("first_time", first)
+    t = torch.tensor(time, dtype=torch.float64, device="cpu")
+    weight = interpolant.beta(t) if prediction == "data" else interpolant.alpha(t)
+    factor = float(interpolant.wronskian(t)) / max(float(weight), 1e-12)
+    if factor > _STEEP:
+        warnings.warn(
+            f"a {prediction} model asked at t={time:g} gives a velocity that is off by "
+            f"{factor:.1e} times the model's own error, and its path KL and samples with it: keep "
+            f"{name} at its default, or at least this ratio below {_STEEP:g}",
+            stacklevel=3,
+        )
+
+
+_STEEP = 1000.0
 
 
 def _ends_regularly(interpolant: Interpolant) -> bool:

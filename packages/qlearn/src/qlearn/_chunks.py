@@ -20,20 +20,21 @@ class ChunkBatch:
     actions open loop: discounted reward inside it, observation after it.
 
     Attributes:
-        observations: ``(R, B, O)`` before the chunk.
+        observations: ``(R, B, O)`` before the chunk, of any number type; images ``(R, B, *O)``.
         actions: ``(R, B, H * A)``, first step first; raw rows also behind an episode's end.
-        rewards: ``(R, B)``, sum of ``discount**j * reward_j`` up to the episode's end.
+        rewards: ``(R, B)``, sum of ``discount**j * reward_j`` up to the episode's end. Rewards,
+            masks and validity are float32, or float64 beside observations of float64.
         masks: ``(R, B)``, 0 where the task ended inside the chunk (nothing to bootstrap), else 1.
         valid: ``(R, B)``, 0 where an episode ends before the last step of the chunk, else 1.
         next_observations: ``(R, B, O)`` after the last step that still belongs to the episode.
     """
 
-    observations: Float[Tensor, "R B O"]
+    observations: Shaped[Tensor, "R B *O"]
     actions: Float[Tensor, "R B D"]
     rewards: Float[Tensor, "R B"]
     masks: Float[Tensor, "R B"]
     valid: Float[Tensor, "R B"]
-    next_observations: Float[Tensor, "R B O"]
+    next_observations: Shaped[Tensor, "R B *O"]
 
 
 class ChunkSource(Protocol):
@@ -41,6 +42,11 @@ class ChunkSource(Protocol):
 
     def sample(self, streams: RandomStreams, batch: int) -> ChunkBatch:
         """``batch`` chunks for each replica, drawn from the replica's own stream."""
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """The type of rewards, masks and discounts beside observations of ``dtype``."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def summarise(

@@ -21,10 +21,16 @@ def ema_update(
         tau: rate in ``[0, 1]``; one on the device is taken as it is.
 
     Raises:
-        ValueError: different numbers of tensors, or a rate outside ``[0, 1]``.
+        ValueError: different numbers or shapes of tensors, or a rate outside ``[0, 1]``.
     """
     if len(targets) != len(onlines):
         raise ValueError(f"{len(targets)} targets given for {len(onlines)} online parameters")
+    for number, (target, online) in enumerate(zip(targets, onlines, strict=True)):
+        if target.shape != online.shape:
+            raise ValueError(
+                f"target {number} has shape {tuple(target.shape)}, its online parameter "
+                f"{tuple(online.shape)}: give both lists in the same order"
+            )
     if isinstance(tau, Tensor):
         for target, online in zip(targets, onlines, strict=True):
             target.lerp_(online, tau)

@@ -25,20 +25,22 @@ class EpisodeData:
     The tasks of a domain share everything but rewards and masks, whose first axis is the task.
 
     Attributes:
-        observations: ``(N, O)``, in memory or on the disk.
+        observations: ``(N, O)`` in memory or on the disk; images ``(N, *O)`` in memory, of any
+            number type.
         actions: ``(N, A)``, likewise.
         ends: ``(E,)`` int64, number of transitions up to the end of each episode; ``ends[-1] = S``.
         rewards: ``(T, N)``, any number type; int8 is exact for OGBench's counted rewards.
         masks: ``(T, N)``, any number type or bool, 0 where the task ended at that row.
     """
 
-    observations: Float[Tensor, "N O"] | MappedRows
+    observations: Shaped[Tensor, "N *O"] | MappedRows
     actions: Float[Tensor, "N A"] | MappedRows
     ends: Int[Tensor, "E"]
     rewards: Shaped[Tensor, "T N"]
     masks: Shaped[Tensor, "T N"]
 
     def __post_init__(self) -> None:
+        _check_tables(observations=self.observations, actions=self.actions)
         rows = len(self.observations)
         for name, rows_here in (
             ("actions", len(self.actions)),
@@ -58,7 +60,7 @@ class EpisodeData:
     @classmethod
     def from_rows(
         cls,
-        observations: Float[Tensor, "N O"] | MappedRows,
+        observations: Shaped[Tensor, "N *O"] | MappedRows,
         actions: Float[Tensor, "N A"] | MappedRows,
         terminals: Shaped[Tensor, "N"],
         rewards: Shaped[Tensor, "T N"] | None = None,
@@ -77,6 +79,7 @@ class EpisodeData:
             ValueError: arrays of different length, an episode without a transition, or no
                 terminal on the last row.
         """
+        _check_tables(observations=observations, actions=actions, terminals=terminals)
         rows = len(observations)
         if len(terminals) != rows:
             raise ValueError(f"terminals has {len(terminals)} rows, observations {rows}")
@@ -106,9 +109,9 @@ class EpisodeData:
     @classmethod
     def from_transitions(
         cls,
-        observations: Float[Tensor, "S O"],
+        observations: Shaped[Tensor, "S *O"],
         actions: Float[Tensor, "S A"],
-        next_observations: Float[Tensor, "S O"],
+        next_observations: Shaped[Tensor, "S *O"],
         terminals: Shaped[Tensor, "S"],
         rewards: Shaped[Tensor, "T S"] | None = None,
         masks: Shaped[Tensor, "T S"] | None = None,
@@ -125,9 +128,20 @@ class EpisodeData:
             masks: per task.
 
         Raises:
-            ValueError: arrays of different length, or a transition inside an episode whose next
-                observation is not the observation that follows.
+            ValueError: arrays of different length or shape, or a transition inside an episode whose
+                next observation is not the observation that follows.
         """
+        _check_tables(
+            observations=observations,
+            actions=actions,
+            next_observations=next_observations,
+            terminals=terminals,
+        )
+        if next_observations.shape[1:] != observations.shape[1:]:
+            raise ValueError(
+                f"next_observations has rows of shape {tuple(next_observations.shape[1:])}, "
+                f"observations of {tuple(observations.shape[1:])}; expected the same"
+            )
         count = len(observations)
         for name, given in (
             ("actions", len(actions)),
@@ -142,7 +156,8 @@ class EpisodeData:
             raise ValueError("no transitions")
         last = terminals.bool().clone()
         last[-1] = True
-        jumps = (next_observations[:-1] != observations[1:]).any(-1) & ~last[:-1]
+        differs = (next_observations[:-1] != observations[1:]).flatten(1).any(-1)
+        jumps = differs & ~last[:-1]
         if bool(jumps.any()):
             row = int(jumps.nonzero()[0])
             raise ValueError(
@@ -202,6 +217,23 @@ class EpisodeData:
         """Row and episode of each transition number, without waiting for the device."""
         episodes = torch.searchsorted(self.ends, transitions, right=True)
         return transitions + episodes, episodes
+
+
+def _check_tables(**tables: object) -> None:
+    """Refuse what has no rows, such as a dict of observations, whose length is that of its keys."""
+    for name, table in tables.items():
+        least = 1 if name == "terminals" else 2
+        if not isinstance(table, Tensor | MappedRows):
+            keys = f" with keys {sorted(map(str, table))}" if isinstance(table, dict) else ""
+            raise ValueError(
+                f"{name} must be one tensor with a row per step, got {type(table).__name__}{keys}: "
+                "convert arrays by torch.as_tensor, and concatenate several observations along "
+                "the last axis"
+            )
+        if len(table.shape) < least:
+            raise ValueError(
+                f"{name} has shape {tuple(table.shape)}; expected (rows{', size' * (least - 1)})"
+            )
 
 
 def check_tasks(tasks: Sequence[int], available: int) -> None:

@@ -1,10 +1,12 @@
 """Replay of online experience: a ring of transitions per replica."""
 
+from collections.abc import Sequence
+
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
-from qlearn._chunks import ChunkBatch, summarise
+from qlearn._chunks import ChunkBatch, at_least_float32, summarise
 from qlearn._random import RandomStreams
 from qlearn._sampler import ChunkMode, check_horizon, discount_powers
 
@@ -25,20 +27,21 @@ class RingBuffer(nn.Module):
     Args:
         replicas: number of rings ``R``.
         capacity: transitions in each.
-        observation_dim: size ``O`` of an observation.
+        observation_dim: size ``O`` of an observation, or the shape of an image.
         action_dim: size ``A`` of one action.
         horizon: chunk length ``H``.
         discount: per step, for the reward sum inside a chunk.
         mode: which chunks count.
         device: where everything lives.
-        dtype: type of all stored numbers.
+        dtype: type of stored observations, for instance ``torch.uint8`` for images, and of actions
+            if it is a float. Rewards, masks and discounts are float32, or float64 beside float64.
 
     Raises:
         ValueError: a capacity below the chunk length, or an impossible setting.
     """
 
-    observations: Float[Tensor, "R C O"]
-    next_observations: Float[Tensor, "R C O"]
+    observations: Shaped[Tensor, "R C *O"]
+    next_observations: Shaped[Tensor, "R C *O"]
     actions: Float[Tensor, "R C A"]
     rewards: Float[Tensor, "R C"]
     masks: Float[Tensor, "R C"]
@@ -56,7 +59,7 @@ class RingBuffer(nn.Module):
         self,
         replicas: int,
         capacity: int,
-        observation_dim: int,
+        observation_dim: int | Sequence[int],
         action_dim: int,
         *,
         horizon: int = 1,
@@ -69,23 +72,27 @@ class RingBuffer(nn.Module):
         check_horizon(horizon, discount, mode)
         if capacity < horizon:
             raise ValueError(f"capacity {capacity} cannot hold a chunk of {horizon} steps")
-        if min(replicas, observation_dim, action_dim) < 1:
+        observed = (observation_dim,) if isinstance(observation_dim, int) else (*observation_dim,)
+        if not isinstance(action_dim, int) or min(replicas, action_dim, *observed) < 1:
             raise ValueError(
                 "replicas, observation_dim and action_dim must be at least 1, got "
-                f"{replicas}, {observation_dim}, {action_dim}"
+                f"{replicas}, {observation_dim}, {action_dim} (only observations may have a shape)"
             )
         self.replicas, self.capacity = replicas, capacity
         self.horizon, self.mode = horizon, mode
         self.size = 0
 
-        def stored(name: str, *shape: int, kind: torch.dtype = dtype) -> None:
+        wide = at_least_float32(dtype)
+
+        def stored(name: str, *shape: int, kind: torch.dtype) -> None:
             self.register_buffer(name, torch.zeros(shape, dtype=kind, device=device))
 
-        stored("observations", replicas, capacity, observation_dim)
-        stored("next_observations", replicas, capacity, observation_dim)
-        stored("actions", replicas, capacity, action_dim)
-        stored("rewards", replicas, capacity)
-        stored("masks", replicas, capacity)
+        stored("observations", replicas, capacity, *observed, kind=dtype)
+        stored("next_observations", replicas, capacity, *observed, kind=dtype)
+        played = dtype if dtype.is_floating_point else wide
+        stored("actions", replicas, capacity, action_dim, kind=played)
+        stored("rewards", replicas, capacity, kind=wide)
+        stored("masks", replicas, capacity, kind=wide)
         stored("ends", replicas, capacity, kind=torch.bool)
         stored("added", kind=torch.int64)
         # Mode "within_episode": a second ring lists the last transition of every chunk that lies
@@ -105,12 +112,12 @@ class RingBuffer(nn.Module):
     @torch.no_grad()
     def add(
         self,
-        observations: Float[Tensor, "R O"],
+        observations: Shaped[Tensor, "R *O"],
         actions: Float[Tensor, "R A"],
         rewards: Float[Tensor, "R"],
         masks: Float[Tensor, "R"],
         ends: Bool[Tensor, "R"],
-        next_observations: Float[Tensor, "R O"],
+        next_observations: Shaped[Tensor, "R *O"],
     ) -> None:
         """Append one transition to every ring, over the oldest one when full.
 
@@ -121,6 +128,10 @@ class RingBuffer(nn.Module):
             masks: 0 where the task ended (nothing to bootstrap), else 1.
             ends: whether the episode ended here, by success, failure or time limit.
             next_observations: after the step, before any reset.
+
+        Raises:
+            ValueError: values of another shape, or observations that the ring's type would round to
+                integers.
         """
         slot = (self.added % self.capacity).reshape(1)
         for buffer, values in (
@@ -131,6 +142,11 @@ class RingBuffer(nn.Module):
             (self.masks, masks),
             (self.ends, ends),
         ):
+            if values.is_floating_point() and buffer.dtype in _INTEGERS:
+                raise ValueError(
+                    f"observations of {values.dtype} do not fit a ring of {buffer.dtype}: they "
+                    "would be rounded; give RingBuffer another dtype"
+                )
             row = values.to(buffer.device, buffer.dtype).unsqueeze(1)
             if row.shape != (self.replicas, 1, *buffer.shape[2:]):
                 raise ValueError(
@@ -212,6 +228,9 @@ class RingBuffer(nn.Module):
         self.whole.scatter_(1, place, self.added.expand(self.replicas, 1))
         self.whole_added += (self.lengths >= self.horizon).long()
         self.lengths.masked_fill_(ends.bool(), 0)
+
+
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def _recount(ring: RingBuffer, _: object) -> None:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from qlearn._chunks import ChunkBatch, summarise
+from qlearn._chunks import ChunkBatch, at_least_float32, summarise
 from qlearn._episodes import EpisodeData, check_tasks
 from qlearn._random import RandomStreams
 
@@ -110,9 +110,10 @@ class ChunkSampler:
         )
 
 
-def discount_powers(discount: float, steps: Tensor, dtype: torch.dtype) -> Tensor:
-    """``discount**j`` for each step ``j``."""
-    return torch.full_like(steps, discount, dtype=torch.float64).pow(steps).to(dtype)
+def discount_powers(discount: float, steps: Tensor, observed: torch.dtype) -> Tensor:
+    """``discount**j`` for each step ``j``, in float32 at least whatever is observed."""
+    powers = torch.full_like(steps, discount, dtype=torch.float64).pow(steps)
+    return powers.to(at_least_float32(observed))
 
 
 def check_horizon(horizon: int, discount: float, mode: str) -> None:

@@ -44,7 +44,16 @@ def td_target(
 
     Returns:
         Regression target of the critic; the caller decides about gradients.
+
+    Raises:
+        ValueError: the three differ in shape, which would broadcast to targets of other rows.
     """
+    if not rewards.shape == masks.shape == next_value.shape:
+        raise ValueError(
+            f"rewards {tuple(rewards.shape)}, masks {tuple(masks.shape)} and next_value "
+            f"{tuple(next_value.shape)} differ in shape; expected one number per row in each "
+            "(squeeze a last axis of size 1)"
+        )
     return rewards + discount**horizon * masks * next_value
 
 
@@ -64,7 +73,21 @@ def td_loss(
 
     Returns:
         One loss per replica ``(R,)``.
+
+    Raises:
+        ValueError: target or flags of another shape, which would broadcast to other rows.
     """
+    rows = qs.shape[:-2] + qs.shape[-1:]
+    if target.shape not in (rows, qs.shape):
+        raise ValueError(
+            f"target has shape {tuple(target.shape)} for values of shape {tuple(qs.shape)}; "
+            f"expected {tuple(rows)}, or {tuple(qs.shape)} with one for each member"
+        )
+    if valid is not None and valid.shape != rows:
+        raise ValueError(
+            f"valid has shape {tuple(valid.shape)} for values of shape {tuple(qs.shape)}; "
+            f"expected one weight per row, {tuple(rows)}"
+        )
     if target.dim() < qs.dim():
         target = target.unsqueeze(-2)
     squared = (qs - target).square()

@@ -5,8 +5,10 @@ A reward Q tilts the base law by exp(Q/lambda): larger lambda, smaller step. KL 
 
 from trustregion._budget import BudgetSchedule, ConstantBudget, CosineBudget, LinearBudget
 from trustregion._dual_descent import DualDescent
+from trustregion._kl_budget import KLBudget
 from trustregion._linear_gaussian import LinearGaussian
 from trustregion._path_kl import path_kl, path_kl_steps
+from trustregion._relative_descent import RelativeDualDescent
 from trustregion._solve import solve_lambda
 from trustregion._tilted import dual_function, tilted_kl, tilted_kl_derivative
 
@@ -15,8 +17,10 @@ __all__ = [
     "ConstantBudget",
     "CosineBudget",
     "DualDescent",
+    "KLBudget",
     "LinearBudget",
     "LinearGaussian",
+    "RelativeDualDescent",
     "dual_function",
     "path_kl",
     "path_kl_steps",

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from trustregion._budget import BudgetSchedule, ConstantBudget, check_budget
@@ -131,9 +131,8 @@ class DualDescent(nn.Module):
         budget = self.budget(self.step).to(self.lam.dtype)
         capped = torch.minimum(kl.to(self.lam.dtype), self.clip * budget)
         known = capped.isfinite()
-        average = self.kl_ema.mul(1.0 - self.ema).add(capped, alpha=self.ema)
-        self.kl_ema.copy_(torch.where(known, average, self.kl_ema))
-        moved = self.lam.add(self.rate * (self.kl_ema - budget)).clamp(*self.bounds)
+        self.kl_ema.copy_(torch.where(known, self._averaged(capped), self.kl_ema))
+        moved = self._moved(budget, known).clamp(*self.bounds)
         self.lam.copy_(torch.where(known, moved, self.lam))
         self.step.add_(1)
         return {
@@ -144,6 +143,14 @@ class DualDescent(nn.Module):
             "kl_cap_active": (kl > self.clip * budget).to(self.lam.dtype),
             "kl_budget": budget.expand(self.lam.shape).clone(),
         }
+
+    def _averaged(self, capped: Float[Tensor, "R"]) -> Float[Tensor, "R"]:
+        """The average with these estimates in it."""
+        return self.kl_ema.mul(1.0 - self.ema).add(capped, alpha=self.ema)
+
+    def _moved(self, budget: Float[Tensor, "*R"], known: Bool[Tensor, "R"]) -> Float[Tensor, "R"]:
+        """The dual variable after a step, before projection; read where the estimate is known."""
+        return self.lam.add(self.rate * (self.kl_ema - budget))
 
     def extra_repr(self) -> str:
         """Settings, for `print`."""

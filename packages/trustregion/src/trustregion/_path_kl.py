@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from flowsde import TransitionKernel, along_path
+from flowsde import TransitionKernel, along_path, at_least_float32, masked
 
 
 def path_kl_steps(
@@ -15,6 +15,7 @@ def path_kl_steps(
     base: Float[Tensor, "steps *shape"],
     *,
     noisy_only: bool = False,
+    mask: Bool[Tensor, "*broadcastable"] | None = None,
 ) -> Float[Tensor, "used_steps *batch"]:
     """KL of each transition between two velocities, `gain_k^2/(2 std_k^2) ||fine_k - base_k||^2`.
 
@@ -32,6 +33,9 @@ def path_kl_steps(
             the step counts with the noise it would have had. True gives the exact KL of the chain
             as it is sampled by a one-step kernel, provided that step is taken with the base
             velocity.
+        mask: True where an event entry counts; False for padding, or for the steps of an action
+            chunk that are never played. Broadcasts to (*batch, *event); None counts all. The KL is
+            that of the entries that count if these do not depend on the others.
 
     Returns:
         (K, *batch) in nats, or (kernel.noisy_steps, *batch) with `noisy_only`.
@@ -39,7 +43,7 @@ def path_kl_steps(
     Raises:
         ValueError: If the two shapes differ or have not K steps.
     """
-    each = _step_kl(kernel, fine, base)
+    each = _step_kl(kernel, fine, base, mask)
     return each[: kernel.noisy_steps] if noisy_only else each
 
 
@@ -50,6 +54,7 @@ def path_kl(
     *,
     noisy_only: bool = False,
     steps: Sequence[int] | Int[Tensor, "chosen"] | None = None,
+    mask: Bool[Tensor, "*broadcastable"] | None = None,
 ) -> Float[Tensor, "*batch"]:
     """Sum over the path of `path_kl_steps`; its mean over paths estimates KL(P_fine || P_base).
 
@@ -69,6 +74,7 @@ def path_kl(
         steps: Indices of the time steps that `fine` and `base` hold, or None for all. The sum is
             multiplied by K/len(steps), as in `adjoint.matching_loss`: unbiased for steps drawn
             uniformly. Not together with `noisy_only`.
+        mask: As in `path_kl_steps`.
 
     Returns:
         (*batch,) in nats.
@@ -78,15 +84,19 @@ def path_kl(
             no indices of time steps.
     """
     if steps is None:
-        return path_kl_steps(kernel, fine, base, noisy_only=noisy_only).sum(0)
+        return path_kl_steps(kernel, fine, base, noisy_only=noisy_only, mask=mask).sum(0)
     if noisy_only:
         raise ValueError("give either steps or noisy_only: choose noisy steps instead")
     chosen = kernel.chosen_steps(steps)
-    return _step_kl(kernel, fine, base, chosen).sum(0) * (kernel.steps / len(chosen))
+    return _step_kl(kernel, fine, base, mask, chosen).sum(0) * (kernel.steps / len(chosen))
 
 
 def _step_kl(
-    kernel: TransitionKernel, fine: Tensor, base: Tensor, chosen: list[int] | Tensor | None = None
+    kernel: TransitionKernel,
+    fine: Tensor,
+    base: Tensor,
+    mask: Tensor | None,
+    chosen: list[int] | Tensor | None = None,
 ) -> Tensor:
     """KL of the chosen steps, (m, *batch), summed in float32 at least."""
     count = kernel.steps if chosen is None else len(chosen)
@@ -95,10 +105,10 @@ def _step_kl(
             f"fine has shape {tuple(fine.shape)} and base {tuple(base.shape)}; expected "
             f"({count}, *batch, *event) for both"
         )
+    fine, base = fine.to(at_least_float32(fine)), base.to(at_least_float32(base))
     ratio = along_path(kernel.gains, fine) / along_path(kernel.stds, fine)
     if chosen is not None:
         ratio = ratio[torch.as_tensor(chosen, device=ratio.device)]
-    change = ratio * (fine - base)
-    squares = change.to(torch.promote_types(change.dtype, torch.float32)).square()
+    squares = masked(ratio * (fine - base), mask, kernel.event_ndim).square()
     event_axes = tuple(range(-kernel.event_ndim, 0))
     return 0.5 * (squares.sum(event_axes) if event_axes else squares)

@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flowsde import at_least_float32
 from trustregion._budget import check_budget
-from trustregion._tilted import at_least_float32, checked_axis, tilted_moments
+from trustregion._tilted import checked_axis, tilted_moments
 
 
 def solve_lambda(
@@ -56,7 +57,7 @@ def solve_lambda(
         raise ValueError(f"bounds must be finite with 0 < low < high, got {bounds}")
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
-    dim, q_samples = checked_axis(q_samples, dim), at_least_float32(q_samples)
+    dim, q_samples = checked_axis(q_samples, dim), q_samples.to(at_least_float32(q_samples))
     axes = (shared,) if isinstance(shared, int) else shared
     averaged = tuple(checked_axis(q_samples, axis) for axis in axes)
     removed = (dim, *averaged)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flowsde import at_least_float32, broadcasts, checked_positive
 from trustregion._budget import check_budget
 
 
@@ -47,11 +48,6 @@ def tilted_moments(q: Tensor, lam: Tensor, dim: int) -> TiltedMoments:
     return TiltedMoments(kl.clamp_min(0.0), variance)
 
 
-def at_least_float32(q: Tensor) -> Tensor:
-    """`q` in a dtype in which sums of many weights have digits."""
-    return q.to(torch.promote_types(q.dtype, torch.float32))
-
-
 def tilted_kl(
     q_samples: Float[Tensor, "*shape"], lam: float | Float[Tensor, "*broadcastable"], dim: int = -1
 ) -> Float[Tensor, "*batch"]:
@@ -70,7 +66,8 @@ def tilted_kl(
         (*batch,): the shape of `q_samples` without `dim`; nats.
 
     Raises:
-        ValueError: If `lam` is a number that is not positive or there are no samples.
+        ValueError: If `lam` is not positive or does not fit, or there are no samples. An entry that
+            is not positive in a tensor on another device makes its result NaN instead.
     """
     return tilted_moments(*_prepared(q_samples, lam, dim)).kl.squeeze(dim)
 
@@ -89,7 +86,8 @@ def tilted_kl_derivative(
         (*batch,) in nats per unit of reward.
 
     Raises:
-        ValueError: If `lam` is a number that is not positive or there are no samples.
+        ValueError: If `lam` is not positive or does not fit, or there are no samples. An entry that
+            is not positive in a tensor on another device makes its result NaN instead.
     """
     q, lam_kept, dim = _prepared(q_samples, lam, dim)
     return (-tilted_moments(q, lam_kept, dim).variance / lam_kept**3).squeeze(dim)
@@ -116,9 +114,12 @@ def dual_function(
         (*batch,) in units of reward.
 
     Raises:
-        ValueError: If `lam` or `budget` is a number that is not positive or there are no samples.
+        ValueError: If `lam` or `budget` is not positive, `lam` does not fit, or there are no
+            samples. An entry that is not positive in a tensor on another device gives NaN.
     """
-    if not isinstance(budget, Tensor):
+    if isinstance(budget, Tensor):
+        budget = checked_positive("budget", budget)
+    else:
         check_budget("budget", budget)
     q, lam_kept, dim = _prepared(q_samples, lam, dim)
     log_mean = torch.logsumexp(q / lam_kept, dim, keepdim=True) - math.log(q.shape[dim])
@@ -127,13 +128,16 @@ def dual_function(
 
 def _prepared(q: Tensor, lam: float | Tensor, dim: int) -> tuple[Tensor, Tensor, int]:
     """Checked samples, lambda with the sample axis inserted, and the axis counted from the end."""
-    dim, q = checked_axis(q, dim), at_least_float32(q)
-    if isinstance(lam, Tensor):
-        shape = q.shape[: q.ndim + dim] + q.shape[q.ndim + dim + 1 :]
-        return q, lam.expand(shape).unsqueeze(dim), dim
-    if not lam > 0.0:
-        raise ValueError(f"lam must be positive, got {lam}")
-    return q, q.new_full((1,) * q.ndim, lam), dim
+    dim, q, lam = checked_axis(q, dim), q.to(at_least_float32(q)), checked_positive("lam", lam)
+    if not isinstance(lam, Tensor):
+        return q, q.new_full((1,) * q.ndim, lam), dim
+    shape = q.shape[: q.ndim + dim] + q.shape[q.ndim + dim + 1 :]
+    if not broadcasts(lam.shape, shape):
+        raise ValueError(
+            f"lam has shape {tuple(lam.shape)}; expected one that broadcasts to {tuple(shape)}, "
+            f"the shape of the samples without axis {dim}"
+        )
+    return q, lam.to(at_least_float32(lam)).expand(shape).unsqueeze(dim), dim
 
 
 def checked_axis(q: Tensor, dim: int) -> int:
