@@ -10,6 +10,7 @@ from trustregion._linear_gaussian import LinearGaussian
 from trustregion._path_kl import path_kl, path_kl_steps
 from trustregion._relative_descent import RelativeDualDescent
 from trustregion._solve import solve_lambda
+from trustregion._solved_dual import correct_dual, solve_dual
 from trustregion._tilted import dual_function, tilted_kl, tilted_kl_derivative
 
 __all__ = [
@@ -21,9 +22,11 @@ __all__ = [
     "LinearBudget",
     "LinearGaussian",
     "RelativeDualDescent",
+    "correct_dual",
     "dual_function",
     "path_kl",
     "path_kl_steps",
+    "solve_dual",
     "solve_lambda",
     "tilted_kl",
     "tilted_kl_derivative",

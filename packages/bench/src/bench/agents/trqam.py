@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from bench.agents.acting import best_of, flow_action, sampled
 from bench.agents.adjoint_matching import adjoint_losses, adjoint_noise
 from bench.agents.diffusion import PolicyField, PolicyPrediction, interpolant_of, policy_field
-from bench.agents.dual import BudgetShape, budget_of, check_samples, correct_dual, solve_dual
+from bench.agents.dual import BudgetShape, budget_of, check_samples
 from bench.agents.endpoint_kl import endpoint_kl
 from bench.agents.estimators import EstimatorName, adjoint_estimator
 from bench.agents.kernels import KernelName, memoryless_kernel
@@ -34,7 +34,7 @@ from bench.agents.problem import Problem
 from bench.recorded import added
 from flowsde import sample_path, velocities_along
 from qlearn import ChunkBatch, FlowActor, Learner, RandomStreams
-from trustregion import DualDescent, path_kl
+from trustregion import DualDescent, correct_dual, path_kl, solve_dual
 
 __all__ = ["TRQAM", "TRQAMConfig"]
 
