@@ -7,7 +7,7 @@ needs neither the data nor these packages. docs/own-data.md walks through it.
 
     uv run python examples/own_environment.py --out runs/own      # a few minutes on one core
 
-prints what each part of the way achieves. The same steps by hand:
+prints what each part of the way achieves. The same steps on the command line:
 
     bench data import runs/own/recorded.npz pendulum --env InvertedPendulum-v5 --data-dir runs/own
     bench offline --dataset runs/own/pendulum.npz --env InvertedPendulum-v5 ...
@@ -16,14 +16,14 @@ prints what each part of the way achieves. The same steps by hand:
 
 import argparse
 import json
-import shlex
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 import torch
 
-from bench.cli import main as bench
+import bench
+from bench.data import import_data
 
 ENVIRONMENT = "InvertedPendulum-v5"
 GAINS = np.array([0.5, 5.0, 0.75, 0.75])  # Cart's place, pole's angle, and their speeds.
@@ -59,13 +59,6 @@ def record(path: Path, transitions: int, seed: int = 0) -> float:
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, **{key: np.array(column) for key, column in rows.items()})  # type: ignore[arg-type]
     return float(np.mean(returns))
-
-
-def command(text: str) -> None:
-    """Run one `bench` command in this process, as a shell would."""
-    print(f"\n$ bench {text}", flush=True)
-    if status := bench(shlex.split(text)):
-        raise SystemExit(status)
 
 
 class OnnxPolicy:
@@ -140,19 +133,37 @@ def main() -> None:
 
     recorded = record(out / "recorded.npz", given.transitions)
     print(f"recorded: {given.transitions:,} transitions, mean return {recorded:.1f}")
-    command(
-        f"data import {out}/recorded.npz pendulum --env {ENVIRONMENT} --data-dir {out} --overwrite"
+    environment = gymnasium.make(ENVIRONMENT)
+    space = environment.action_space
+    environment.close()
+    assert isinstance(space, gymnasium.spaces.Box)
+    bounds = (space.low, space.high)
+    source = str(out / "recorded.npz")
+    import_data(source, "pendulum", out, action_range=bounds, overwrite=True)
+    result = bench.offline(
+        dataset=f"{out}/pendulum.npz",
+        env=ENVIRONMENT,
+        out=out / "run",
+        device="cpu",
+        pretrain_steps=given.pretrain_steps,
+        steps=given.steps,
+        evaluate_every=max(1, given.steps // 4),
+        episodes=given.episodes,
+        set=[
+            "actor_hidden=128x128",
+            "critic_hidden=128x128",
+            "critics=2",
+            "learning_rate=1e-3",
+            "target_rate=0.01",
+            "flow_steps=5",
+        ],
     )
-    command(
-        f"offline --dataset {out}/pendulum.npz --env {ENVIRONMENT} --out {out}/run --device cpu "
-        f"--pretrain-steps {given.pretrain_steps} --steps {given.steps} "
-        f"--evaluate-every {max(1, given.steps // 4)} --episodes {given.episodes} "
-        "--set actor_hidden=128x128 critic_hidden=128x128 critics=2 learning_rate=1e-3 "
-        "target_rate=0.01 flow_steps=5"
-    )
-    command(f"export {out}/run")
+    result.show()
+    exported = bench.export_policy(out / "run")
+    for kind, difference in exported.differences.items():
+        print(f"{exported.files[kind]}: actions within {difference:.1e} of the agent's")
 
-    (folder,) = (out / "run" / "export").iterdir()
+    folder = exported.directory
     print(f"\nplayed in plain Gymnasium, {given.episodes} episodes each")
     print(f"recorded controller: mean return {recorded:.1f}")
     for policy in (OnnxPolicy(folder), TorchPolicy(folder)):

@@ -1,7 +1,9 @@
 """The tutorials' code runs, in order, as a reader would type it, and does what they say."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,3 +31,20 @@ def test_fine_tune_an_image_flow(capsys: pytest.CaptureFixture[str]) -> None:
     assert shares[0] + 20 <= shares[1] <= 98
     (kl,) = re.findall(r"path KL ([\d.]+) of", printed)
     assert 0.4 < float(kl) < 0.6
+
+
+@pytest.mark.slow
+def test_first_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BENCH_DATA_DIR", str(tmp_path / "data"))
+    notebook = json.loads((TUTORIALS / "first-run.ipynb").read_text(encoding="utf-8"))
+    code = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    names: dict[str, Any] = {}
+    for number, cell in enumerate(code):
+        exec(compile(cell, f"cell {number}", "exec"), names)
+    assert names["result"].complete
+    assert "trqam" in names["result"]._repr_html_()
+    assert names["kl"]["step"].to_list() == [5, 10, 15, 20]
+    assert (names["kl"]["value"] > 0.0).all()
+    assert names["chunk"].shape == (5, 2)
+    assert names["report"].page.is_file()

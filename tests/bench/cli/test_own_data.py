@@ -124,7 +124,9 @@ def test_a_video_counts_successes_as_the_table_does(
     finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr("bench.video.record", lambda *given, **_: drawn.append(given) or "nobody")
+    monkeypatch.setattr(
+        "bench.api.policies.record", lambda *given, **_: drawn.append(given) or "nobody"
+    )
     assert main(["video", str(finished), "--task", "1"]) == 0
     assert "2/2 solved" in capsys.readouterr().out
     ((rollout, episodes, _),) = drawn

@@ -171,7 +171,7 @@ def test_the_command_prints_hours(
     def sizes(domain: Domain) -> DomainSizes:
         return SIZES
 
-    monkeypatch.setattr("bench.scale.domain_sizes", sizes)
+    monkeypatch.setattr("bench.api.cost.domain_sizes", sizes)
     assert main(["plan", "--suite", "quick", "--seeds", "2", "--devices", "4"]) == 0
     out = capsys.readouterr().out
     assert "width 128: measured" in out
@@ -186,7 +186,7 @@ def test_the_command_prints_hours(
 def test_hours_name_the_threads_only_where_all_widths_share_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.scale.domain_sizes", lambda domain: SIZES)
+    monkeypatch.setattr("bench.api.cost.domain_sizes", lambda domain: SIZES)
     row = {**RATES[0], "device": "cpu", "precision": "float32"}
     rows = [{**row, "width": "512", "threads": "1"}, {**row, "width": "1024", "threads": "2"}]
     table = tmp_path / "rates.csv"
@@ -202,7 +202,7 @@ def test_hours_name_the_threads_only_where_all_widths_share_them(
 def test_the_table_is_legible_on_any_terminal(
     columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.scale.domain_sizes", lambda domain: SIZES)
+    monkeypatch.setattr("bench.api.cost.domain_sizes", lambda domain: SIZES)
     monkeypatch.setenv("COLUMNS", str(columns))
     assert main(["plan"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -224,7 +224,7 @@ def test_no_device_is_refused_before_anything_is_timed(
     def sizes(domain: Domain) -> DomainSizes:
         raise AssertionError("timed")
 
-    monkeypatch.setattr("bench.scale.domain_sizes", sizes)
+    monkeypatch.setattr("bench.api.cost.domain_sizes", sizes)
     for option in ("--devices", "--cores", "--seeds"):
         assert main(["plan", option, "0"]) == 2
         assert f"{option[2:]} must be at least 1, got 0" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from bench.extensions import installed, is_reference, load_installed, load_reference
 from bench.published_settings import published_settings
 from bench.recorded import added
 from bench.standard_sizes import size_text, standard_transitions
@@ -22,6 +23,9 @@ __all__ = [
     "suite",
     "unknown",
 ]
+
+GROUP = "trqam.suites"
+"""Entry points of suites in other distributions."""
 
 _MILLION = 1_000_000
 
@@ -203,14 +207,22 @@ def unknown(kind: str, name: str, names: Iterable[str], place: str = "") -> str:
 
 
 def suite(name: str) -> Suite:
-    """The suite of that name.
+    """The suite of that name: of this package, an entry point, or ``module:attribute``.
 
     Raises:
         ValueError: no suite has that name; the nearest names are in the message.
     """
-    if name not in SUITES:
-        raise ValueError(unknown("suite", name, SUITES))
-    return SUITES[name]
+    if name in SUITES:
+        return SUITES[name]
+    if name in installed(GROUP):
+        found = load_installed(GROUP, name)
+    elif is_reference(name):
+        found = load_reference(name)
+    else:
+        raise ValueError(unknown("suite", name, [*SUITES, *installed(GROUP)]))
+    if not isinstance(found, Suite):
+        raise ValueError(f"suite {name!r} is {found!r}; expected a bench.suites.Suite")
+    return found
 
 
 def smoke(chosen: Suite) -> Suite:

@@ -1,4 +1,4 @@
-"""What `bench ablate` runs, prints and writes."""
+"""What `bench ablate` runs and writes."""
 
 import math
 from pathlib import Path
@@ -15,16 +15,18 @@ from bench.agents import TRQAM, TRQAMConfig
 from bench.experiment import DualRequest, InternalVsExternalRequest, KernelsRequest
 from bench.results import markdown_table
 from bench.storage import write_bytes
-from bench.training.dry_run import describe
-from bench.training.job import Job
+from bench.training.options import Plan
 from bench.training.ranges import check_folder
 from qlearn import RandomStreams
 
-__all__ = ["ablate_dual", "ablate_kernels", "ablate_trust_region"]
+__all__ = ["Written", "dual", "kernels", "plan_ablation", "trust_region"]
+
+Written = tuple[pl.DataFrame, tuple[Path, ...]]
+"""A table, and the files that hold it and its figure."""
 
 
-def ablate_dual(options: DualRequest) -> int:
-    """Rules for lambda on a made-up bandit: table, curves and figure.
+def dual(options: DualRequest) -> Written:
+    """Follow rules for lambda on a made-up bandit; write table, curves and figure.
 
     Raises:
         ValueError: an impossible value.
@@ -42,28 +44,33 @@ def ablate_dual(options: DualRequest) -> int:
     start = WarmStart.of(Bandit(), tuple(range(options.seeds)), options.warm_up)
     curves = followed(start, tracking)
     directory = options.out or Path("runs/ablate-dual")
-    _write(directory, "dual", summary(curves, tracking), tracking_figure(curves, tracking))
+    written = _write(
+        directory, "dual", summary(curves, tracking), tracking_figure(curves, tracking)
+    )
     curves.write_parquet(directory / "curves.parquet")
-    return 0
+    return written
 
 
-def ablate_trust_region(options: InternalVsExternalRequest) -> int:
-    """Success against the path KL that each kind of trust region realises.
+def plan_ablation(options: InternalVsExternalRequest | KernelsRequest) -> Plan:
+    """The packs of an ablation on a suite.
 
     Raises:
         ValueError: an impossible value.
     """
+    if isinstance(options, KernelsRequest):
+        grid = kernel_grid(options.kernels, options.flow_steps, options.endpoint_samples)
+        return plan_points(options, "kernels", grid)
     if options.dual == "solve":
         raise ValueError(
             "the weight of an external penalty is descended; leave out --dual solve, which "
             "`bench ablate dual` compares"
         )
     points = families(options.budgets, options.coefficients, options.lambdas, options.temperature)
-    plan = plan_points(options, "internal-vs-external", points)
-    if options.dry_run:
-        describe(plan)
-        return 0
-    status = Job(plan).run()
+    return plan_points(options, "internal-vs-external", points)
+
+
+def trust_region(directory: Path) -> Written:
+    """Success against the path KL that each kind of trust region realises; writes both."""
     kind = (
         pl.when(pl.col("variant").str.contains("internal"))
         .then(pl.lit("internal: budget"))
@@ -71,7 +78,7 @@ def ablate_trust_region(options: InternalVsExternalRequest) -> int:
         .then(pl.lit("external: KL penalty"))
         .otherwise(pl.lit("fixed lambda"))
     )
-    rows = outcomes(plan.directory).with_columns(kind=kind).sort("domain", "kind", "path_kl")
+    rows = outcomes(directory).with_columns(kind=kind).sort("domain", "kind", "path_kl")
     lines = [
         Line(label, part["path_kl"].to_list(), *_success(part))
         for label, part in _groups(rows, "kind")
@@ -82,23 +89,12 @@ def ablate_trust_region(options: InternalVsExternalRequest) -> int:
         note=_basis(rows),
         logarithmic=True,
     )
-    _write(plan.directory, "internal-vs-external", rows.drop("endpoint_kl"), figure)
-    return status
+    return _write(directory, "internal-vs-external", rows.drop("endpoint_kl"), figure)
 
 
-def ablate_kernels(options: KernelsRequest) -> int:
-    """Success, path KL and endpoint KL of every kernel at several numbers of steps.
-
-    Raises:
-        ValueError: an impossible value.
-    """
-    points = kernel_grid(options.kernels, options.flow_steps, options.endpoint_samples)
-    plan = plan_points(options, "kernels", points)
-    if options.dry_run:
-        describe(plan)
-        return 0
-    status = Job(plan).run()
-    rows = outcomes(plan.directory).with_columns(
+def kernels(directory: Path) -> Written:
+    """Success, path KL and endpoint KL of every kernel at several numbers of steps; writes them."""
+    rows = outcomes(directory).with_columns(
         kernel=pl.col("variant").str.extract(r"kernel=([^,]+)"),
         steps=pl.col("variant").str.extract(r"flow-steps=(\d+)").cast(pl.Int64),
     )
@@ -130,8 +126,7 @@ def ablate_kernels(options: KernelsRequest) -> int:
         "episodes",
     ]
     table = rows.select(*order, "path_kl", "endpoint_kl", "lambda")
-    _write(plan.directory, "kernels", table, figure)
-    return status
+    return _write(directory, "kernels", table, figure)
 
 
 def _success(part: pl.DataFrame) -> tuple[list[float], list[float], list[float]]:
@@ -167,8 +162,8 @@ def _groups(rows: pl.DataFrame, kind: str) -> list[tuple[str, pl.DataFrame]]:
     ]
 
 
-def _write(directory: Path, name: str, table: pl.DataFrame, figure: Figure) -> None:
-    """Print a table, and keep it as .md and .csv beside its figure as .svg and .png."""
+def _write(directory: Path, name: str, table: pl.DataFrame, figure: Figure) -> Written:
+    """Keep a table as .md and .csv beside its figure as .svg and .png."""
     directory.mkdir(parents=True, exist_ok=True)
     text = markdown_table(
         table.with_columns(
@@ -177,12 +172,12 @@ def _write(directory: Path, name: str, table: pl.DataFrame, figure: Figure) -> N
             if kind == pl.Float64
         ).with_columns(pl.all().cast(pl.String).fill_null("-"))
     )
-    print(text)
     write_bytes(directory / f"{name}.md", text.encode())
     write_bytes(directory / f"{name}.csv", table.write_csv().encode())
     for kind in ("svg", "png"):
         write_bytes(directory / f"{name}.{kind}", drawn(figure, kind))
-    print(f"table and figure: {directory / name}.md, .csv, .svg, .png")
+    kinds = ("md", "csv", "svg", "png")
+    return table, tuple(directory / f"{name}.{kind}" for kind in kinds)
 
 
 def _three_digits(value: float) -> str:

@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from bench.experiment import OfflineRequest
+from bench.experiment import OfflineRequest, given_settings
 from bench.results import final_table, scan_training, without_stopped
-from bench.training.cells import Pack
-from bench.training.options import Plan, plan_offline, plan_point, settled
+from bench.training.options import GridPoint, Plan, plan_grid, plan_offline, settled
 
 __all__ = ["outcomes", "plan_points"]
 
@@ -37,21 +36,22 @@ def plan_points(offline: OfflineRequest, name: str, points: Sequence[Point]) -> 
     if not points:
         raise ValueError("nothing to compare: give at least one value")
     given = {text.partition("=")[0].strip().replace("-", "_") for text in offline.set}
-    given |= {name for name in ("kl_budget", "dual") if getattr(offline, name) is not None}
+    given |= given_settings(offline).keys()
     if both := sorted(given & {setting for point in points for setting in point}):
         raise ValueError(f"{both[0]} is what is compared; do not give it by itself as well")
     offline = settled(offline, f"ablate-{name}")
     base = plan_offline(offline)
-    packs: list[Pack] = []
-    configs: dict[str, Any] = {pack.name: base.configs[pack.name] for pack in base.pretraining}
+    grid: list[GridPoint] = []
     for point in points:
         texts = tuple(f"{setting}={value}" for setting, value in point.items())
         variant = tuple(f"{key.replace('_', '-')}={_short(value)}" for key, value in point.items())
-        plan = plan_point(replace(offline, set=(*offline.set, *texts)), ", ".join(variant))
-        for pack in plan.packs:
-            packs.append(replace(pack, variant=variant))
-            configs[packs[-1].name] = plan.configs[pack.name]
-    return replace(base, packs=tuple(packs), configs=configs)
+        request = replace(offline, set=(*offline.set, *texts))
+        grid.append(GridPoint(request, ", ".join(variant), partial(_variant, variant=variant)))
+    return plan_grid(base, grid, kept=base.pretraining)
+
+
+def _variant(agent: str, variant: tuple[str, ...]) -> tuple[str, ...]:
+    return () if agent == "bc" else variant
 
 
 def _short(value: object) -> str:

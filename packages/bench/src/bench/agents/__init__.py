@@ -5,11 +5,11 @@ agent trains on a bare machine from a source checkout.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from bench.agents._registry import AgentEntry, Registry
 from bench.agents.bc import BC, BCConfig
 from bench.agents.cgql import CGQL, CGQLConfig
 from bench.agents.dsrl import DSRL, DSRLConfig
@@ -55,6 +55,7 @@ __all__ = [
     "RLPDConfig",
     "ReBRAC",
     "ReBRACConfig",
+    "Registry",
     "SQAMConfig",
     "TRQAMConfig",
     "draw",
@@ -100,100 +101,77 @@ class Measuring(Protocol):
         """Metrics ``(R,)`` on rows and random numbers that no update sees."""
 
 
-@dataclass(frozen=True, slots=True)
-class AgentEntry:
-    """One line of the registry.
-
-    Attributes:
-        summary: what the method does, in one line.
-        paper: where it is from.
-        config: dataclass of its settings, with the published defaults.
-        agent: class taking ``(config, problem, streams)``.
-        pretrained: whether it starts from a behaviour-cloned flow.
-        online_only: whether it learns in the online phase alone.
-    """
-
-    summary: str
-    paper: str
-    config: type[Any]
-    agent: type[Any]
-    pretrained: bool = True
-    online_only: bool = False
-
-    @property
-    def settings(self) -> frozenset[str]:
-        """Names of its settings."""
-        return frozenset(field.name for field in fields(self.config))
-
-
-AGENTS: dict[str, AgentEntry] = {
-    "bc": AgentEntry(
-        "behaviour cloning of a flow policy by flow matching", "arXiv 2210.02747", BCConfig, BC
-    ),
-    "trqam": AgentEntry(
-        "adjoint matching inside a path-space KL trust region",
-        "arXiv 2605.27079",
-        TRQAMConfig,
-        TRQAM,
-    ),
-    "sqam": AgentEntry(
-        "TRQAM with the scalar adjoint and a penalty on overrated actions",
-        "arXiv 2610.10437",
-        SQAMConfig,
-        SQAM,
-    ),
-    "qam": AgentEntry(
-        "adjoint matching at a fixed temperature", "arXiv 2601.14234", QAMConfig, QAM
-    ),
-    "qam-e": AgentEntry(
-        "QAM, its actions edited by a small soft actor-critic",
-        "arXiv 2601.14234",
-        QAMEditConfig,
-        QAMEdit,
-    ),
-    "qam-f": AgentEntry(
-        "QAM, distilled into a one-step policy that climbs the critic",
-        "arXiv 2601.14234",
-        QAMFQLConfig,
-        QAMFQL,
-    ),
-    "fql": AgentEntry(
-        "one-step policy that climbs the critic, held at a cloned flow",
-        "arXiv 2502.02538",
-        FQLConfig,
-        FQL,
-    ),
-    "ifql": AgentEntry(
-        "implicit Q-learning, then the best of many samples of a cloned flow",
-        "arXiv 2502.02538",
-        IFQLConfig,
-        IFQL,
-    ),
-    "dsrl": AgentEntry(
-        "soft actor-critic on the noise that a cloned flow starts from",
-        "arXiv 2506.15799",
-        DSRLConfig,
-        DSRL,
-    ),
-    "cgql-l": AgentEntry(
-        "cloned flow guided by a critic on noisy actions (LINEX, MSE or none)",
-        "arXiv 2601.14234",
-        CGQLConfig,
-        CGQL,
-    ),
-    "rebrac": AgentEntry(
-        "TD3 with a squared distance to the data's actions",
-        "arXiv 2305.09836",
-        ReBRACConfig,
-        ReBRAC,
-        pretrained=False,
-    ),
-    "rlpd": AgentEntry(
-        "soft actor-critic on half offline, half online batches",
-        "arXiv 2302.02948",
-        RLPDConfig,
-        RLPD,
-        pretrained=False,
-        online_only=True,
-    ),
-}
+AGENTS = Registry(
+    {
+        "bc": AgentEntry(
+            "behaviour cloning of a flow policy by flow matching", "arXiv 2210.02747", BCConfig, BC
+        ),
+        "trqam": AgentEntry(
+            "adjoint matching inside a path-space KL trust region",
+            "arXiv 2605.27079",
+            TRQAMConfig,
+            TRQAM,
+        ),
+        "sqam": AgentEntry(
+            "TRQAM with the scalar adjoint and a penalty on overrated actions",
+            "arXiv 2610.10437",
+            SQAMConfig,
+            SQAM,
+        ),
+        "qam": AgentEntry(
+            "adjoint matching at a fixed temperature", "arXiv 2601.14234", QAMConfig, QAM
+        ),
+        "qam-e": AgentEntry(
+            "QAM, its actions edited by a small soft actor-critic",
+            "arXiv 2601.14234",
+            QAMEditConfig,
+            QAMEdit,
+        ),
+        "qam-f": AgentEntry(
+            "QAM, distilled into a one-step policy that climbs the critic",
+            "arXiv 2601.14234",
+            QAMFQLConfig,
+            QAMFQL,
+        ),
+        "fql": AgentEntry(
+            "one-step policy that climbs the critic, held at a cloned flow",
+            "arXiv 2502.02538",
+            FQLConfig,
+            FQL,
+        ),
+        "ifql": AgentEntry(
+            "implicit Q-learning, then the best of many samples of a cloned flow",
+            "arXiv 2502.02538",
+            IFQLConfig,
+            IFQL,
+        ),
+        "dsrl": AgentEntry(
+            "soft actor-critic on the noise that a cloned flow starts from",
+            "arXiv 2506.15799",
+            DSRLConfig,
+            DSRL,
+        ),
+        "cgql-l": AgentEntry(
+            "cloned flow guided by a critic on noisy actions (LINEX, MSE or none)",
+            "arXiv 2601.14234",
+            CGQLConfig,
+            CGQL,
+            exportable=False,
+        ),
+        "rebrac": AgentEntry(
+            "TD3 with a squared distance to the data's actions",
+            "arXiv 2305.09836",
+            ReBRACConfig,
+            ReBRAC,
+            pretrained=False,
+        ),
+        "rlpd": AgentEntry(
+            "soft actor-critic on half offline, half online batches",
+            "arXiv 2302.02948",
+            RLPDConfig,
+            RLPD,
+            pretrained=False,
+            online_only=True,
+        ),
+    }
+)

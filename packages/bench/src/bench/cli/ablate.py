@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from bench.cli._flags import AgentNames
+from bench.cli._flags import AgentNames, DryRun
 from bench.experiment import DualRequest, InternalVsExternalRequest, KernelsRequest
 
 __all__ = ["Ablate"]
@@ -21,13 +21,14 @@ class Dual(DualRequest):
 
     def run(self) -> int:
         """Follow every rule, print and write."""
-        from bench.ablation.commands import ablate_dual
+        from bench.api.ablations import ablate
+        from bench.cli._results import show_ablation
 
-        return ablate_dual(self)
+        return show_ablation(ablate("dual", self))
 
 
 @dataclass(frozen=True)
-class InternalVsExternal(InternalVsExternalRequest):
+class InternalVsExternal(DryRun, InternalVsExternalRequest):
     """Trust region inside the control problem against a KL penalty outside, and fixed lambda.
 
     Success against the realised path KL, a line each. The same command continues.
@@ -37,22 +38,36 @@ class InternalVsExternal(InternalVsExternalRequest):
 
     def run(self) -> int:
         """Run every point, print and write."""
-        from bench.ablation.commands import ablate_trust_region
+        if self.dry_run:
+            return _describe(self)
+        from bench.api.ablations import ablate
+        from bench.cli._results import show_ablation
 
-        return ablate_trust_region(self)
+        return show_ablation(ablate("internal-vs-external", self))
 
 
 @dataclass(frozen=True)
-class Kernels(KernelsRequest):
+class Kernels(DryRun, KernelsRequest):
     """Discretisations of the memoryless SDE: success, path KL and measured endpoint KL."""
 
     agent: AgentNames = ("trqam",)
 
     def run(self) -> int:
         """Run every point, print and write."""
-        from bench.ablation.commands import ablate_kernels
+        if self.dry_run:
+            return _describe(self)
+        from bench.api.ablations import ablate
+        from bench.cli._results import show_ablation
 
-        return ablate_kernels(self)
+        return show_ablation(ablate("kernels", self))
+
+
+def _describe(request: InternalVsExternalRequest | KernelsRequest) -> int:
+    from bench.ablation.commands import plan_ablation
+    from bench.training.dry_run import describe
+
+    describe(plan_ablation(request))
+    return 0
 
 
 @dataclass(frozen=True)

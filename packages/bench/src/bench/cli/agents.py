@@ -48,7 +48,7 @@ class Agents:
         for field in fields(entry.config):
             default = "required" if field.default is MISSING else _text(field.default)
             console.print(f"{field.name} = {default}  [{_values(field.name, hints[field.name])}]")
-            console.print(Padding(told[field.name], (0, 0, 0, 4), expand=False))
+            console.print(Padding(told.get(field.name, ""), (0, 0, 0, 4), expand=False))
             for line in _suite_values(self.agent, entry.config, field.name):
                 console.print(Padding(line, (0, 0, 0, 4), expand=False))
         return 0

@@ -40,24 +40,19 @@ class Export:
 
     def run(self) -> int:
         """Find the policy, write it, and say how near it comes to the agent."""
-        from bench.export import export_policy, find_policy
+        from bench.api.policies import export_policy
 
-        if not self.formats:
-            raise ValueError("formats is empty; give pt2, onnx or both")
-        trained = find_policy(
+        done = export_policy(
             self.run_directory,
             agent=self.agent,
             task=self.task,
             seed=self.seed,
             variant=self.variant,
             phase=self.phase,
+            formats=self.formats,
+            out=self.out,
         )
-        cell = trained.cell
-        parts = [cell.task_name, cell.agent, trained.variant, f"seed-{cell.seed}", trained.phase]
-        name = "--".join(part.replace("/", "-") for part in parts if part)
-        out = self.out or self.run_directory / "export" / name
-        done = export_policy(trained, out, self.formats)
-        print(f"{cell}, {trained.phase} step {trained.step:,}")
+        print(f"{done.policy.cell}, {done.policy.phase} step {done.policy.step:,}")
         for kind, difference in done.differences.items():
             others = done.other_choices[kind]
             note = f"; another of its candidates in {others} of 65 cases" if others else ""

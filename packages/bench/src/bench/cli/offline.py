@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from bench.cli._flags import AgentNames
+from bench.cli._flags import AgentNames, DryRun
 from bench.experiment import OfflineRequest
 
 __all__ = ["Offline"]
 
 
 @dataclass(frozen=True)
-class Offline(OfflineRequest):
+class Offline(DryRun, OfflineRequest):
     """Pretrain, fine-tune and evaluate a suite, and write the result table.
 
     With --dataset and --env it trains on data of your own instead of a suite's (docs/own-data.md).
@@ -19,13 +19,14 @@ class Offline(OfflineRequest):
     agent: AgentNames = ("trqam",)
 
     def run(self) -> int:
-        """Plan the cells, then list or run them."""
-        from bench.training.dry_run import describe
-        from bench.training.job import Job
-        from bench.training.options import plan_offline
-
-        plan = plan_offline(self)
+        """List the cells, or run them and print the table."""
         if self.dry_run:
-            describe(plan)
+            from bench.training.dry_run import describe
+            from bench.training.options import plan_offline
+
+            describe(plan_offline(self))
             return 0
-        return Job(plan).run()
+        from bench.api.runs import offline
+        from bench.cli._results import show_run
+
+        return show_run(offline(self))

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from bench.cli._flags import AgentNames
+from bench.cli._flags import AgentNames, DryRun
 from bench.experiment import OnlineRequest
 
 __all__ = ["Online"]
 
 
 @dataclass(frozen=True)
-class Online(OnlineRequest):
+class Online(DryRun, OnlineRequest):
     """Go on from the offline phase in the environments, and write one table of both phases.
 
     What is missing of the offline phase is run first; --steps are its updates. The same command
@@ -19,13 +19,14 @@ class Online(OnlineRequest):
     agent: AgentNames = ("trqam",)
 
     def run(self) -> int:
-        """Plan the cells, then list or run them."""
-        from bench.training.dry_run import describe
-        from bench.training.job import Job
-        from bench.training.online_options import plan_online
-
-        plan = plan_online(self)
+        """List the cells, or run them and print the table."""
         if self.dry_run:
-            describe(plan)
+            from bench.training.dry_run import describe
+            from bench.training.online_options import plan_online
+
+            describe(plan_online(self))
             return 0
-        return Job(plan).run()
+        from bench.api.runs import online
+        from bench.cli._results import show_run
+
+        return show_run(online(self))

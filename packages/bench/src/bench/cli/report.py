@@ -33,24 +33,20 @@ class Report:
             raise ValueError("say which runs to report, for example: bench report runs/quick")
         from rich.console import Console
 
+        from bench.api.reading import report
         from bench.results import print_table
-        from bench.results.report import write_report
 
-        first = self.runs[0] if self.runs[0].is_dir() else self.runs[0].parent
-        directory = self.out or first / "report"
-        report = write_report(self.runs, directory, unfinished=self.unfinished, mix=self.mix)
+        done = report(self.runs, out=self.out, unfinished=self.unfinished, mix=self.mix)
         console = Console(soft_wrap=True)
-        if report.table.cells["recorded_at"].drop_nulls().len():
-            print_table(report.table)
+        if done.cells["recorded_at"].drop_nulls().len():
+            print_table(done.table)
         else:
             places = " ".join(quote(str(place)) for place in self.runs)
             console.print(
                 f"nothing has been evaluated yet; `bench status {places}` shows how far it is",
                 highlight=False, markup=False,
             )  # fmt: skip
-        console.print(f"page:   {report.page}", highlight=False, markup=False)
-        others = sorted({path.suffix.lstrip(".") for path in report.files if path != report.page})
-        console.print(
-            f"beside: {len(report.files) - 1} files ({', '.join(others)})", highlight=False
-        )
-        return 1 if report.table.coverage.failed else 0
+        console.print(f"page:   {done.page}", highlight=False, markup=False)
+        others = sorted({path.suffix.lstrip(".") for path in done.files if path != done.page})
+        console.print(f"beside: {len(done.files) - 1} files ({', '.join(others)})", highlight=False)
+        return 1 if done.failures else 0

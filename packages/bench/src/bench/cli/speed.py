@@ -17,6 +17,7 @@ class Speed(SpeedRequest):
 
     def run(self) -> int:
         """Measure, print and write."""
-        from bench.speed.command import run_speed
+        from bench.api.cost import measure_speed
 
-        return run_speed(self)
+        measure_speed(self).show()
+        return 0

@@ -5,14 +5,14 @@ from typing import Annotated
 
 import tyro
 
-from bench.cli._flags import AgentNames
+from bench.cli._flags import AgentNames, DryRun
 from bench.experiment import SweepRequest
 
 __all__ = ["Sweep"]
 
 
 @dataclass(frozen=True)
-class Sweep(SweepRequest):
+class Sweep(DryRun, SweepRequest):
     """Run the offline phase at every point of a grid, and write one table and its figures.
 
     The values of a run are its variant in the tables. Runs that differ in swept settings only
@@ -25,19 +25,14 @@ class Sweep(SweepRequest):
     ] = ()
 
     def run(self) -> int:
-        """Plan the grid, then list it, or run it and write its report."""
-        from bench.training.dry_run import describe
-        from bench.training.job import Job
-        from bench.training.sweep import plan_sweep
-
-        job = Job(plan_sweep(self))
+        """List the grid, or run it and write its report."""
         if self.dry_run:
-            describe(job.plan)
-            return 0
-        status = job.run()
-        from bench.results.report import write_report
+            from bench.training.dry_run import describe
+            from bench.training.sweep import plan_sweep
 
-        directory = job.plan.directory
-        report = write_report([directory], directory / "report")
-        job.console.print(f"figures: {report.page}", markup=False, highlight=False)
-        return status
+            describe(plan_sweep(self))
+            return 0
+        from bench.api.runs import sweep
+        from bench.cli._results import show_run
+
+        return show_run(sweep(self))

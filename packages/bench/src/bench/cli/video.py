@@ -48,43 +48,26 @@ class Video:
 
     def run(self) -> int:
         """Play and draw one file per cell."""
-        from bench.drawing import require_encoder
-        from bench.simulation import SimulatorPool
-        from bench.video import play, record, select_cells
+        from bench.api.policies import record_video
 
-        for name, value in (("size", self.size), ("most-frames", self.most_frames)):
-            if not 1 <= value <= 2000:
-                raise ValueError(f"--{name} must lie between 1 and 2000, got {value}")
-        if not 0.1 <= self.rate <= 100:
-            raise ValueError(f"--rate must lie between 0.1 and 100, got {self.rate}")
-        require_encoder(self.format)
-        selected = select_cells(
-            self.directory, agent=self.agent, task=self.task, seed=self.seed, variant=self.variant
+        videos = record_video(
+            self.directory,
+            agent=self.agent,
+            task=self.task,
+            seed=self.seed,
+            variant=self.variant,
+            episodes=self.episodes,
+            format=self.format,
+            renderer=self.renderer,
+            size=self.size,
+            most_frames=self.most_frames,
+            rate=self.rate,
+            out=self.out,
         )
-        fewest = min(cell.episodes for cell in selected)
-        episodes = tuple(range(min(3, fewest))) if self.episodes is None else self.episodes
-        if not episodes or not all(0 <= number < fewest for number in episodes):
-            raise ValueError(
-                f"--episodes takes numbers from 0 to {fewest - 1} of the run's evaluations, got "
-                f"{' '.join(map(str, episodes)) or 'none'}"
+        for video in videos:
+            cell = video.cell
+            print(
+                f"{video.file}: {cell.label}; {video.solved}/{cell.episodes} solved at "
+                f"{cell.phase} step {video.step:,}; drawn by {video.renderer}"
             )
-        folder = self.out or self.directory / "videos"
-        with SimulatorPool() as pool:
-            for cell in selected:
-                rollout = play(cell, pool)
-                path = folder / f"{cell.file_name}.{self.format}"
-                used = record(
-                    rollout,
-                    episodes,
-                    path,
-                    title=f"{cell.label}, {cell.phase} step {rollout.step:,}",
-                    renderer=self.renderer,
-                    size=self.size,
-                    most_frames=self.most_frames,
-                    rate=self.rate,
-                )
-                print(
-                    f"{path}: {cell.label}; {rollout.solved}/{cell.episodes} solved at "
-                    f"{cell.phase} step {rollout.step:,}; drawn by {used}"
-                )
         return 0

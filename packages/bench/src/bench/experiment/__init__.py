@@ -5,15 +5,28 @@ arguments.
 """
 
 from bench.experiment._ablations import DualRequest, InternalVsExternalRequest, KernelsRequest
-from bench.experiment._offline import OfflineRequest
+from bench.experiment._build import build_request, command_line
+from bench.experiment._cost import CostRequest
+from bench.experiment._offline import (
+    SCHEDULE,
+    OfflineRequest,
+    ScheduleOption,
+    given_settings,
+)
 from bench.experiment._online import OnlineRequest
 from bench.experiment._sweep import SweepRequest
 
 __all__ = [
+    "SCHEDULE",
+    "CostRequest",
     "DualRequest",
     "InternalVsExternalRequest",
     "KernelsRequest",
     "OfflineRequest",
     "OnlineRequest",
+    "ScheduleOption",
     "SweepRequest",
+    "build_request",
+    "command_line",
+    "given_settings",
 ]

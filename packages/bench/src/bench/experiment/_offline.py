@@ -1,10 +1,34 @@
 """The request of the offline phase, its fields by subject."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-__all__ = ["OfflineRequest"]
+__all__ = ["SCHEDULE", "OfflineRequest", "ScheduleOption", "given_settings"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleOption:
+    """An option that replaces a number of the suite's protocol.
+
+    Attributes:
+        protocol: field of :class:`bench.suites.Protocol`.
+        least: smallest value.
+        cloning: whether behaviour cloning depends on it.
+    """
+
+    protocol: str
+    least: int = 1
+    cloning: bool = False
+
+
+def _schedule(protocol: str, *, least: int = 1, cloning: bool = False) -> Any:
+    return field(default=None, metadata={"schedule": ScheduleOption(protocol, least, cloning)})
+
+
+def _setting() -> Any:
+    """An option for a setting of agents, which `set` reaches as well."""
+    return field(default=None, metadata={"setting": True})
 
 
 @dataclass(frozen=True)
@@ -56,8 +80,8 @@ class _Methods:
     """
 
     agent: tuple[str, ...] = ("trqam",)
-    kl_budget: float | None = None
-    dual: Literal["descend", "solve"] | None = None
+    kl_budget: float | None = _setting()
+    dual: Literal["descend", "solve"] | None = _setting()
     set: tuple[str, ...] = ()
 
 
@@ -72,10 +96,10 @@ class _Schedule:
         episodes: episodes per evaluation, instead of the protocol's.
     """
 
-    steps: int | None = None
-    pretrain_steps: int | None = None
-    evaluate_every: int | None = None
-    episodes: int | None = None
+    steps: int | None = _schedule("offline_steps")
+    pretrain_steps: int | None = _schedule("pretrain_steps", least=0, cloning=True)
+    evaluate_every: int | None = _schedule("evaluate_every")
+    episodes: int | None = _schedule("episodes", cloning=True)
 
 
 @dataclass(frozen=True)
@@ -110,7 +134,6 @@ class _Execution:
         pack: most runs trained as one; by default all of a domain and agent, or as many as keep
             every process busy; auto measures what is fastest within memory, over all the agents.
         processes: packs trained at a time; by default one per GPU, or one per core of the CPU.
-        dry_run: list the cells with their settings and the expected cost, and stop.
     """
 
     device: str = "auto"
@@ -119,7 +142,6 @@ class _Execution:
     capture: bool = False
     pack: int | Literal["auto"] | None = None
     processes: int | None = None
-    dry_run: bool = False
 
 
 # Fields of a later base come first.
@@ -129,3 +151,17 @@ class OfflineRequest(_Execution, _Places, _Schedule, _Methods, _Tasks):
 
     The fields are documented by subject, on the bases.
     """
+
+
+SCHEDULE: dict[str, ScheduleOption] = {
+    field.name: field.metadata["schedule"]
+    for field in fields(OfflineRequest)
+    if "schedule" in field.metadata
+}
+"""Options that replace numbers of the protocol, by name."""
+
+
+def given_settings(request: OfflineRequest) -> dict[str, Any]:
+    """Settings of agents that a request fixes by options of their own."""
+    named = (field.name for field in fields(request) if field.metadata.get("setting"))
+    return {name: value for name in named if (value := getattr(request, name)) is not None}

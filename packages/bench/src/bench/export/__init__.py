@@ -1,8 +1,7 @@
 """Trained policies as programs that need neither this package nor its data: `bench export`."""
 
-from bench.export._policy import NoiseInput, Policy
-from bench.export._run import TrainedPolicy, find_policy
 from bench.export._write import Exported, export_policy
+from bench.policies import NoiseInput, Policy, TrainedPolicy, find_policy
 
 __all__ = [
     "Exported",

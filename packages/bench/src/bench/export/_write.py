@@ -12,9 +12,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from bench.agents import AGENTS
 from bench.errors import BenchError
-from bench.export._policy import Policy
-from bench.export._run import TrainedPolicy
+from bench.policies import Policy, TrainedPolicy
 from bench.storage import package_versions, write_bytes, write_json
 
 __all__ = ["Exported", "Format", "export_policy"]
@@ -32,6 +32,7 @@ class Exported:
     """What was written.
 
     Attributes:
+        policy: what it was written from.
         directory: where it lies.
         files: by format, and the manifest under `json`.
         differences: by format, the largest difference from the agent's actions relative to their
@@ -39,6 +40,7 @@ class Exported:
         other_choices: by format, rows of those for which another candidate was played.
     """
 
+    policy: TrainedPolicy
     directory: Path
     files: dict[str, Path]
     differences: dict[str, float]
@@ -60,6 +62,12 @@ def export_policy(
         BenchError: a written program does not give the agent's actions.
         OSError: a file cannot be written.
     """
+    name = trained.cell.agent
+    if not AGENTS[name].exportable:
+        raise ValueError(
+            f"agent {name!r} follows gradients of its critic when it acts, which torch.export does "
+            "not record; agents without that can be exported"
+        )
     policy = Policy(trained)
     if "onnx" in formats:
         _require_onnx()
@@ -77,7 +85,7 @@ def export_policy(
     manifest = _manifest(trained, policy, files, differences)
     files["json"] = directory / "policy.json"
     write_json(files["json"], manifest)
-    return Exported(directory, files, differences, others)
+    return Exported(trained, directory, files, differences, others)
 
 
 def _require_onnx() -> None:

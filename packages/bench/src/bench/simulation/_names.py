@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import sys
 from pathlib import Path
+
+from bench.extensions import import_from_here
 
 __all__ = ["environment_id", "load_simulators"]
 
@@ -34,7 +35,7 @@ def environment_id(task_name: str) -> str:
     module, separator, registered = task_name.rpartition(":")
     if separator:
         try:
-            _import(module)
+            import_from_here(module)
         except ModuleNotFoundError as error:
             raise ValueError(
                 f"task {task_name!r}: the module {module!r} that should register it cannot be "
@@ -59,23 +60,6 @@ def environment_id(task_name: str) -> str:
 def load_simulators() -> None:
     """Import OGBench with its simulators, which registers its environments with gymnasium."""
     importlib.import_module("ogbench")
-
-
-def _import(module: str) -> None:
-    """Import a module, from the current folder where it is nowhere else."""
-    try:
-        importlib.import_module(module)
-    except ModuleNotFoundError:
-        # A script has its own folder on the path, not the one that it was called in.
-        here = str(Path.cwd())
-        if here in sys.path:
-            raise
-        sys.path.append(here)
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError:
-            sys.path.remove(here)
-            raise
 
 
 def _without_dataset(name: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import shutil
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -74,18 +74,7 @@ def measure(
             request.agents, request.widths, request.replicas, request.precisions, request.modes
         )
     )
-    for command in request.against:
-        if not (words := shlex.split(command)) or shutil.which(words[0]) is None:
-            raise ValueError(f"--against {command!r}: there is no such program")
-    for agent, _, _, precision, mode in combinations:
-        agent_config(agent, 1, 1, 1)
-        if mode == "captured" and device.type != "cuda":
-            raise ValueError("the mode captured needs a CUDA device: take eager or compiled")
-        with float32_products(precision, device):
-            pass
-    for precision in request.precisions:
-        if warning := emulation_warning(precision, device):
-            tell(f"warning: {warning}")
+    _check(request, device, tell)
     entrants = []
     for combination in combinations:
         tell("preparing " + ", ".join(map(str, combination)))
@@ -112,23 +101,39 @@ def measure(
         _row(e, request.batch, name, statistics.median(ceilings[e.precision, e.width]), copied)
         for e in entrants
     ]
-    for command, rates in peers.items():
-        rows.append(
-            SpeedRow(
-                agent=command,
-                width=None,
-                replicas=None,
-                batch=None,
-                precision=None,
-                mode=None,
-                device=name,
-                threads=torch.get_num_threads(),
-                updates_per_s=statistics.median(rates),
-                slowest=min(rates),
-                fastest=max(rates),
-            )
-        )
-    return rows
+    return rows + [_peer_row(command, rates, name) for command, rates in peers.items()]
+
+
+def _check(request: SpeedRequest, device: torch.device, tell: Callable[[str], None]) -> None:
+    """Refuse before anything is measured what this machine cannot do; warn of what is slow."""
+    for command in request.against:
+        if not (words := shlex.split(command)) or shutil.which(words[0]) is None:
+            raise ValueError(f"--against {command!r}: there is no such program")
+    for agent in request.agents:
+        agent_config(agent, 1, 1, 1)
+    if "captured" in request.modes and device.type != "cuda":
+        raise ValueError("the mode captured needs a CUDA device: take eager or compiled")
+    for precision in request.precisions:
+        with float32_products(precision, device):
+            pass
+        if warning := emulation_warning(precision, device):
+            tell(f"warning: {warning}")
+
+
+def _peer_row(command: str, rates: Sequence[float], device: str) -> SpeedRow:
+    return SpeedRow(
+        agent=command,
+        width=None,
+        replicas=None,
+        batch=None,
+        precision=None,
+        mode=None,
+        device=device,
+        threads=torch.get_num_threads(),
+        updates_per_s=statistics.median(rates),
+        slowest=min(rates),
+        fastest=max(rates),
+    )
 
 
 def peer_rate(command: str) -> float:

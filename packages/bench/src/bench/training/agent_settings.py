@@ -5,15 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.agents import AGENTS
-from bench.experiment import OfflineRequest
+from bench.experiment import OfflineRequest, given_settings
 from bench.suites import Domain, unknown
 from bench.training.ranges import check_ranges
 from bench.training.settings import parse_overrides, resolve
 
 __all__ = ["settings_by_agent"]
-
-_OWN_OPTIONS = ("kl_budget", "dual")
-"""Settings that have an option of their own beside `--set`."""
 
 
 def settings_by_agent(
@@ -58,8 +55,7 @@ class _Given:
 
     @classmethod
     def of(cls, options: OfflineRequest) -> "_Given":
-        own = {name: getattr(options, name) for name in _OWN_OPTIONS}
-        return cls({name: v for name, v in own.items() if v is not None}, options.set)
+        return cls(given_settings(options), options.set)
 
     def spelled(self, name: str) -> str:
         """A setting's name as it was typed."""

@@ -85,7 +85,8 @@ class Pack:
     @property
     def name(self) -> str:
         """Folder name of the pack, unique within a run directory."""
-        parts = [self.domain.name, self.agent, *self.variant]
+        # An agent of the user's is named module:class.
+        parts = [self.domain.name, self.agent.replace(":", "."), *self.variant]
         if not self.all_tasks:
             parts.append("tasks-" + "-".join(map(str, self.domain.tasks)))
         parts.append("seeds-" + "-".join(map(str, self.seeds)))

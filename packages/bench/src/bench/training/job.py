@@ -2,37 +2,39 @@
 
 import gc
 import logging
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-import polars as pl
 import torch
 from rich.console import Console
-from rich.table import Table
 
-from bench.agents import AGENTS, BC, Agent, draw
+from bench.agents import BC
 from bench.errors import CheckpointError
-from bench.results import PHASES, FinalTable, final_table, print_table, write_table
+from bench.results import final_table, write_table
 from bench.simulation import SimulatorPool
-from bench.storage import RunLock, checkpoint_steps, log_to, package_versions
+from bench.storage import RunLock, checkpoint_steps, log_to
+from bench.training.assembly import (
+    build_agent,
+    build_experience,
+    build_recorder,
+    build_sampler,
+    flow_cache,
+)
 from bench.training.cells import Pack
-from bench.training.compilation import compile_agent
 from bench.training.console import Display, Stages, standard_output
-from bench.training.online import OnlineExperience, load_offline_result, replay
-from bench.training.options import Plan, starts_from_clone
+from bench.training.online import replay
+from bench.training.options import Plan
 from bench.training.planned import record_plan
 from bench.training.precision import emulation_warning, float32_products
 from bench.training.preparation import PreparedDomain
 from bench.training.pretraining import FlowCache
 from bench.training.processes import PackTraining, train_in_processes
 from bench.training.processor import keep_freed_memory
-from bench.training.recorder import PackRecorder, protocol_fingerprint
 from bench.training.stopping import heeding_signals
 from bench.training.trainer import Trainer
-from qlearn import ChunkSampler, FlowActor, PrefetchingSampler, RandomStreams
+from qlearn import ChunkSampler, PrefetchingSampler, RandomStreams
 
 __all__ = ["Job"]
 
@@ -54,8 +56,8 @@ class Job:
     console: Console = field(default_factory=standard_output)
     problems: list[str] = field(default_factory=list, init=False)
 
-    def run(self) -> int:
-        """Everything; returns the exit status, 1 where a run failed and the others finished."""
+    def run(self) -> None:
+        """Train everything and write the result table; runs that were stopped are in it."""
         plan, directory = self.plan, self.plan.directory
         with ExitStack() as stack:
             stack.enter_context(heeding_signals())
@@ -75,7 +77,7 @@ class Job:
                 for domain in plan.suite.domains:
                     PreparedDomain.of(plan, domain, stages).announce(plan, self.console)
                 self.problems += train_in_processes(plan, _training_in_a_process, stages)
-        return self._finish()
+        write_table(final_table([directory]), directory)
 
     @contextmanager
     def training(
@@ -119,87 +121,34 @@ class Job:
         stages: Display,
     ) -> None:
         """Train a pack to its end, from where it was; problems are noted and the job goes on."""
-        plan, config = self.plan, self.plan.configs[pack.name]
+        plan = self.plan
         streams = RandomStreams(pack.replica_seeds, plan.device)
-        agent: Agent = AGENTS[pack.agent].agent(config, prepared.problem, streams)
-        unfit: dict[int, str] = {}
-        if pack.online and not pack.from_scratch:
-            offline = plan.directory / "packs" / replace(pack, online=False).name
-            try:
-                checkpoints = offline / "checkpoints"
-                unfit = load_offline_result(checkpoints, pack, agent, str(plan.device))
-            except CheckpointError as error:  # every run was stopped there: the other packs go on
-                self.problems.append(str(error))
-                self.console.print(f"left out: {error}", style="red", markup=False)
-                return
-        elif starts_from_clone(pack):
-            clone = FlowActor(
-                streams.replicas,
-                prepared.problem.observation_dim,
-                prepared.problem.chunk_dim,
-                config.actor_hidden,
-                layer_norm=config.actor_layer_norm,
-                streams=streams.spawn("clone"),
-            )
-            unfit = self._cache(pack, prepared).load([cell.seed for cell in pack.cells], clone)
-            agent.start_from(clone)
-        if plan.compiled:
-            compile_agent(agent)
-        replicas_tasks = (
-            [0] * streams.replicas
-            if pack.agent == "bc"
-            else [prepared.domain.tasks.index(cell.task) for cell in pack.cells]
-        )
-        data = self._sampler(pack, prepared, agent, replicas_tasks)
-        directory = plan.directory / "packs" / pack.name
-        versions = package_versions()
-        recorder = PackRecorder(
-            pack,
-            agent,
-            config,
-            prepared.problem,
-            prepared.tables.normalizer,
-            pool,
-            plan.device,
-            directory,
-            {
-                "data_source": prepared.data.source,
-                "data_fingerprint": prepared.data.fingerprint,
-                "protocol_fingerprint": protocol_fingerprint(pack, config),
-                "mujoco_version": versions["mujoco"],
-                "ogbench_version": versions["ogbench"],
-                "torch_version": versions["torch"],
-                "device": str(plan.device),
-                "precision": plan.precision,
-            },
-            track=plan.track,
-            overlap=pool.workers > 0,
-        )
+        try:
+            agent, unfit = build_agent(plan, pack, prepared, streams)
+        except CheckpointError as error:  # every run was stopped there: the other packs go on
+            self.problems.append(str(error))
+            self.console.print(f"left out: {error}", style="red", markup=False)
+            return
+        data = build_sampler(plan, pack, prepared, agent, streams.replicas)
+        recorder = build_recorder(plan, pack, prepared, agent, pool)
         captured = plan.captured and not prepared.tables.streamed
-        trainer = Trainer(pack, agent, streams, data, directory, recorder, plan.precision, captured)
-        trainer.unfit = unfit
         if plan.captured and not captured:
             # A graph holds what the GPU does, and these batches come from the host.
             self.console.print(
                 f"{pack.name}: not captured, as its data are read from the disk (--data-memory)",
                 style="yellow", markup=False,
             )  # fmt: skip
+        trainer = Trainer(
+            pack, agent, streams, data, recorder.directory, recorder, plan.precision, captured
+        )
+        trainer.unfit = unfit
         title = f"{pack.agent} on {pack.domain.name}, {len(pack.cells)} runs"
         with ExitStack() as stack:
             stack.callback(recorder.close)
             if isinstance(data, PrefetchingSampler):
                 stack.enter_context(data)
             if pack.online:
-                acting = streams.spawn("acting")
-                experience = OnlineExperience.of(
-                    pack,
-                    prepared.problem,
-                    prepared.tables.normalizer,
-                    acting,
-                    config.discount,
-                    workers=pool.workers,
-                    limits=plan.limits,
-                )
+                experience = build_experience(plan, pack, prepared, streams, pool.workers)
                 stack.enter_context(experience.environments)
                 trainer.experience = experience
                 trainer.sampler = replay(pack, data, experience.ring)
@@ -207,37 +156,22 @@ class Job:
             unit = "environment steps" if pack.online else "updates"
             trainer.tick = stack.enter_context(stages.stage(title, pack.steps, unit))
             if isinstance(agent, BC):
-                self._clone(trainer, agent, self._cache(pack, prepared))
+                self._clone(trainer, agent, flow_cache(plan, pack, prepared))
             else:
                 trainer.run()
-            if isinstance(data, PrefetchingSampler) and data.batches:
-                waited = (
-                    f"{pack.name}: waited {data.waited:.2f} s for {data.batches:,} batches from "
-                    f"the disk, {data.waited / data.batches * 1e3:.2f} ms each"
-                )
-                _log.info(waited)
-                self.console.print(waited, markup=False, highlight=False)
+            self._tell_waiting(pack, data)
         self.problems += [str(failure) for failure in trainer.failures]
 
-    def _sampler(
-        self, pack: Pack, prepared: PreparedDomain, agent: Agent, tasks: list[int]
-    ) -> ChunkSampler:
-        """Chunks of the data set; of one on the disk, read ahead of the updates."""
-        horizon, mode = pack.domain.horizon, pack.protocol.chunks
-        discount = getattr(self.plan.configs[pack.name], "discount", 1.0)
-        episodes = prepared.tables.episodes
-        if not prepared.tables.streamed:
-            return ChunkSampler(episodes, horizon, discount, mode=mode, tasks=tasks)
-        noise = agent.noise(pack.protocol.batch_size)
-        return PrefetchingSampler(
-            episodes,
-            horizon,
-            discount,
-            mode=mode,
-            tasks=tasks,
-            device=self.plan.device,
-            between=lambda streams: draw(streams, noise),
+    def _tell_waiting(self, pack: Pack, data: ChunkSampler) -> None:
+        """Say how long updates waited for the disk."""
+        if not isinstance(data, PrefetchingSampler) or not data.batches:
+            return
+        waited = (
+            f"{pack.name}: waited {data.waited:.2f} s for {data.batches:,} batches from the disk, "
+            f"{data.waited / data.batches * 1e3:.2f} ms each"
         )
+        _log.info(waited)
+        self.console.print(waited, markup=False, highlight=False)
 
     def _clone(self, trainer: Trainer, agent: BC, cache: FlowCache) -> None:
         """Behaviour cloning, taken from the cache where an earlier run has been through it."""
@@ -248,37 +182,6 @@ class Job:
             cache.load(seeds, agent.flow)
             trainer.finish()
         cache.save(seeds, agent.flow, trainer.failed_replicas)
-
-    def _cache(self, pack: Pack, prepared: PreparedDomain) -> FlowCache:
-        """Where the flows that a pack starts from are kept."""
-        source = self.plan.pretraining_of(pack)
-        return FlowCache.of(
-            self.plan.directory.parent / "pretrained",
-            source,
-            self.plan.configs[source.name],
-            prepared.data.fingerprint,
-            self.plan.precision,
-        )
-
-    def _finish(self) -> int:
-        """Print and write the table, and say where things are and what to run next."""
-        directory = self.plan.directory
-        table = final_table([directory])
-        print_table(table, self.console)
-        if any(domain.own is not None for domain in self.plan.suite.domains):
-            self.console.print(_returns(table))
-        files = write_table(table, directory)
-        self.console.print(f"table: {files[0]} (and .csv, .parquet beside it)", markup=False)
-        self.console.print(f"curves: bench report {shlex.quote(str(directory))}", markup=False)
-        plain = not self.plan.online and not any(pack.variant for pack in self.plan.packs)
-        if self.plan.suite.name == "quick" and plain and table.coverage.complete:
-            self.console.print(
-                "next: more seeds (--seeds 3 --out runs/quick-3), another agent (bench agents), "
-                "the online phase (bench online --suite quick), or the paper's protocol: "
-                "bench offline --suite ogbench50 --dry-run",
-                markup=False,
-            )
-        return 0 if table.coverage.complete and not self.problems else 1
 
 
 @contextmanager
@@ -292,15 +195,3 @@ def _training_in_a_process(plan: Plan, simulators: int) -> Iterator[PackTraining
         job.training(simulators, announce=False) as train,
     ):
         yield train
-
-
-def _returns(table: FinalTable) -> Table:
-    """Returns of the last evaluation, where success alone says too little."""
-    shown = Table("phase", "agent", "seed", "step", "mean return", title="returns")
-    in_time = pl.col("phase").cast(pl.Enum(PHASES))
-    for row in table.cells.sort(in_time, "agent", "seed").iter_rows(named=True):
-        if row["return_mean"] is not None:
-            agent = " ".join(filter(None, (row["agent"], row["variant"])))
-            value = f"{row['return_mean']:,.2f}"
-            shown.add_row(row["phase"], agent, str(row["seed"]), f"{row['step']:,}", value)
-    return shown

@@ -1,6 +1,6 @@
 """From the options of a command to packs with complete settings, or one clear error."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from bench.agents import AGENTS
-from bench.experiment import OfflineRequest
+from bench.experiment import SCHEDULE, OfflineRequest
 from bench.machine import available_cores
 from bench.recorded import recorded
 from bench.simulation import EnvironmentLimits
@@ -27,8 +27,8 @@ from bench.training.tables import memory_limit
 __all__ = [
     "Plan",
     "agents_named",
+    "plan_grid",
     "plan_offline",
-    "plan_point",
     "settled",
     "starts_from_clone",
 ]
@@ -157,20 +157,9 @@ def plan_offline(options: OfflineRequest, *, online_only: bool = False) -> Plan:
     if options.preset == "smoke":
         chosen = smoke(chosen)
     chosen = replace(chosen, protocol=_protocol(chosen, options))
-    if options.seeds < 1:
-        raise ValueError(f"--seeds must be at least 1, got {options.seeds}")
-    if options.seeds > _MOST_SEEDS:
-        raise ValueError(
-            f"--seeds is how many, at most {_MOST_SEEDS:,}, got {options.seeds}; --first-seed is "
-            "the first of them"
-        )
-    if not 0 <= options.first_seed < 2**63 - _MOST_SEEDS:
-        raise ValueError(
-            f"--first-seed must be at least 0 and of at most 18 digits, got {options.first_seed}"
-        )
+    seeds = _seeds(options)
     check_folder("--out", options.out)
     check_folder("--data-dir", options.data_dir)
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
     agents = agents_named(options.agent, online_only=online_only)
     device = select_device(options.device)
     runs = options.seeds * len(agents) * sum(len(domain.tasks) for domain in chosen.domains)
@@ -192,20 +181,7 @@ def plan_offline(options: OfflineRequest, *, online_only: bool = False) -> Plan:
             compiled=options.compile, captured=options.capture, processes=processes,
         )  # fmt: skip
 
-    configs: dict[str, Any] = {}
-
-    def packs_of(agent: str, settings: Mapping[str, Any]) -> tuple[Pack, ...]:
-        packs = plan(chosen, agent, seeds, largest_pack)
-        configs.update({pack.name: settings[pack.domain.name] for pack in packs})
-        return packs
-
-    pretraining = packs_of("bc", cloning) if chosen.protocol.pretrain_steps else ()
-    if not pretraining and not settings:
-        raise ValueError(
-            f"agent 'bc' has nothing to train: suite {chosen.name!r} begins without behaviour "
-            "cloning, or --pretrain-steps is 0; give --pretrain-steps 300000, for example"
-        )
-    packs = tuple(pack for agent, found in settings.items() for pack in packs_of(agent, found))
+    pretraining, packs, configs = _packs(chosen, cloning, settings, seeds, largest_pack)
     return Plan(
         suite=chosen,
         pretraining=pretraining,
@@ -225,6 +201,46 @@ def plan_offline(options: OfflineRequest, *, online_only: bool = False) -> Plan:
         captured=options.capture,
         limits=_limits_of_each(environment_limits(options), processes),
     )
+
+
+def _seeds(options: OfflineRequest) -> range:
+    if options.seeds < 1:
+        raise ValueError(f"--seeds must be at least 1, got {options.seeds}")
+    if options.seeds > _MOST_SEEDS:
+        raise ValueError(
+            f"--seeds is how many, at most {_MOST_SEEDS:,}, got {options.seeds}; --first-seed is "
+            "the first of them"
+        )
+    if not 0 <= options.first_seed < 2**63 - _MOST_SEEDS:
+        raise ValueError(
+            f"--first-seed must be at least 0 and of at most 18 digits, got {options.first_seed}"
+        )
+    return range(options.first_seed, options.first_seed + options.seeds)
+
+
+def _packs(
+    chosen: Suite,
+    cloning: Mapping[str, Any],
+    settings: Mapping[str, Mapping[str, Any]],
+    seeds: range,
+    largest_pack: int | None,
+) -> tuple[tuple[Pack, ...], tuple[Pack, ...], dict[str, Any]]:
+    """Packs of behaviour cloning, packs of the agents, and the settings of all by pack name."""
+    configs: dict[str, Any] = {}
+
+    def packs_of(agent: str, found: Mapping[str, Any]) -> tuple[Pack, ...]:
+        packs = plan(chosen, agent, seeds, largest_pack)
+        configs.update({pack.name: found[pack.domain.name] for pack in packs})
+        return packs
+
+    pretraining = packs_of("bc", cloning) if chosen.protocol.pretrain_steps else ()
+    if not pretraining and not settings:
+        raise ValueError(
+            f"agent 'bc' has nothing to train: suite {chosen.name!r} begins without behaviour "
+            "cloning, or --pretrain-steps is 0; give --pretrain-steps 300000, for example"
+        )
+    packs = tuple(pack for agent, found in settings.items() for pack in packs_of(agent, found))
+    return pretraining, packs, configs
 
 
 def starts_from_clone(pack: Pack) -> bool:
@@ -260,16 +276,50 @@ def settled(options: OfflineRequest, suffix: str, *, online_only: bool = False) 
     return options
 
 
-def plan_point(options: OfflineRequest, point: str) -> Plan:
-    """The plan of one of several points that are compared; errors name the point.
+@dataclass(frozen=True, slots=True)
+class GridPoint:
+    """One of several plans that are compared in one run directory.
+
+    Attributes:
+        request: of its offline phase.
+        label: what errors call it.
+        variant: of a pack of an agent, as its tables name it.
+    """
+
+    request: OfflineRequest
+    label: str
+    variant: Callable[[str], tuple[str, ...]]
+
+
+def plan_grid(base: Plan, points: Iterable[GridPoint], kept: Sequence[Pack] = ()) -> Plan:
+    """The packs of every point in one plan; packs that points have in common stand in it once.
+
+    Args:
+        base: for all else.
+        points: what is compared.
+        kept: packs of `base` that stay as they are at every point.
 
     Raises:
-        ValueError: as :func:`plan_offline`.
+        ValueError: as :func:`plan_offline`, with the point's label.
     """
-    try:
-        return plan_offline(options)
-    except ValueError as error:
-        raise ValueError(f"at {point}: {error}") from error
+    packs = {pack.name: pack for pack in kept}
+    configs = {name: base.configs[name] for name in packs}
+    for point in points:
+        try:
+            found = plan_offline(point.request)
+        except ValueError as error:
+            raise ValueError(f"at {point.label}: {error}") from error
+        for pack in found.in_order:
+            named = replace(pack, variant=point.variant(pack.agent))
+            if named.name not in packs:
+                packs[named.name] = named
+                configs[named.name] = found.configs[pack.name]
+    return replace(
+        base,
+        pretraining=tuple(pack for pack in packs.values() if pack.agent == "bc"),
+        packs=tuple(pack for pack in packs.values() if pack.agent != "bc"),
+        configs=configs,
+    )
 
 
 def _processes(options: OfflineRequest, device: torch.device, runs: int) -> int:
@@ -310,14 +360,19 @@ def _precision(name: str, device: torch.device) -> str:
 
 def _protocol(chosen: Suite, options: OfflineRequest) -> TrainingProtocol:
     values: dict[str, Any] = {}
-    for name in ("steps", "pretrain_steps", "evaluate_every", "episodes", "pack"):
+    for name, option in SCHEDULE.items():
         value = getattr(options, name)
-        least = 0 if name == "pretrain_steps" else 1
-        if isinstance(value, int) and value < least:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
-        if value is not None and name != "pack":
-            values["offline_steps" if name == "steps" else name] = value
+        if value is not None:
+            _at_least(option.least, name, value)
+            values[option.protocol] = value
+    if isinstance(options.pack, int):
+        _at_least(1, "pack", options.pack)
     return replace(chosen.protocol, **values)
+
+
+def _at_least(least: int, name: str, value: int) -> None:
+    if value < least:
+        raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
 
 
 def agents_named(names: Sequence[str], *, online_only: bool = False) -> tuple[str, ...]:

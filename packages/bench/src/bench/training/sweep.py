@@ -2,20 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import Any
 
 from bench.agents import AGENTS
-from bench.experiment import OfflineRequest, SweepRequest
+from bench.experiment import SCHEDULE, OfflineRequest, SweepRequest, given_settings
 from bench.suites import unknown
-from bench.training.cells import Pack
-from bench.training.options import Plan, agents_named, plan_offline, plan_point, settled
+from bench.training.options import GridPoint, Plan, agents_named, plan_grid, plan_offline, settled
 from bench.training.settings import parse_overrides
 
 __all__ = ["plan_sweep"]
 
-_PROTOCOL = ("steps", "pretrain_steps", "evaluate_every", "episodes")
-_OF_CLONING = ("pretrain_steps", "episodes")
+_OF_CLONING = tuple(name for name, option in SCHEDULE.items() if option.cloning)
 
 
 def plan_sweep(options: SweepRequest) -> Plan:
@@ -33,25 +32,20 @@ def plan_sweep(options: SweepRequest) -> Plan:
     axes = _axes(options.over, agents, offline)
     # What a point is not told it has in common with the first: without the swept settings there may
     # be nothing that can be planned.
-    first = {name: values[0] for name, values in axes.items() if name not in _PROTOCOL}
+    first = {name: values[0] for name, values in axes.items() if name not in SCHEDULE}
     base = settled(_at(offline, first), "-".join(["sweep", *axes]).replace("_", "-"))
     offline = replace(offline, out=base.out, pack=base.pack)
-    packs: dict[str, Pack] = {}
-    configs: dict[str, Any] = {}
-    for values in product(*axes.values()):
-        point = dict(zip(axes, values, strict=True))
-        spelled = ", ".join(f"{name.replace('_', '-')}={value}" for name, value in point.items())
-        plan = plan_point(_at(offline, point), spelled)
-        for pack in plan.in_order:
-            variant = _variant(pack.agent, point)
-            named = replace(pack, variant=variant)
-            packs[named.name] = named
-            configs[named.name] = plan.configs[pack.name]
-    return replace(
+    points = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+    return plan_grid(
         plan_offline(base),
-        pretraining=tuple(pack for pack in packs.values() if pack.agent == "bc"),
-        packs=tuple(pack for pack in packs.values() if pack.agent != "bc"),
-        configs=configs,
+        [
+            GridPoint(
+                _at(offline, point),
+                ", ".join(f"{name.replace('_', '-')}={value}" for name, value in point.items()),
+                partial(_variant, point=point),
+            )
+            for point in points
+        ],
     )
 
 
@@ -61,7 +55,7 @@ def _axes(
     """Setting to its values as texts, spelled the same way however they were given."""
     if not texts:
         raise ValueError("say what to sweep, for example: --over kl-budget=0.1,0.3,1,3")
-    known = {field for agent in agents for field in AGENTS[agent].settings} | {*_PROTOCOL}
+    known = {field for agent in agents for field in AGENTS[agent].settings} | {*SCHEDULE}
     axes: dict[str, tuple[str, ...]] = {}
     for text in texts:
         name, separator, listed = text.partition("=")
@@ -87,14 +81,13 @@ def _axes(
 
 def _given(offline: OfflineRequest) -> set[str]:
     """Settings that the command fixes."""
-    alone = {
-        name for name in (*_PROTOCOL, "kl_budget", "dual") if getattr(offline, name) is not None
-    }
+    alone = {name for name in SCHEDULE if getattr(offline, name) is not None}
+    alone |= given_settings(offline).keys()
     return alone | {text.partition("=")[0].strip().replace("-", "_") for text in offline.set}
 
 
 def _spelled(name: str, text: str, agents: Sequence[str]) -> str:
-    if name in _PROTOCOL:
+    if name in SCHEDULE:
         try:
             return str(int(text))
         except ValueError:
@@ -110,8 +103,8 @@ def _spelled(name: str, text: str, agents: Sequence[str]) -> str:
 
 def _at(offline: OfflineRequest, point: Mapping[str, str]) -> OfflineRequest:
     """The options of one point of the grid."""
-    protocol: dict[str, Any] = {n: int(v) for n, v in point.items() if n in _PROTOCOL}
-    texts = [f"{name}={value}" for name, value in point.items() if name not in _PROTOCOL]
+    protocol: dict[str, Any] = {n: int(v) for n, v in point.items() if n in SCHEDULE}
+    texts = [f"{name}={value}" for name, value in point.items() if name not in SCHEDULE]
     return replace(offline, set=(*offline.set, *texts), **protocol)
 
 
@@ -120,7 +113,7 @@ def _variant(agent: str, point: Mapping[str, str]) -> tuple[str, ...]:
     concerns = (
         {*_OF_CLONING, *AGENTS["bc"].settings} if AGENTS[agent].pretrained or agent == "bc" else {}
     )
-    own = {*concerns, *AGENTS[agent].settings} | ({*_PROTOCOL} if agent != "bc" else set())
+    own = {*concerns, *AGENTS[agent].settings} | ({*SCHEDULE} if agent != "bc" else set())
     return tuple(
         f"{name.replace('_', '-')}={value}" for name, value in point.items() if name in own
     )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.agents import AGENTS, Agent, draw
+from bench.agents import Agent, draw
 from bench.errors import CheckpointError
+from bench.policies import built_agent
 from bench.simulation import SimulatorPool, episode_seed, evaluate
 from bench.storage import load_checkpoint
 from bench.training.cells import Cell
@@ -72,7 +72,8 @@ def play(selected: SelectedCell, pool: SimulatorPool) -> Rollout:
         raise CheckpointError(f"{directory} has no checkpoint yet")
     played_for = Cell(cell.domain, 0, cell.task, cell.agent, cell.seed)
     trained_replica(checkpoint, played_for)
-    agent = _built(selected, record)
+    streams = RandomStreams([0] * selected.replicas)
+    agent = built_agent(cell.agent, selected.settings["settings"], record, streams)
     load_agent(agent, checkpoint.tensors)
     purpose = "online evaluation" if selected.phase == "online" else "evaluation"
     seed = played_for.stream(purpose, checkpoint.step)
@@ -93,19 +94,6 @@ def play(selected: SelectedCell, pool: SimulatorPool) -> Rollout:
         tuple(returns.tolist()),
         solved_at,
     )
-
-
-def _built(selected: SelectedCell, record: DomainRecord) -> Agent:
-    kind = AGENTS[selected.cell.agent].config
-    known = {field.name for field in fields(kind)}
-    stored: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in selected.settings["settings"].items()
-        if name in known
-    }
-    streams = RandomStreams([0] * selected.replicas)
-    agent: Agent = AGENTS[selected.cell.agent].agent(kind(**stored), record.problem, streams)
-    return agent
 
 
 @dataclass(frozen=True, slots=True)

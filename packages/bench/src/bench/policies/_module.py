@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bench.export._run import TrainedPolicy
+from bench.policies._trained import TrainedPolicy
 
 __all__ = ["NoiseInput", "Policy"]
 
@@ -36,9 +36,6 @@ class Policy(nn.Module):
 
     Args:
         trained: the agent.
-
-    Raises:
-        ValueError: the agent acts by gradients of its critic, which no exported program computes.
     """
 
     shift: Tensor
@@ -48,11 +45,6 @@ class Policy(nn.Module):
 
     def __init__(self, trained: TrainedPolicy) -> None:
         super().__init__()
-        if trained.cell.agent == "cgql-l":
-            raise ValueError(
-                "agent 'cgql-l' follows gradients of its critic when it acts, which torch.export "
-                "does not record; every other agent can be exported"
-            )
         record, agent = trained.record, trained.agent
         agent.requires_grad_(requires_grad=False)
         # In a tuple it is no submodule: what acting does not use (targets, critics, multipliers)

@@ -1,6 +1,6 @@
 """One trained policy out of a run directory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -13,12 +13,13 @@ from bench.agents import AGENTS
 from bench.errors import CheckpointError, ResultsError
 from bench.results import is_task
 from bench.storage import Checkpoint, PlannedCell, RunRecord, load_checkpoint, part, read_run
+from bench.suites import unknown
 from bench.training.cells import Cell
 from bench.training.domain_record import DomainRecord
 from bench.training.trainer import trained_replica
 from qlearn import RandomStreams
 
-__all__ = ["TrainedPolicy", "find_policy"]
+__all__ = ["TrainedPolicy", "built_agent", "find_policy"]
 
 _PHASES = ("pretrain", "offline", "online")
 
@@ -135,19 +136,38 @@ def _load(directory: Path, run: RunRecord, planned: PlannedCell, phase: str) -> 
     if checkpoint is None:
         raise CheckpointError(f"{_named(planned, phase)} has no checkpoint in {directory} yet")
     record = DomainRecord.read(directory, planned.domain)
-    entry = AGENTS[planned.agent]
-    config = entry.config(**_settings(directory, run, planned.pack))
-    agent = entry.agent(config, record.problem, RandomStreams([0]))
+    if planned.pack not in run.packs:
+        raise ResultsError(f"{directory}/run.json has no settings of {planned.pack}")
+    settings = run.packs[planned.pack]["settings"]
+    agent = built_agent(planned.agent, settings, record, RandomStreams([0]))
     cell = Cell(planned.domain, 0, planned.task, planned.agent, planned.seed)
     _fill(agent, checkpoint, cell)
     return TrainedPolicy(agent, record, cell, phase, checkpoint.step, planned.variant)
 
 
-def _settings(directory: Path, run: RunRecord, pack: str) -> dict[str, Any]:
-    if pack not in run.packs:
-        raise ResultsError(f"{directory}/run.json has no settings of {pack}")
-    values: dict[str, Any] = run.packs[pack]["settings"]
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+def built_agent(
+    name: str, settings: Mapping[str, Any], record: DomainRecord, streams: RandomStreams
+) -> Any:
+    """An agent with the settings of a stored run, with fresh parameters.
+
+    Args:
+        name: in the registry.
+        settings: as `run.json` has them; what this version does not know is left out.
+        record: what the run's policies read and write.
+        streams: a replica each.
+
+    Raises:
+        ValueError: there is no such agent.
+    """
+    if name not in AGENTS:
+        raise ValueError(unknown("agent", name, AGENTS))
+    entry = AGENTS[name]
+    values = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in settings.items()
+        if key in entry.settings
+    }
+    return entry.agent(entry.config(**values), record.problem, streams)
 
 
 def _fill(agent: nn.Module, checkpoint: Checkpoint, cell: Cell) -> None:

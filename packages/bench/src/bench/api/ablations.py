@@ -1,0 +1,104 @@
+"""Comparisons of parts of TRQAM with what they replace."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+from rich.console import Console
+
+from bench.ablation.commands import dual, kernels, plan_ablation, trust_region
+from bench.api.progress import Progress, progress_console
+from bench.api.results import RunResult
+from bench.api.state import process_state_kept
+from bench.experiment import (
+    DualRequest,
+    InternalVsExternalRequest,
+    KernelsRequest,
+    build_request,
+    command_line,
+)
+from bench.results import final_table
+from bench.terminal import standard_output
+from bench.training.job import Job
+
+__all__ = ["AblationResult", "ablate"]
+
+
+@dataclass(frozen=True, slots=True)
+class AblationResult:
+    """Table and figure of an ablation.
+
+    Attributes:
+        table: a row per point.
+        files: table and figure, `.md` first.
+        run: the runs behind it; None where there were none.
+    """
+
+    table: pl.DataFrame
+    files: tuple[Path, ...]
+    run: RunResult | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every run has reached its end."""
+        return self.run is None or self.run.complete
+
+    def show(self, console: Console | None = None) -> None:
+        """Print the table and where it lies."""
+        console = console or standard_output(markup=False, highlight=False)
+        text = self.files[0].read_text(encoding="utf-8")
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        place = self.files[0].with_suffix("")
+        kinds = ", ".join(file.suffix for file in self.files)
+        console.print(f"table and figure: {place}{kinds}", markup=False, soft_wrap=True)
+
+    def _repr_html_(self) -> str:
+        return self.table._repr_html_()
+
+
+def ablate(
+    what: Literal["dual", "internal-vs-external", "kernels"],
+    request: DualRequest | InternalVsExternalRequest | KernelsRequest | None = None,
+    /,
+    *,
+    progress: Progress = "auto",
+    **options: Any,
+) -> AblationResult:
+    """Compare a part of TRQAM with what it replaces.
+
+    Args:
+        what: `dual` (rules for lambda, on a made-up bandit), `internal-vs-external` (kinds of
+            trust region) or `kernels` (discretisations of the memoryless SDE).
+        request: what to do; or give its fields as keyword arguments.
+        progress: as in :func:`offline`.
+        **options: fields of :class:`bench.DualRequest`, :class:`bench.InternalVsExternalRequest`
+            or :class:`bench.KernelsRequest`.
+
+    Raises:
+        TypeError: an option that there is not.
+        ValueError: no such ablation, or an impossible value.
+        BenchError: as :func:`offline`.
+    """
+    kinds: dict[str, type[Any]] = {
+        "dual": DualRequest,
+        "internal-vs-external": InternalVsExternalRequest,
+        "kernels": KernelsRequest,
+    }
+    if what not in kinds:
+        raise ValueError(f"there are the ablations {', '.join(kinds)}; got {what!r}")
+    asked = build_request(kinds[what], request, options)
+    with process_state_kept():
+        if isinstance(asked, DualRequest):
+            return AblationResult(*dual(asked))
+        plan = plan_ablation(asked)
+        command = command_line(["bench", "ablate", what], asked)
+        job = Job(plan, command, progress_console(progress))
+        job.run()
+    written = kernels if isinstance(asked, KernelsRequest) else trust_region
+    table, files = written(plan.directory)
+    return AblationResult(
+        table,
+        files,
+        RunResult((plan.directory,), final_table([plan.directory]), problems=tuple(job.problems)),
+    )

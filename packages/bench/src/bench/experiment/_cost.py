@@ -1,0 +1,42 @@
+"""The request of an estimate of a suite's cost."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["CostRequest"]
+
+
+@dataclass(frozen=True)
+class CostRequest:
+    """Which suite on which device.
+
+    Attributes:
+        suite: quick, quick-manip, ogbench50, ogbench50-qam or ogbench50-fql.
+        agent: by which method.
+        seeds: per task.
+        domains: only these domains.
+        online: with the online phase.
+        device: part of a device's name in the table, such as h200, or cpu (the fewest threads
+            measured).
+        devices: how many of them, besides one.
+        cores: of the CPU for simulators.
+        precision: of the matrix products; auto is tf32, on a cpu float32.
+        mode: of execution that the rate was measured in; `bench offline` trains eagerly, with
+            --compile compiled, with --compile --capture captured.
+        rates: table that `bench speed --out FILE.csv` wrote; the kept one by default.
+        utilisation: where nothing was measured, estimate by this part of the device's peak.
+    """
+
+    suite: str = "ogbench50"
+    agent: str = "trqam"
+    seeds: int = 8
+    domains: tuple[str, ...] = ()
+    online: bool = False
+    device: str = "cpu"
+    devices: int = 8
+    cores: int = 16
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
+    mode: Literal["eager", "compiled", "captured"] = "eager"
+    rates: Path | None = None
+    utilisation: float | None = None

@@ -1,0 +1,14 @@
+"""Which policy is in a run directory: the one place where a trained agent is found and rebuilt."""
+
+from bench.policies._loaded import LoadedPolicy
+from bench.policies._module import NoiseInput, Policy
+from bench.policies._trained import TrainedPolicy, built_agent, find_policy
+
+__all__ = [
+    "LoadedPolicy",
+    "NoiseInput",
+    "Policy",
+    "TrainedPolicy",
+    "built_agent",
+    "find_policy",
+]

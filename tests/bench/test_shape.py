@@ -1,0 +1,48 @@
+"""What docs/architecture.md says of the shape of `bench`."""
+
+import ast
+from pathlib import Path
+
+import grimp
+import pytest
+
+import bench
+
+SOURCE = Path(bench.__file__).parent
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    graph = grimp.build_graph("bench", include_external_packages=False, cache_dir=None)
+    waiting = {name: set(graph.find_modules_directly_imported_by(name)) for name in graph.modules}
+    assert len(waiting) > 200
+    # What imports nothing that is left can be taken away, until a cycle remains.
+    while ready := {name for name, imported in waiting.items() if not imported & waiting.keys()}:
+        for name in ready:
+            del waiting[name]
+    assert waiting == {}
+
+
+def test_no_module_below_the_command_line_knows_it() -> None:
+    graph = grimp.build_graph("bench", include_external_packages=False, cache_dir=None)
+    importers = {
+        name
+        for module in graph.find_descendants("bench.cli") | {"bench.cli"}
+        for name in graph.find_modules_that_directly_import(module)
+        if not name.startswith("bench.cli")
+    }
+    assert importers == {"bench.__main__"}
+
+
+def test_functions_stay_short(capsys: pytest.CaptureFixture[str]) -> None:
+    lengths = {
+        f"{path.relative_to(SOURCE)}:{node.name}": node.end_lineno - node.lineno + 1
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.end_lineno is not None
+    }
+    assert len(lengths) > 1000
+    longest = max(lengths, key=lengths.__getitem__)
+    print(longest, lengths[longest])
+    assert lengths[longest] <= 75
+    assert lengths["training/job.py:_train"] <= 60
+    assert lengths["training/options.py:plan_offline"] <= 60
