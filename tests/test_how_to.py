@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import bench
-from bench.agents import AGENTS, AgentEntry
+from bench.agents import AGENTS, AgentEntry, Problem
 from bench.cli import main
 from bench.extensions import installed
 from bench.suites import suite
+from bench.training.cost import rehearse
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -56,6 +57,7 @@ def test_an_agent_by_reference_and_by_entry_point(
     assert entry.exportable
     assert entry.settings == {"actor_hidden", "learning_rate", "max_gradient_norm"}
     assert "my_agents:Regression" not in list(AGENTS)
+    rehearse("my_agents:Regression", entry.config((8,)), Problem(4, 2, 3))
     assert main(["agents", "my_agents:Regression"]) == 0
     assert "Adam's step size" in capsys.readouterr().out
 
