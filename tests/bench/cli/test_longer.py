@@ -25,7 +25,9 @@ def state(out: Path) -> dict[str, object]:
     for pack in sorted(out.glob("packs/*")):
         rows = pl.read_parquet(pack / "evaluations.parquet").drop(TIMING_COLUMNS)
         found[f"{pack.name} evaluations"] = rows.rows(named=True)
-        found[f"{pack.name} training"] = pl.read_parquet(pack / "training.parquet").rows()
+        # Metrics of one step stand in no order of their own after a resume.
+        training = pl.read_parquet(pack / "training.parquet").sort("step", "task", "metric")
+        found[f"{pack.name} training"] = training.rows()
         checkpoint = load_checkpoint(pack / "checkpoints")
         assert checkpoint is not None
         found[f"{pack.name} tensors"] = {k: v.tolist() for k, v in checkpoint.tensors.items()}
