@@ -94,8 +94,7 @@ def test_transitions_in_npz(tmp_path: Path) -> None:
         "terminals, cut-offs timeouts, rewards rewards"
     )
     assert done.recognised[1] == (
-        "episodes: 3 of 1 to 4 transitions, 8 in all; 1 transitions masked, as no value follows a "
-        "true end"
+        "episodes: 3 of 1 to 4 transitions, 8 in all; true ends, masked as no value follows them: 1"
     )
     assert done.recognised[2].startswith("values: observations 3 wide, actions 2 wide, ")
     _check(tmp_path / "d")
@@ -383,4 +382,4 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main([*command, "--timeouts", "nothing"]) == 2
     assert "--timeouts nothing: there is no such array" in capsys.readouterr().err
     assert main([*command, "--terminals", "none", "--timeouts", "none"]) == 0
-    assert "0 transitions masked" in capsys.readouterr().out
+    assert "true ends, masked as no value follows them: 0" in capsys.readouterr().out

@@ -55,10 +55,10 @@ def test_three_lines_say_what_was_recognised(tmp_path: Path) -> None:
         "next states the next state in each episode, true ends terminations, "
         "cut-offs truncations, rewards rewards; not read: infos"
     )
-    assert done.recognised[1].startswith("episodes: 3 of 2 to 4 transitions, 9 in all; 1 ")
+    assert done.recognised[1].startswith("episodes: 3 of 2 to 4 transitions, 9 in all; true ends, ")
     assert done.recognised[2].endswith(f"rewards {low} to {high}")
     done = import_data(str(layouts.d3rlpy(tmp_path)), "other", tmp_path)
-    assert "2 last transitions left out" in done.recognised[1]
+    assert "left out, as the next state is not in the file: 2" in done.recognised[1]
 
 
 NAMES = [
@@ -389,6 +389,14 @@ def test_archives_are_what_they_say(tmp_path: Path) -> None:
     (tmp_path / "b.npz").write_bytes(content)
     with pytest.raises(DataDamaged, match="is encrypted"):
         _import(tmp_path / "b.npz")
+
+
+def test_names_that_a_terminal_would_act_upon_are_refused(tmp_path: Path) -> None:
+    arrays = transitions() | {"\x1b[2J": np.zeros(9)}
+    for path in (_npz(tmp_path, arrays), write_hdf5(tmp_path / "a.h5", arrays)):
+        with pytest.raises(DataDamaged, match="cannot name an array") as caught:
+            _import(path)
+        assert str(caught.value).isprintable()
 
 
 def test_pipes_are_not_waited_for(tmp_path: Path) -> None:

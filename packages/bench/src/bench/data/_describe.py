@@ -46,10 +46,10 @@ def describe_ends(arrays: Arrays, episodes: Sequence[Episode]) -> str:
     )
     if "masks" in arrays:
         masked = ~arrays["masks"] & ~arrays["terminals"]
-        text += f"; {masked.sum():,} transitions masked, as no value follows a true end"
+        text += f"; true ends, masked as no value follows them: {masked.sum():,}"
     left_out = sum(episode.left_out for episode in episodes)
     if left_out:
-        text += f"; {left_out:,} last transitions left out, as their next state is not in the file"
+        text += f"; left out, as the next state is not in the file: {left_out:,}"
     return text
 
 

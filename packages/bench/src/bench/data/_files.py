@@ -3,7 +3,7 @@
 import json
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ __all__ = [
     "available_memory",
     "check_dataset_name",
     "check_fits",
+    "check_keys",
     "check_regular",
     "is_plain_name",
     "read_document",
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 _LARGEST_DOCUMENT = 16 << 20  # Bytes; a record of a thousand files takes 0.2 MB.
+_LONGEST_KEY = 500
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
@@ -52,6 +54,17 @@ def check_regular(path: Path) -> None:
         raise DataDamaged(f"{path}: expected a regular file, found {kind}")
     with path.open("rb"):
         pass
+
+
+def check_keys(path: Path, keys: Iterable[str]) -> None:
+    """Refuse names of arrays that a terminal would act upon when they are printed.
+
+    Raises:
+        DataDamaged: for names that are not printable, or absurdly long.
+    """
+    for key in keys:
+        if not key.isprintable() or len(key) > _LONGEST_KEY:
+            raise DataDamaged(f"{path}: {key[:40]!r} in it cannot name an array")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bench.data._errors import DataDamaged
-from bench.data._files import check_regular, reading
+from bench.data._files import check_keys, check_regular, reading
 from bench.data._tree import Leaf, Tree
 
 _KIND = "HDF5 file"
@@ -45,6 +45,7 @@ class _Group(Mapping[str, "Leaf | Tree"]):
             raise DataDamaged(f"{path}: group '{prefix}' lies within itself")
         self._above = (*above, address)
         self._names: list[str] = list(group)
+        check_keys(path, self._names)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

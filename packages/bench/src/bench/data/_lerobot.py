@@ -11,6 +11,7 @@ from bench.data._errors import DataDamaged
 from bench.data._files import (
     available_memory,
     check_fits,
+    check_keys,
     check_regular,
     read_document,
     reading,
@@ -55,6 +56,7 @@ def read_lerobot(folder: Path, choices: Choices) -> Layout:
             check_regular(file)
         schema = pl.read_parquet_schema(files[0])
         counts = sum(int(pl.scan_parquet(file).select(pl.len()).collect().item()) for file in files)
+    check_keys(folder, schema)
     _check_frames(folder, counts, info)
     states = _states(folder, schema, choices.observation_keys)
     ends_key = _terminal_key(folder, schema, choices)

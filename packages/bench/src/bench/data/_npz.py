@@ -19,7 +19,13 @@ import numpy as np
 from jaxtyping import Shaped
 
 from bench.data._errors import DataDamaged
-from bench.data._files import available_memory, check_fits, check_regular, reading
+from bench.data._files import (
+    available_memory,
+    check_fits,
+    check_keys,
+    check_regular,
+    reading,
+)
 from bench.data._tree import Leaf, Tree
 from bench.storage import atomic_path
 
@@ -213,6 +219,7 @@ def _damage_named(path: Path) -> Iterator[None]:
 def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """The arrays of an archive by name: no name twice, nothing encrypted, nothing else in it."""
     members: dict[str, zipfile.ZipInfo] = {}
+    check_keys(path, archive.namelist())
     for member in archive.infolist():
         key = member.filename.removesuffix(".npy")
         if key in members:
