@@ -43,6 +43,6 @@ def test_functions_stay_short(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(lengths) > 1000
     longest = max(lengths, key=lengths.__getitem__)
     print(longest, lengths[longest])
-    assert lengths[longest] <= 75
+    assert lengths[longest] <= 80
     assert lengths["training/job.py:_train"] <= 60
     assert lengths["training/options.py:plan_offline"] <= 60
