@@ -7,7 +7,7 @@ docs/adjoint.md puts them side by side.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from jaxtyping import Float
@@ -158,28 +158,32 @@ class _OnBridge:
         ode_steps: Euler steps from the start noise to the sample.
         interpolant: The schedule the velocity was trained with.
         event_ndim: Number of trailing axes that make up one sample.
+        kernel: Weights and times of the noised states.
     """
+
+    at: ClassVar[Literal["ends", "midpoints"]] = "midpoints"
 
     steps: int = 10
     ode_steps: int = 10
     interpolant: Interpolant = field(default_factory=LinearInterpolant)
     event_ndim: int = 1
+    kernel: BridgeKernel = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Once, and not in every update: its numbers are computed on the host.
+        kernel = BridgeKernel(
+            self.steps, event_ndim=self.event_ndim, interpolant=self.interpolant, at=self.at
+        )
+        object.__setattr__(self, "kernel", kernel)
 
     def _path(
-        self, kernel: BridgeKernel, fine: VelocityField, start_noise: Tensor, step_noise: Tensor
+        self, fine: VelocityField, start_noise: Tensor, step_noise: Tensor
     ) -> tuple[Tensor, Path]:
         """Samples of the fine-tuned ODE, not clipped, and their noised states."""
+        kernel = self.kernel
         with torch.no_grad():
             sample = ode_sample(fine, start_noise, self.ode_steps, event_ndim=kernel.event_ndim)
             return sample, bridge_path(kernel, sample, step_noise)
-
-    def _kernel(self, at: str) -> BridgeKernel:
-        return BridgeKernel(
-            self.steps,
-            event_ndim=self.event_ndim,
-            interpolant=self.interpolant,
-            at="ends" if at == "ends" else "midpoints",
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +198,8 @@ class ScalarAdjoint(_OnBridge):
     goes is left to the trust region.
     """
 
+    at: ClassVar[Literal["ends", "midpoints"]] = "ends"
+
     def __call__(
         self,
         fine: VelocityField,
@@ -206,8 +212,8 @@ class ScalarAdjoint(_OnBridge):
         clip: tuple[float, float] | None = None,
     ) -> AdjointEstimate:
         """Estimate the adjoint; see `AdjointEstimator`."""
-        kernel = self._kernel("ends")
-        sample, path = self._path(kernel, fine, start_noise, step_noise)
+        kernel = self.kernel
+        sample, path = self._path(fine, start_noise, step_noise)
         with torch.no_grad():
             base_velocities = velocities_along(kernel, base, path)
         gradient = terminal_gradient(reward, sample, clip=clip)
@@ -241,6 +247,7 @@ class LinearDriftAdjoint(_OnBridge):
     score_time: float = 0.98
 
     def __post_init__(self) -> None:
+        _OnBridge.__post_init__(self)
         if not self.scale > 0.0:
             raise ValueError(f"scale must be positive, got {self.scale}")
         if not 0.0 < self.score_time < 1.0:
@@ -258,8 +265,8 @@ class LinearDriftAdjoint(_OnBridge):
         clip: tuple[float, float] | None = None,
     ) -> AdjointEstimate:
         """Estimate the adjoint; see `AdjointEstimator`."""
-        kernel = self._kernel("midpoints")
-        sample, path = self._path(kernel, fine, start_noise, step_noise)
+        kernel = self.kernel
+        sample, path = self._path(fine, start_noise, step_noise)
         with torch.no_grad():
             base_velocities = velocities_along(kernel, base, path)
             tilt = self._base_score(base, sample) + sample / self.scale**2
@@ -319,8 +326,8 @@ class ReinforceAdjoint(_OnBridge):
         clip: tuple[float, float] | None = None,
     ) -> AdjointEstimate:
         """Estimate the adjoint; see `AdjointEstimator`."""
-        kernel = self._kernel("midpoints")
-        sample, path = self._path(kernel, fine, start_noise, step_noise)
+        kernel = self.kernel
+        sample, path = self._path(fine, start_noise, step_noise)
         with torch.no_grad():
             base_velocities = velocities_along(kernel, base, path)
             advantage = self._advantage(reward(sample if clip is None else sample.clamp(*clip)))

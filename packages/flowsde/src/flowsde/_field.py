@@ -48,6 +48,14 @@ def is_transformed() -> bool:
     return torch.compiler.is_compiling() or _C._functorch.maybe_current_level() is not None
 
 
+def is_observed() -> bool:
+    """Whether a dispatch mode watches the operations, as one that records them for replay does.
+
+    Numbers are not looked at there: a recording must not depend on them.
+    """
+    return _C._len_torch_dispatch_stack() > 0
+
+
 def checked_positive(name: str, value: float | Tensor) -> float | Tensor:
     """A positive number or tensor given by the user; NaN in a tensor stands for "not known".
 
@@ -73,6 +81,7 @@ def checked_positive(name: str, value: float | Tensor) -> float | Tensor:
         type(value) in (Tensor, nn.Parameter)
         and value.device.type == "cpu"
         and not is_transformed()
+        and not is_observed()
     ):
         if bool((value <= 0.0).any()):
             raise ValueError(
