@@ -110,6 +110,21 @@ def test_kernels(tmp_path: Path, data_dir: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_parts_of_sqam(tmp_path: Path, data_dir: Path) -> None:
+    out = tmp_path / "run"
+    values = ["--penalties", "0", "0.3", "--path-samples", "8"]
+    assert main(command("sqam", *values, data_dir=data_dir, out=out)) == 0
+    table = pl.read_csv(out / "sqam.csv")
+    points = [("lean", 0.0), ("lean", 0.3), ("scalar", 0.0), ("scalar", 0.3)]
+    assert list(zip(table["estimator"], table["penalty"], strict=True)) == points
+    for column in ("success", "path_kl", "realised_path_kl", "lambda"):
+        assert table[column].is_finite().all(), column
+    gaps = scan_training([out]).filter(metric="value_gap").collect()
+    assert gaps["variant"].str.contains("value-penalty=0.3").all()
+    assert gaps.height == 2 * 4  # every log line of the points with a penalty
+
+
+@pytest.mark.slow
 def test_a_diffusion_policy_goes_through_the_job(tmp_path: Path, data_dir: Path) -> None:
     settings = ["prediction=noise", "kernel=adams_bashforth", "dual=solve"]
     command = ["offline", "--suite", "quick", "--preset", "smoke", "--tasks", "1", "--set"]

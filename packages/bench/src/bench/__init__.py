@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         KernelsRequest,
         OfflineRequest,
         OnlineRequest,
+        SqamRequest,
         SweepRequest,
     )
     from bench.policies import LoadedPolicy
@@ -55,6 +56,7 @@ __all__ = [
     "SpeedRequest",
     "SpeedResult",
     "StatusResult",
+    "SqamRequest",
     "SweepRequest",
     "ablate",
     "compare",
@@ -85,6 +87,7 @@ _HOMES = {
         "KernelsRequest",
         "OfflineRequest",
         "OnlineRequest",
+        "SqamRequest",
         "SweepRequest",
     ),
     "bench.policies": ("LoadedPolicy",),

@@ -9,17 +9,22 @@ from matplotlib.figure import Figure
 from bench.ablation.bandit import PROBLEM, Bandit, WarmStart
 from bench.ablation.figures import Line, drawn, lines_against, tracking_figure
 from bench.ablation.points import outcomes, plan_points
-from bench.ablation.settings import families, kernel_grid
+from bench.ablation.settings import estimator_grid, families, kernel_grid
 from bench.ablation.tracking import RULES, Tracking, followed, summary
 from bench.agents import TRQAM, TRQAMConfig
-from bench.experiment import DualRequest, InternalVsExternalRequest, KernelsRequest
+from bench.experiment import (
+    DualRequest,
+    InternalVsExternalRequest,
+    KernelsRequest,
+    SqamRequest,
+)
 from bench.results import markdown_table
 from bench.storage import write_bytes
 from bench.training.options import Plan
 from bench.training.ranges import check_folder
 from qlearn import RandomStreams
 
-__all__ = ["Written", "dual", "kernels", "plan_ablation", "trust_region"]
+__all__ = ["Written", "dual", "kernels", "plan_ablation", "sqam", "trust_region"]
 
 Written = tuple[pl.DataFrame, tuple[Path, ...]]
 """A table, and the files that hold it and its figure."""
@@ -51,7 +56,7 @@ def dual(options: DualRequest) -> Written:
     return written
 
 
-def plan_ablation(options: InternalVsExternalRequest | KernelsRequest) -> Plan:
+def plan_ablation(options: InternalVsExternalRequest | KernelsRequest | SqamRequest) -> Plan:
     """The packs of an ablation on a suite.
 
     Raises:
@@ -60,6 +65,9 @@ def plan_ablation(options: InternalVsExternalRequest | KernelsRequest) -> Plan:
     if isinstance(options, KernelsRequest):
         grid = kernel_grid(options.kernels, options.flow_steps, options.endpoint_samples)
         return plan_points(options, "kernels", grid)
+    if isinstance(options, SqamRequest):
+        grid = estimator_grid(options.estimators, options.penalties, options.path_samples)
+        return plan_points(options, "sqam", grid)
     if options.dual == "solve":
         raise ValueError(
             "the weight of an external penalty is descended; leave out --dual solve, which "
@@ -89,7 +97,9 @@ def trust_region(directory: Path) -> Written:
         note=_basis(rows),
         logarithmic=True,
     )
-    return _write(directory, "internal-vs-external", rows.drop("endpoint_kl"), figure)
+    return _write(
+        directory, "internal-vs-external", rows.drop("endpoint_kl", "realised_path_kl"), figure
+    )
 
 
 def kernels(directory: Path) -> Written:
@@ -127,6 +137,33 @@ def kernels(directory: Path) -> Written:
     ]
     table = rows.select(*order, "path_kl", "endpoint_kl", "lambda")
     return _write(directory, "kernels", table, figure)
+
+
+def sqam(directory: Path) -> Written:
+    """Success and both path KLs of every estimator against the value penalty; writes them."""
+    rows = outcomes(directory).with_columns(
+        estimator=pl.col("variant").str.extract(r"estimator=([^,]+)"),
+        penalty=pl.col("variant").str.extract(r"value-penalty=([^,]+)").cast(pl.Float64),
+    )
+    rows = rows.sort("domain", "estimator", "penalty")
+    success: list[Line] = []
+    kls: list[Line] = []
+    for label, part in _groups(rows, "estimator"):
+        penalties = part["penalty"].to_list()
+        success.append(Line(label, penalties, *_success(part)))
+        for name, text in (("path_kl", "regressed"), ("realised_path_kl", "realised")):
+            values = part[name].to_list()
+            dashed = name == "realised_path_kl"
+            kls.append(Line(f"{label}: {text}", penalties, values, values, values, dashed))
+    figure = lines_against(
+        {"success, %": success, "path KL, nats per action": kls},
+        "weight of the value penalty",
+        note=_basis(rows),
+        logarithmic=False,
+    )
+    order = ["domain", "estimator", "penalty", "success", "success_low", "success_high"]
+    order += ["seeds", "episodes", "path_kl", "realised_path_kl", "lambda"]
+    return _write(directory, "sqam", rows.select(order), figure)
 
 
 def _success(part: pl.DataFrame) -> tuple[list[float], list[float], list[float]]:

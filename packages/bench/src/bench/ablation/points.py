@@ -13,6 +13,8 @@ from bench.training.options import GridPoint, Plan, plan_grid, plan_offline, set
 
 __all__ = ["outcomes", "plan_points"]
 
+_MEASURED = ("path_kl", "endpoint_kl", "realised_path_kl", "lambda")
+
 Point = Mapping[str, object]
 """Settings of one point; their texts are its variant in the tables."""
 
@@ -64,19 +66,19 @@ def outcomes(directory: Path) -> pl.DataFrame:
     Returns:
         A row per domain and variant: `success` with `success_low` and `success_high` at the last
         evaluation, `seeds` and `episodes` (of all runs together), and the means of `path_kl`,
-        `endpoint_kl` (null where it was not measured) and `lambda` over the last quarter of the
-        logged steps.
+        `endpoint_kl`, `realised_path_kl` (null where not measured) and `lambda` over the last
+        quarter of the logged steps.
     """
     table = final_table([directory])
     success = table.domains.filter(agent="trqam")
     logged = scan_training([directory]).filter(agent="trqam", phase="offline").collect()
     of_agent = without_stopped(logged, table.cells)
     late = of_agent.filter(pl.col("step") > 0.75 * pl.col("step").max().over("domain", "variant"))
-    wanted = late.filter(pl.col("metric").is_in(["path_kl", "endpoint_kl", "lambda"]))
+    wanted = late.filter(pl.col("metric").is_in(_MEASURED))
     means = wanted.group_by("domain", "variant", "metric").agg(pl.col("value").mean())
     measured = ("success", "success_low", "success_high", "seeds", "episodes")
     rows = success.select("domain", "variant", *measured)
-    for metric in ("path_kl", "endpoint_kl", "lambda"):
+    for metric in _MEASURED:
         column = means.filter(metric=metric).select("domain", "variant", value=pl.col("value"))
         rows = rows.join(column.rename({"value": metric}), on=["domain", "variant"], how="left")
     return rows

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-__all__ = ["families", "kernel_grid"]
+__all__ = ["estimator_grid", "families", "kernel_grid"]
 
 
 def families(
@@ -67,4 +67,24 @@ def kernel_grid(
         {"kernel": kernel, "flow_steps": count, "endpoint_kl_samples": samples}
         for kernel in kernels
         for count in steps
+    ]
+
+
+def estimator_grid(
+    estimators: Sequence[str], penalties: Sequence[float], samples: int
+) -> list[dict[str, object]]:
+    """Every estimator with every weight of the value penalty, the realised path KL measured.
+
+    Raises:
+        ValueError: a weight below 0, or a number of samples below 1.
+    """
+    for penalty in penalties:
+        if not (math.isfinite(penalty) and penalty >= 0.0):
+            raise ValueError(f"--penalties must be finite and at least 0, got {penalty}")
+    if samples < 1:
+        raise ValueError(f"--path-samples must be at least 1, got {samples}")
+    return [
+        {"estimator": estimator, "value_penalty": penalty, "path_kl_samples": samples}
+        for estimator in estimators
+        for penalty in penalties
     ]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import polars as pl
 from rich.console import Console
 
-from bench.ablation.commands import dual, kernels, plan_ablation, trust_region
+from bench.ablation.commands import dual, kernels, plan_ablation, sqam, trust_region
 from bench.api.progress import Progress, progress_console
 from bench.api.results import RunResult
 from bench.api.state import process_state_kept
@@ -15,6 +15,7 @@ from bench.experiment import (
     DualRequest,
     InternalVsExternalRequest,
     KernelsRequest,
+    SqamRequest,
     build_request,
     command_line,
 )
@@ -58,8 +59,8 @@ class AblationResult:
 
 
 def ablate(
-    what: Literal["dual", "internal-vs-external", "kernels"],
-    request: DualRequest | InternalVsExternalRequest | KernelsRequest | None = None,
+    what: Literal["dual", "internal-vs-external", "kernels", "sqam"],
+    request: DualRequest | InternalVsExternalRequest | KernelsRequest | SqamRequest | None = None,
     /,
     *,
     progress: Progress = "auto",
@@ -69,11 +70,12 @@ def ablate(
 
     Args:
         what: `dual` (rules for lambda, on a made-up bandit), `internal-vs-external` (kinds of
-            trust region) or `kernels` (discretisations of the memoryless SDE).
+            trust region), `kernels` (discretisations of the memoryless SDE) or `sqam` (estimator of
+            the adjoint and value penalty).
         request: what to do; or give its fields as keyword arguments.
         progress: as in :func:`offline`.
-        **options: fields of :class:`bench.DualRequest`, :class:`bench.InternalVsExternalRequest`
-            or :class:`bench.KernelsRequest`.
+        **options: fields of :class:`bench.DualRequest`, :class:`bench.InternalVsExternalRequest`,
+            :class:`bench.KernelsRequest` or :class:`bench.SqamRequest`.
 
     Raises:
         TypeError: an option that there is not.
@@ -84,6 +86,7 @@ def ablate(
         "dual": DualRequest,
         "internal-vs-external": InternalVsExternalRequest,
         "kernels": KernelsRequest,
+        "sqam": SqamRequest,
     }
     if what not in kinds:
         raise ValueError(f"there are the ablations {', '.join(kinds)}; got {what!r}")
@@ -95,8 +98,8 @@ def ablate(
         command = command_line(["bench", "ablate", what], asked)
         job = Job(plan, command, progress_console(progress))
         job.run()
-    written = kernels if isinstance(asked, KernelsRequest) else trust_region
-    table, files = written(plan.directory)
+    written = {"internal-vs-external": trust_region, "kernels": kernels, "sqam": sqam}
+    table, files = written[what](plan.directory)
     return AblationResult(
         table,
         files,

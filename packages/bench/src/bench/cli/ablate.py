@@ -6,7 +6,12 @@ from typing import Annotated
 import tyro
 
 from bench.cli._flags import AgentNames, DryRun
-from bench.experiment import DualRequest, InternalVsExternalRequest, KernelsRequest
+from bench.experiment import (
+    DualRequest,
+    InternalVsExternalRequest,
+    KernelsRequest,
+    SqamRequest,
+)
 
 __all__ = ["Ablate"]
 
@@ -62,7 +67,23 @@ class Kernels(DryRun, KernelsRequest):
         return show_ablation(ablate("kernels", self))
 
 
-def _describe(request: InternalVsExternalRequest | KernelsRequest) -> int:
+@dataclass(frozen=True)
+class Sqam(DryRun, SqamRequest):
+    """SQAM's scalar adjoint and value penalty, each with and without the other."""
+
+    agent: AgentNames = ("trqam",)
+
+    def run(self) -> int:
+        """Run every point, print and write."""
+        if self.dry_run:
+            return _describe(self)
+        from bench.api.ablations import ablate
+        from bench.cli._results import show_ablation
+
+        return show_ablation(ablate("sqam", self))
+
+
+def _describe(request: InternalVsExternalRequest | KernelsRequest | SqamRequest) -> int:
     from bench.ablation.commands import plan_ablation
     from bench.training.dry_run import describe
 
@@ -78,6 +99,7 @@ class Ablate:
         Annotated[Dual, tyro.conf.subcommand("dual")]
         | Annotated[InternalVsExternal, tyro.conf.subcommand("internal-vs-external")]
         | Annotated[Kernels, tyro.conf.subcommand("kernels")]
+        | Annotated[Sqam, tyro.conf.subcommand("sqam")]
     ]
 
     def run(self) -> int:

@@ -4,7 +4,12 @@ The command line adds flags to these requests; `import bench` takes them or thei
 arguments.
 """
 
-from bench.experiment._ablations import DualRequest, InternalVsExternalRequest, KernelsRequest
+from bench.experiment._ablations import (
+    DualRequest,
+    InternalVsExternalRequest,
+    KernelsRequest,
+    SqamRequest,
+)
 from bench.experiment._build import build_request, command_line
 from bench.experiment._cost import CostRequest
 from bench.experiment._offline import (
@@ -25,6 +30,7 @@ __all__ = [
     "OfflineRequest",
     "OnlineRequest",
     "ScheduleOption",
+    "SqamRequest",
     "SweepRequest",
     "build_request",
     "command_line",

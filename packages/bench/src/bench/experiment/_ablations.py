@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench.experiment._offline import OfflineRequest
 
-__all__ = ["DualRequest", "InternalVsExternalRequest", "KernelsRequest"]
+__all__ = ["DualRequest", "InternalVsExternalRequest", "KernelsRequest", "SqamRequest"]
 
 
 @dataclass(frozen=True)
@@ -59,3 +59,18 @@ class KernelsRequest(OfflineRequest):
     kernels: tuple[str, ...] = ("memoryless_euler", "follmer", "adams_bashforth")
     flow_steps: tuple[int, ...] = (5, 10, 20)
     endpoint_samples: int = 256
+
+
+@dataclass(frozen=True)
+class SqamRequest(OfflineRequest):
+    """The two parts of SQAM on a suite, each with and without the other.
+
+    Attributes:
+        estimators: of the adjoint, by TRQAM's setting `estimator`.
+        penalties: weights of the value penalty, for each of them.
+        path_samples: SDE paths by which the realised path KL is measured at every log line.
+    """
+
+    estimators: tuple[str, ...] = ("lean", "scalar")
+    penalties: tuple[float, ...] = (0.0, 0.3)
+    path_samples: int = 256
