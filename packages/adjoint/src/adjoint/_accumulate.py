@@ -38,7 +38,7 @@ def accumulate_gradients(
     steps: Sequence[int] | Int[Tensor, "chosen"] | None = None,
     chunk: int = 1,
     scale: float = 1.0,
-    mask: Bool[Tensor, "*broadcastable"] | None = None,
+    mask: Bool[Tensor, "*masked"] | None = None,
 ) -> Accumulated:
     """Add the gradient of the mean matching loss to the parameters of `fine`, in small graphs.
 

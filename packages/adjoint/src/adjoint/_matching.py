@@ -24,7 +24,7 @@ def matching_loss(
     lam: float | Float[Tensor, "*broadcastable"] = 1.0,
     *,
     steps: Sequence[int] | Int[Tensor, "steps"] | None = None,
-    mask: Bool[Tensor, "*broadcastable"] | None = None,
+    mask: Bool[Tensor, "*masked"] | None = None,
 ) -> Float[Tensor, "*batch"]:
     """Squared distance of the control from minus the adjoint, summed over time and event axes.
 

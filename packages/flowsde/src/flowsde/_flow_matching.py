@@ -23,7 +23,7 @@ def flow_matching_loss(
     interpolant: Interpolant = LINEAR,
     event_ndim: int = 1,
     *,
-    mask: Bool[Tensor, "*broadcastable"] | None = None,
+    mask: Bool[Tensor, "*masked"] | None = None,
 ) -> Float[Tensor, "*batch"]:
     """Squared error of the velocity, `||v(x_t, t) - d x_t/dt||^2`, mean over the event axes.
 

@@ -15,7 +15,7 @@ def path_kl_steps(
     base: Float[Tensor, "steps *shape"],
     *,
     noisy_only: bool = False,
-    mask: Bool[Tensor, "*broadcastable"] | None = None,
+    mask: Bool[Tensor, "*masked"] | None = None,
 ) -> Float[Tensor, "used_steps *batch"]:
     """KL of each transition between two velocities, `gain_k^2/(2 std_k^2) ||fine_k - base_k||^2`.
 
@@ -54,7 +54,7 @@ def path_kl(
     *,
     noisy_only: bool = False,
     steps: Sequence[int] | Int[Tensor, "chosen"] | None = None,
-    mask: Bool[Tensor, "*broadcastable"] | None = None,
+    mask: Bool[Tensor, "*masked"] | None = None,
 ) -> Float[Tensor, "*batch"]:
     """Sum over the path of `path_kl_steps`; its mean over paths estimates KL(P_fine || P_base).
 
