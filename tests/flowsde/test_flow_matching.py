@@ -45,7 +45,7 @@ def test_zero_for_the_conditional_velocity_and_scalar_events() -> None:
 
 def test_bad_arguments_are_refused() -> None:
     x, t = torch.zeros(4, 2), torch.zeros(4)
-    with pytest.raises(ValueError, match=r"noise has shape \(3, 2\), data \(4, 2\)"):
+    with pytest.raises(ValueError, match=r"noise x0 has shape \(3, 2\) and data x1 \(4, 2\)"):
         flow_matching_loss(lambda x, t: x, x, x[:3], t)
     with pytest.raises(ValueError, match=r"t has shape \(4, 1\); expected the batch shape \(4,\)"):
         flow_matching_loss(lambda x, t: x, x, x, t[:, None])
