@@ -42,4 +42,4 @@ def show_ablation(result: AblationResult) -> int:
 
 def _is_plain(result: RunResult) -> bool:
     cells = result.cells
-    return "online" not in cells["phase"] and not cells["variant"].str.len_chars().any()
+    return "online" not in cells["phase"] and not (cells["variant"] != "").any()
