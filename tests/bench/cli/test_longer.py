@@ -14,7 +14,7 @@ from bench.storage import load_checkpoint
 
 COMMON = (
     "--suite", "quick", "--preset", "smoke", "--tasks", "1", "--device", "cpu", "--processes", "1",
-    "--pack", "1",
+    "--pack", "1", "--episodes", "1", "--evaluate-every", "20",
 )  # fmt: skip
 
 
@@ -51,19 +51,16 @@ def test_a_longer_run_is_the_one_asked_for_at_once(
         return main([phase, *COMMON, "--data-dir", str(data_dir), "--out", str(out), *more])
 
     first, second = tmp_path / "at once" / "run", tmp_path / "longer" / "run"
-    assert bench("offline", "at once", "--steps", "21") == 0
+    assert bench("online", "at once", "--steps", "21", "--online-steps", "33") == 0
     assert bench("offline", "longer", "--steps", "13") == 0
-    assert bench("offline", "longer", "--steps", "21") == 0
-    assert state(second) == state(first)
-    # Not shorter again, and nothing else on the way.
-    for more in (("--steps", "13"), ("--steps", "30", "--episodes", "1")):
+    # Not shorter, and nothing else on the way.
+    for more in (("--steps", "12"), ("--steps", "21", "--episodes", "2")):
         capsys.readouterr()
         assert bench("offline", "longer", *more) == 2
         assert "holds a run with other settings" in capsys.readouterr().err
-    online = ("--steps", "21", "--online-steps")
-    assert bench("online", "at once", *online, "33") == 0
-    assert bench("online", "longer", *online, "22") == 0
-    assert bench("online", "longer", *online, "33") == 0
+    # The offline phase becomes longer and is followed by an online one, which becomes longer too.
+    for steps in ("22", "33"):
+        assert bench("online", "longer", "--steps", "21", "--online-steps", steps) == 0
     assert state(second) == state(first)
     capsys.readouterr()
     assert bench("offline", "longer", "--steps", "30") == 2

@@ -5,13 +5,16 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import Pipe
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from bench.cli import main
 from bench.data import generate
 from bench.results import TIMING_COLUMNS
+from bench.training.processes import _tell
 
 COMMAND = ("offline", "--suite", "quick", "--preset", "smoke", "--pack", "1")
 
@@ -87,6 +90,33 @@ def test_numbers_do_not_depend_on_the_number_of_processes(
     names = sorted(folder.name for folder in out.glob("packs/*"))
     assert [name.split("--")[2] for name in names if "trqam" in name] == ["tasks-1", "tasks-2"]
     assert rows(out).equals(rows(one_process))
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_training_begins_is_said_too(
+    sent: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def planned(*_: object) -> None:
+        signal.raise_signal(sent)
+        raise AssertionError("planning went on")
+
+    before = signal.getsignal(sent)
+    monkeypatch.setattr("bench.api.runs.plan_offline", planned)
+    assert main(["offline", "--suite", "quick", "--preset", "smoke"]) == 128 + sent
+    said = f"error: ended by {sent.name}; the same command continues from the last checkpoint\n"
+    assert capsys.readouterr().err == said
+    assert signal.getsignal(sent) is before
+
+
+def test_a_process_that_nobody_hears_ends_without_a_word(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    mine, theirs = Pipe()
+    mine.close()
+    with pytest.raises(SystemExit) as ended:
+        _tell(theirs, "failed", (ValueError, "the reason"))
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -182,6 +183,27 @@ def test_an_error_of_the_policy_leaves_the_pool_usable(
         evaluate(interrupted, [SOUND], [0], 2, pool=pool)
     again = evaluate(linear_policy(2, 1), [SOUND], [0], 2, pool=pool)
     assert again.failures == (None,)
+
+
+def test_an_interruption_while_workers_start_waits_for_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = SimulatorPool._started
+
+    def interrupted(self: SimulatorPool, place: int) -> object:
+        if place == 1:
+            raise KeyboardInterrupt
+        return start(self, place)
+
+    monkeypatch.setattr(SimulatorPool, "_started", interrupted)
+    before = {process.pid for process in multiprocessing.active_children()}
+    with SimulatorPool(2) as pool:
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            pool.call("begin", [None, None])
+        # Two workers that are waited for in turn take the patience of `close` twice.
+        assert time.monotonic() - began < 4.0
+        assert {process.pid for process in multiprocessing.active_children()} <= before
 
 
 UNGUARDED = """

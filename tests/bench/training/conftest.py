@@ -11,7 +11,7 @@ from bench.agents import AGENTS, BCConfig, Problem, TRQAMConfig
 from bench.data import generate
 from bench.suites import SUITES, smoke
 from bench.training.cells import Pack
-from bench.training.trainer import Failure, Trainer
+from bench.training.trainer import BegunEvaluation, Failure, Trainer
 from qlearn import ChunkBatch, ChunkSampler, ChunkSource, EpisodeData, RandomStreams
 
 CONFIG = TRQAMConfig(
@@ -53,8 +53,8 @@ class Recorded:
     def has_evaluated(self, step: int) -> bool:
         return True
 
-    def is_evaluating(self, before: int) -> bool:
-        return False
+    def still_played(self, before: int) -> BegunEvaluation | None:
+        return None
 
     def forget(self, step: int, *, training: bool, evaluation: bool) -> None:
         self.forgotten.append((step, training, evaluation))

@@ -1,20 +1,26 @@
 """Evaluations that training does not wait for."""
 
+import signal
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 import torch
 
 from bench.agents import Problem
+from bench.errors import StoppedError
 from bench.results import TIMING_COLUMNS
 from bench.simulation import SimulatorPool
+from bench.storage import checkpoint_steps, load_checkpoint
 from bench.tracking import Curves
 from bench.training.policy import Normalizer
 from bench.training.recorder import PackRecorder, protocol_fingerprint
+from bench.training.stopping import heeding_signals
 from bench.training.trainer import Trainer
 
 from .conftest import CONFIG, Poisoned, build_pack, build_trainer
@@ -104,6 +110,66 @@ def test_overlapped_evaluations_give_the_same_rows(sequential: Path, tmp_path: P
     assert len(threads) == 2
     assert all(name.startswith("evaluation") for name in threads)
     assert rows(tmp_path).equals(rows(sequential))
+
+
+@pytest.mark.parametrize("stop", [12, 20])
+def test_a_signal_saves_the_step_although_an_evaluation_is_still_played(
+    sequential: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    ended, play, wait = threading.Event(), PackRecorder._play, PackRecorder.wait
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def endless(self: PackRecorder, *given: Any) -> Any:
+        assert ended.wait(60.0)
+        return play(self, *given)
+
+    def interrupted(self: PackRecorder, before: int | None = None) -> None:
+        if self._begun is not None and before is None:  # the evaluation of step 20 waits for it
+            threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGTERM)).start()
+        wait(self, before)
+
+    with SimulatorPool(1) as pool:
+        trainer = build(tmp_path, pool, overlap=True)
+        trainer.tick = lambda step: signal.raise_signal(signal.SIGTERM) if step == 12 else None
+        if stop == 20:
+            trainer.tick = lambda step: None
+        with monkeypatch.context() as patched:
+            patched.setattr(PackRecorder, "_play", endless)
+            patched.setattr(PackRecorder, "wait", interrupted)
+            with pytest.raises(StoppedError), heeding_signals():
+                trainer.run()
+        assert checkpoint_steps(trainer.checkpoints)[-1] == stop
+        ended.set()
+        assert isinstance(trainer.recorder, PackRecorder)
+        assert trainer.recorder._begun is not None
+        trainer.recorder._begun[-1].result()
+        build(tmp_path, pool, overlap=True).run()
+    assert rows(tmp_path).equals(rows(sequential))
+    first, second = (load_checkpoint(place / "checkpoints") for place in (sequential, tmp_path))
+    assert first is not None
+    assert second is not None
+    assert first.tensors.keys() == second.tensors.keys()
+    for name, value in first.tensors.items():
+        assert torch.equal(second.tensors[name], value), name
+
+
+def test_an_evaluation_ends_with_its_recorder(tmp_path: Path) -> None:
+    with SimulatorPool(0) as pool:
+        trainer = build(tmp_path, pool, overlap=True)
+        recorder = trainer.recorder
+        assert isinstance(recorder, PackRecorder)
+
+        def stop_at(step: int) -> None:
+            if step == 10:
+                raise SeenError
+
+        trainer.tick = stop_at
+        with pytest.raises(SeenError):
+            trainer.run()
+        recorder.close()
+        assert recorder._begun is not None
+        assert isinstance(recorder._begun[-1].exception(timeout=60.0), CancelledError)
 
 
 @pytest.mark.parametrize("stop", [10, 12, 15, 20])

@@ -28,18 +28,23 @@ class BenchError(RuntimeError):
     """Something failed at run time; the text says what, where, and what to do about it."""
 
 
-class StoppedError(BenchError):
-    """A signal ended a run, which can go on from its last checkpoint.
+class StoppedError(SystemExit):
+    """A signal ended the work; a run can go on from its last checkpoint.
+
+    As a kind of `SystemExit` it is no fault of the code that it interrupts, which may be a user's
+    environment, and a script that does not catch it ends with its `code`.
 
     Attributes:
-        exit_status: of a process that ends because of it, 128 and the signal's number.
+        signal: the signal.
+        code: exit status of a process that ends because of it, 128 and the signal's number.
     """
 
     def __init__(self, number: signal.Signals) -> None:
-        super().__init__(
-            f"ended by {number.name}; the same command continues from the last checkpoint"
-        )
-        self.exit_status = 128 + number
+        super().__init__(128 + number)
+        self.signal = number
+
+    def __str__(self) -> str:
+        return f"ended by {self.signal.name}"
 
 
 class CheckpointError(BenchError):

@@ -3,13 +3,16 @@
 import os
 import sys
 
+from bench.errors import StoppedError
+
 __all__ = ["main"]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; returns the exit status.
 
-    0 is success, 1 a run that failed in part or as a whole, 2 bad input, 130 an interruption.
+    0 is success, 1 a run that failed in part or as a whole, 2 bad input, 130 an interruption,
+    128 and a signal's number the end by SIGTERM or SIGHUP.
     Whatever goes wrong is one line on standard error that says what to do; the traceback of what
     no one foresaw is in the run's log or in a file that the line names, and ``--debug`` (or
     BENCH_DEBUG=1) shows it.
@@ -21,13 +24,15 @@ def main(arguments: list[str] | None = None) -> int:
     # interruption while modules are imported included: nothing above could handle them.
     try:
         from bench.cli._commands import command_of
+        from bench.training.stopping import heeding_signals
 
-        status = command_of(given).run()
+        with heeding_signals():
+            status = command_of(given).run()
         sys.stdout.flush()
         return status
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException as error:
+        if isinstance(error, SystemExit) and not isinstance(error, StoppedError):
+            return error.code if isinstance(error.code, int) else int(error.code is not None)
         from bench.cli._failure import report
 
         return report(error, given, debug=debug)

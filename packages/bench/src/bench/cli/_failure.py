@@ -30,11 +30,15 @@ def report(error: BaseException, command: Sequence[str], *, debug: bool) -> int:
         return 1
     if debug:
         traceback.print_exception(error)
+    again = "; the same command continues from the last checkpoint"
+    resumed = again if command[:1] and command[0] in _RESUMED else ""
     if _is_interruption(error):
-        again = "the same command continues from the last checkpoint"
-        print(f"interrupted; {again}" if command[:1] and command[0] in _RESUMED else "interrupted",
-              file=sys.stderr)  # fmt: skip
+        print(f"interrupted{resumed}", file=sys.stderr)
         return 130
+    if isinstance(error, StoppedError):
+        with contextlib.suppress(OSError):  # the terminal may be what has gone
+            print(f"error: {error}{resumed}", file=sys.stderr)
+        return 128 + error.signal
     line = _line(error)
     if not _was_foreseen(error) and not debug:
         kept = _keep(error, command)
@@ -43,8 +47,6 @@ def report(error: BaseException, command: Sequence[str], *, debug: bool) -> int:
         print(f"error: {line}", file=sys.stderr)
     if isinstance(error, OSError):
         _discard_output()
-    if isinstance(error, StoppedError):
-        return error.exit_status
     return 2 if isinstance(error, ValueError) else 1
 
 

@@ -6,13 +6,15 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 
 from bench.agents import Agent, Problem
 from bench.recorded import recorded
@@ -21,7 +23,8 @@ from bench.simulation import Evaluation, Progress, SimulatorPool, evaluate
 from bench.tracking import Curves, TrackedCell
 from bench.training.cells import Cell, Pack
 from bench.training.policy import Normalizer, PackPolicy
-from bench.training.trainer import Failure
+from bench.training.stopping import held_back
+from bench.training.trainer import BegunEvaluation, Failure
 from qlearn import RandomStreams
 
 __all__ = ["PackRecorder", "protocol_fingerprint"]
@@ -53,9 +56,6 @@ def protocol_fingerprint(pack: Pack, config: Any) -> str:
         del protocol[name]
     content = [protocol, domain, pack.agent, recorded(config)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-_Begun = tuple[int, Mapping[str, list[float]], float, Future[tuple[Evaluation, float]]]
 
 
 @dataclass(slots=True)
@@ -93,8 +93,11 @@ class PackRecorder:
     _evaluations: ResultWriter = field(init=False)
     _training: ResultWriter = field(init=False)
     _thread: ThreadPoolExecutor = field(init=False)
-    _begun: _Begun | None = field(default=None, init=False)
+    _begun: tuple[BegunEvaluation, Future[tuple[Evaluation, float]]] | None = field(
+        default=None, init=False
+    )
     _stopped: dict[Cell, int] = field(default_factory=dict, init=False)
+    _closed: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="evaluation")
@@ -109,6 +112,7 @@ class PackRecorder:
 
     def close(self) -> None:
         """Write the curves out; an evaluation that is still played is left to the next run."""
+        self._closed = True
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._curves.close()
 
@@ -170,20 +174,21 @@ class PackRecorder:
         # Acting needs no optimiser state.
         copied = copy.deepcopy(self.agent, {id(self.agent.learner): None})
         stream = self._stream_beside_training()
-        begun = self._thread.submit(self._beside, stream, copied, step, torch.get_num_threads())
-        self._begun = (step, metrics, seconds, begun)
+        playing = self._thread.submit(self._beside, stream, copied, step, torch.get_num_threads())
+        self._begun = BegunEvaluation(step, copied, metrics, seconds), playing
 
     def wait(self, before: int | None = None) -> None:
         """Write the rows of an evaluation that was begun (before a step), once it has ended."""
-        if self._begun is None or (before is not None and self._begun[0] >= before):
+        if self._begun is None or (before is not None and self._begun[0].step >= before):
             return
-        step, metrics, seconds, begun = self._begun
-        self._begun = None
-        self._record(step, metrics, seconds, begun.result())
+        of, playing = self._begun
+        self._record(of.step, of.metrics, of.seconds, playing.result())
 
-    def is_evaluating(self, before: int) -> bool:
-        """Whether an evaluation that was begun before a step is still played."""
-        return self._begun is not None and self._begun[0] < before and not self._begun[3].done()
+    def still_played(self, before: int) -> BegunEvaluation | None:
+        """The evaluation that was begun before a step, unless it has ended."""
+        if self._begun is None or self._begun[0].step >= before or self._begun[1].done():
+            return None
+        return self._begun[0]
 
     def has_evaluated(self, step: int) -> bool:
         """Whether the table has this step's evaluation of every run that is not stopped."""
@@ -224,8 +229,15 @@ class PackRecorder:
         policy = PackPolicy(
             self.pack, agent, self.problem, self.normalizer, RandomStreams(seeds, self.device)
         )
+
+        def act(observations: NDArray[np.float32], waiting: NDArray[np.bool_]) -> NDArray[Any]:
+            actions = policy(observations, waiting)
+            if self._closed:  # the pool would start simulators afresh, and the process not end
+                raise CancelledError
+            return actions
+
         result = evaluate(
-            policy,
+            act,
             tasks=[cell.task_name for cell in cells],
             seeds=seeds,
             episodes=self.pack.protocol.episodes,
@@ -234,6 +246,7 @@ class PackRecorder:
         )
         return result, time.perf_counter() - started
 
+    @held_back()  # rows are written once and whole
     def _record(
         self,
         step: int,
@@ -241,6 +254,7 @@ class PackRecorder:
         seconds: float,
         played: tuple[Evaluation, float],
     ) -> None:
+        self._begun = None
         result, spent = played
         cells = self.pack.cells
         updates = self.pack.updates_at(step)

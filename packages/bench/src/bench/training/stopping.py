@@ -41,13 +41,19 @@ def heeding_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """Keep the first signal until `stop_if_asked` or `let_through`; a second one is not kept."""
+    """Keep the first signal until `stop_if_asked`, `let_through` or the end; a second is not kept.
+
+    Raises:
+        StoppedError: at the end, where a signal came and nothing further out holds it back.
+    """
     global _held
     before, _held = _held, 1
     try:
         yield
     finally:
         _held = before
+    if not _held:
+        stop_if_asked()
 
 
 @contextlib.contextmanager

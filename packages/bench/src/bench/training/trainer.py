@@ -21,6 +21,7 @@ from bench.training.stopping import held_back, let_through, stop_if_asked
 from qlearn import ChunkSource, RandomStreams
 
 __all__ = [
+    "BegunEvaluation",
     "Experience",
     "Failure",
     "Recorder",
@@ -54,6 +55,23 @@ class Failure:
         return f"{self.cell}: {self.reason} at step {self.step}; the run was stopped, {kept}"
 
 
+@dataclass(frozen=True, slots=True)
+class BegunEvaluation:
+    """An evaluation whose episodes are still played.
+
+    Attributes:
+        step: where it was begun.
+        agent: as it was there.
+        metrics: the latest training metrics of that step.
+        seconds: of training until then.
+    """
+
+    step: int
+    agent: Agent
+    metrics: Mapping[str, list[float]]
+    seconds: float
+
+
 class Recorder(Protocol):
     """Where a trainer's results go."""
 
@@ -75,8 +93,8 @@ class Recorder(Protocol):
     def wait(self, before: int | None = None) -> None:
         """Return when every evaluation that was begun (before a step) is recorded."""
 
-    def is_evaluating(self, before: int) -> bool:
-        """Whether an evaluation that was begun before a step is still played."""
+    def still_played(self, before: int) -> "BegunEvaluation | None":
+        """The evaluation that was begun before a step, unless it has ended."""
 
     def has_evaluated(self, step: int) -> bool:
         """Whether the evaluation of a step is recorded."""
@@ -104,14 +122,19 @@ class Experience(Protocol):
         """Continue where :meth:`state_dict` was taken."""
 
 
-def load_agent(agent: Agent, tensors: Mapping[str, Tensor]) -> None:
+def load_agent(agent: Agent, tensors: Mapping[str, Tensor], prefix: str = "agent.") -> None:
     """Fill an agent and its optimiser from a checkpoint of a pack.
+
+    Args:
+        agent: built with the settings of the pack.
+        tensors: of the checkpoint.
+        prefix: of the agent's parameters there.
 
     Raises:
         CheckpointError: the checkpoint is of an agent with other tensors.
     """
     try:
-        agent.load_state_dict(part(tensors, "agent."))
+        agent.load_state_dict(part(tensors, prefix))
         agent.learner.load_state_dict(part(tensors, "learner."))
     except RuntimeError as error:
         raise CheckpointError(
@@ -235,10 +258,8 @@ class Trainer:
         try:
             yield
         except StoppedError:
-            # An evaluation that is still played may take minutes. A run that goes on from the last
-            # checkpoint plays it again; from a later one it would be missing.
-            if not self.recorder.is_evaluating(before=self.step):
-                self.save()
+            # An evaluation that is still played may take minutes; the next run plays it again.
+            self.save(unplayed=self.recorder.still_played(before=self.step))
             raise
 
     def _evaluates(self, step: int) -> bool:
@@ -363,15 +384,20 @@ class Trainer:
             index // per_replica for index, cell in enumerate(self.pack.cells) if cell in failed
         }
 
-    def save(self) -> None:
+    def save(self, unplayed: BegunEvaluation | None = None) -> None:
         """Write a checkpoint; runs that are not finite are stopped first.
 
         Earlier evaluations are recorded before; this step's may still be played, and is played
         again where the next run does not find it.
+
+        Args:
+            unplayed: an earlier evaluation that the next run plays instead of this one.
         """
         self.check()
-        self.recorder.wait(before=self.step)
+        if unplayed is None:
+            self.recorder.wait(before=self.step)
         parts = {
+            "unplayed": {} if unplayed is None else unplayed.agent.state_dict(),
             "agent": self.agent.state_dict(),
             "learner": self.agent.learner.state_dict(),
             "streams": self.streams.state_dict(),
@@ -391,6 +417,13 @@ class Trainer:
             "windowed": self._windowed,
             "latest": self.latest,
             "carried": self._carried,
+            "unplayed": None
+            if unplayed is None
+            else {
+                "step": unplayed.step,
+                "metrics": unplayed.metrics,
+                "seconds": unplayed.seconds,
+            },
             "failures": [
                 {
                     "cell": self.pack.cells.index(failure.cell),
@@ -421,18 +454,19 @@ class Trainer:
                     f"{checkpoint.path} was made with {name} {found[name]}, this run has {wanted}; "
                     "give another --out"
                 )
-        load_agent(self.agent, checkpoint.tensors)
-        self.streams.load_state_dict(part(checkpoint.tensors, "streams."))
-        if self.experience is not None:
-            self.experience.load_state_dict(part(checkpoint.tensors, "experience."))
-        self._window = part(checkpoint.tensors, "window.")
-        self._windowed = found["windowed"]
         self.step, self.seconds, self.latest = checkpoint.step, found["seconds"], found["latest"]
         self.failures = [
             Failure(self.pack.cells[f["cell"]], f["step"], f["reason"], f["kept"])
             for f in found["failures"]
         ]
         self.recorder.restart(self.step, self.failures)
+        self._play_unplayed(checkpoint)
+        load_agent(self.agent, checkpoint.tensors)
+        self.streams.load_state_dict(part(checkpoint.tensors, "streams."))
+        if self.experience is not None:
+            self.experience.load_state_dict(part(checkpoint.tensors, "experience."))
+        self._window = part(checkpoint.tensors, "window.")
+        self._windowed = found["windowed"]
         if self.step < self.pack.steps:
             self._forget_end(found.get("carried"))
         else:
@@ -440,6 +474,14 @@ class Trainer:
         self.check()
         if self._evaluates(self.step) and not self.recorder.has_evaluated(self.step):
             self.recorder.evaluate(self.step, self.latest, self.seconds)
+
+    def _play_unplayed(self, checkpoint: Checkpoint) -> None:
+        """Play the episodes that a signal cut short, with the parameters of their step."""
+        begun = checkpoint.metadata.get("unplayed")
+        if begun is None or self.recorder.has_evaluated(begun["step"]):
+            return
+        load_agent(self.agent, checkpoint.tensors, prefix="unplayed.")
+        self.recorder.evaluate(begun["step"], begun["metrics"], begun["seconds"])
 
     def _forget_end(self, carried: dict[str, list[float]] | None) -> None:
         """Go on beyond a step that may have been the end of a run that has been made longer.
