@@ -87,6 +87,7 @@ def test_numbers_do_not_depend_on_the_number_of_processes(
     assert process.returncode == 0, errors
     assert errors == ""
     assert "2/2 tasks, 4/4 runs finished" in text
+    assert "next: more seeds" in text
     names = sorted(folder.name for folder in out.glob("packs/*"))
     assert [name.split("--")[2] for name in names if "trqam" in name] == ["tasks-1", "tasks-2"]
     assert rows(out).equals(rows(one_process))
