@@ -35,6 +35,7 @@ def state(out: Path) -> dict[str, object]:
     return found
 
 
+@pytest.mark.slow
 def test_a_longer_run_is_the_one_asked_for_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -54,7 +55,7 @@ def test_a_longer_run_is_the_one_asked_for_at_once(
     assert bench("online", "at once", "--steps", "21", "--online-steps", "33") == 0
     assert bench("offline", "longer", "--steps", "13") == 0
     # Not shorter, and nothing else on the way.
-    for more in (("--steps", "12"), ("--steps", "21", "--episodes", "2")):
+    for more in (("--steps", "12"), ("--steps", "21", "--set", "flow_steps=4")):
         capsys.readouterr()
         assert bench("offline", "longer", *more) == 2
         assert "holds a run with other settings" in capsys.readouterr().err
