@@ -247,6 +247,9 @@ class Trainer:
                     with let_through():
                         self.recorder.evaluate(self.step, self.latest, self.seconds)
                 if last or self.step % protocol.checkpoint_every == 0:
+                    self.check()
+                    with let_through():  # an earlier evaluation may take minutes
+                        self.recorder.wait(before=self.step)
                     self.save()
                 self.tick(self.step)
         self._captured = None  # it holds the trainer, and a graph's memory
