@@ -177,10 +177,6 @@ def test_other_settings_need_another_directory(
     message = capsys.readouterr().err
     assert "(--kl-budget: 0.4 there, 0.7 asked for); repeat its command" in message
     assert "--out" in message
-    assert main(arguments(finished, data_dir, "--steps", str(STEPS), "--seeds", "3")) == 2
-    assert "(seeds: 0 there, 0, 1, 2 asked for" in capsys.readouterr().err
-    assert main(arguments(finished, data_dir, "--steps", str(STEPS), "--agent", "qam")) == 2
-    assert "--agent: trqam there, qam asked for" in capsys.readouterr().err
 
 
 def test_a_command_that_trained_nothing_does_not_hold_its_directory(

@@ -128,7 +128,7 @@ def test_settings_of_cloning_get_clones_of_their_own() -> None:
     trqam = [pack for pack in plan.packs if pack.agent == "trqam"]
     assert len(trqam) == 4
     for pack in trqam:
-        clone = plan.pretraining_of(pack)
+        (clone,) = plan.pretraining_of(pack)
         assert clone.variant == pack.variant[:1]
         assert plan.configs[clone.name].actor_hidden == plan.configs[pack.name].actor_hidden
         assert pack.protocol.offline_steps == pack.steps == 30

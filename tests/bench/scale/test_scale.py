@@ -168,7 +168,7 @@ def test_another_table_is_refused(tmp_path: Path) -> None:
 def test_the_command_prints_hours(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def sizes(domain: Domain) -> DomainSizes:
+    def sizes(domain: Domain, *, measure: bool) -> DomainSizes:
         return SIZES
 
     monkeypatch.setattr("bench.api.cost.domain_sizes", sizes)
@@ -186,7 +186,7 @@ def test_the_command_prints_hours(
 def test_hours_name_the_threads_only_where_all_widths_share_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.api.cost.domain_sizes", lambda domain: SIZES)
+    monkeypatch.setattr("bench.api.cost.domain_sizes", lambda domain, measure: SIZES)
     row = {**RATES[0], "device": "cpu", "precision": "float32"}
     rows = [{**row, "width": "512", "threads": "1"}, {**row, "width": "1024", "threads": "2"}]
     table = tmp_path / "rates.csv"
@@ -202,7 +202,7 @@ def test_hours_name_the_threads_only_where_all_widths_share_them(
 def test_the_table_is_legible_on_any_terminal(
     columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.api.cost.domain_sizes", lambda domain: SIZES)
+    monkeypatch.setattr("bench.api.cost.domain_sizes", lambda domain, measure: SIZES)
     monkeypatch.setenv("COLUMNS", str(columns))
     assert main(["plan"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -221,7 +221,7 @@ def test_the_table_is_legible_on_any_terminal(
 def test_no_device_is_refused_before_anything_is_timed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def sizes(domain: Domain) -> DomainSizes:
+    def sizes(domain: Domain, *, measure: bool) -> DomainSizes:
         raise AssertionError("timed")
 
     monkeypatch.setattr("bench.api.cost.domain_sizes", sizes)

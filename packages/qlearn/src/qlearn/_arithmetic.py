@@ -92,13 +92,16 @@ def without_autocast(device_type: str) -> contextlib.AbstractContextManager[obje
     return torch.autocast(device_type, enabled=False)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def has_bfloat16_products() -> bool:
     """Whether the CPU has products of bfloat16 numbers, so that rounding saves time.
 
     With oneDNN that takes AVX-512 or a later instruction set; ``ONEDNN_MAX_CPU_ISA`` limits it.
     """
     return _tries_bfloat16()
+
+
+# All that `torch.compiler.assume_constant_result` does, but that imports the compiler: seconds.
+vars(has_bfloat16_products)["_dynamo_marked_constant"] = True
 
 
 @functools.cache

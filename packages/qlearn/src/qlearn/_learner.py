@@ -1,6 +1,7 @@
 """One optimisation step for many replicas: clip, move the targets, Adam."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -60,12 +61,20 @@ class Learner:
         self.target_rate, self.target_every = target_rate, target_every
         self._targets = [p for target, _ in targets for p in target.parameters()]
         self._onlines = [p for _, online in targets for p in online.parameters()]
-        self.adam = torch.optim.Adam(
-            self.parameters, lr=learning_rate, fused=True, capturable=self.parameters[0].is_cuda
-        )
+        self._learning_rate = learning_rate
         failed = self.guard.first_bad
         self.failed_at = torch.full_like(failed, -1)
         self._steps = failed.new_zeros(())
+
+    @cached_property
+    def adam(self) -> torch.optim.Adam:
+        """The optimiser, made when it is needed: making it imports torch's compiler."""
+        return torch.optim.Adam(
+            self.parameters,
+            lr=self._learning_rate,
+            fused=True,
+            capturable=self.parameters[0].is_cuda,
+        )
 
     def step(self, loss: Float[Tensor, "R"]) -> GradientReport:
         """One update from the losses of all replicas.

@@ -21,10 +21,10 @@ from bench.experiment import (
 from bench.results import markdown_table
 from bench.storage import write_bytes
 from bench.training.options import Plan
-from bench.training.ranges import check_folder
+from bench.training.request_checks import check_folder
 from qlearn import RandomStreams
 
-__all__ = ["Written", "dual", "kernels", "plan_ablation", "sqam", "trust_region"]
+__all__ = ["Written", "as_text", "dual", "kernels", "plan_ablation", "sqam", "trust_region"]
 
 Written = tuple[pl.DataFrame, tuple[Path, ...]]
 """A table, and the files that hold it and its figure."""
@@ -202,19 +202,21 @@ def _groups(rows: pl.DataFrame, kind: str) -> list[tuple[str, pl.DataFrame]]:
 def _write(directory: Path, name: str, table: pl.DataFrame, figure: Figure) -> Written:
     """Keep a table as .md and .csv beside its figure as .svg and .png."""
     directory.mkdir(parents=True, exist_ok=True)
-    text = markdown_table(
-        table.with_columns(
-            pl.col(column).map_elements(_three_digits, return_dtype=pl.String)
-            for column, kind in table.schema.items()
-            if kind == pl.Float64
-        ).with_columns(pl.all().cast(pl.String).fill_null("-"))
-    )
-    write_bytes(directory / f"{name}.md", text.encode())
+    write_bytes(directory / f"{name}.md", markdown_table(as_text(table)).encode())
     write_bytes(directory / f"{name}.csv", table.write_csv().encode())
     for kind in ("svg", "png"):
         write_bytes(directory / f"{name}.{kind}", drawn(figure, kind))
     kinds = ("md", "csv", "svg", "png")
     return table, tuple(directory / f"{name}.{kind}" for kind in kinds)
+
+
+def as_text(table: pl.DataFrame) -> pl.DataFrame:
+    """A table as people read it: three digits, and a dash for what is not known."""
+    return table.with_columns(
+        pl.col(column).map_elements(_three_digits, return_dtype=pl.String)
+        for column, kind in table.schema.items()
+        if kind == pl.Float64
+    ).with_columns(pl.all().cast(pl.String).fill_null("-"))
 
 
 def _three_digits(value: float) -> str:

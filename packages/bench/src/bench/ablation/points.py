@@ -9,6 +9,7 @@ import polars as pl
 
 from bench.experiment import OfflineRequest, given_settings
 from bench.results import final_table, scan_training, without_stopped
+from bench.training.kept_packs import in_kept_packs
 from bench.training.options import GridPoint, Plan, plan_grid, plan_offline, settled
 
 __all__ = ["outcomes", "plan_points"]
@@ -49,7 +50,7 @@ def plan_points(offline: OfflineRequest, name: str, points: Sequence[Point]) -> 
         variant = tuple(f"{key.replace('_', '-')}={_short(value)}" for key, value in point.items())
         request = replace(offline, set=(*offline.set, *texts))
         grid.append(GridPoint(request, ", ".join(variant), partial(_variant, variant=variant)))
-    return plan_grid(base, grid, kept=base.pretraining)
+    return in_kept_packs(plan_grid(base, grid, kept=base.pretraining))
 
 
 def _variant(agent: str, variant: tuple[str, ...]) -> tuple[str, ...]:

@@ -7,9 +7,17 @@ from typing import Any, Literal
 import polars as pl
 from rich.console import Console
 
-from bench.ablation.commands import dual, kernels, plan_ablation, sqam, trust_region
+from bench.ablation.commands import (
+    as_text,
+    dual,
+    kernels,
+    plan_ablation,
+    sqam,
+    trust_region,
+)
 from bench.api.progress import Progress, progress_console
 from bench.api.results import RunResult
+from bench.api.runs import trained
 from bench.api.state import process_state_kept
 from bench.experiment import (
     DualRequest,
@@ -19,7 +27,7 @@ from bench.experiment import (
     build_request,
     command_line,
 )
-from bench.results import final_table
+from bench.results import print_view
 from bench.terminal import standard_output
 from bench.training.job import Job
 
@@ -48,9 +56,8 @@ class AblationResult:
     def show(self, console: Console | None = None) -> None:
         """Print the table and where it lies."""
         console = console or standard_output(markup=False, highlight=False)
-        text = self.files[0].read_text(encoding="utf-8")
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
         place = self.files[0].with_suffix("")
+        print_view(console, as_text(self.table), place.name)
         kinds = ", ".join(file.suffix for file in self.files)
         console.print(f"table and figure: {place}{kinds}", markup=False, soft_wrap=True)
 
@@ -100,8 +107,4 @@ def ablate(
         job.run()
     written = {"internal-vs-external": trust_region, "kernels": kernels, "sqam": sqam}
     table, files = written[what](plan.directory)
-    return AblationResult(
-        table,
-        files,
-        RunResult((plan.directory,), final_table([plan.directory]), problems=tuple(job.problems)),
-    )
+    return AblationResult(table, files, trained(job))

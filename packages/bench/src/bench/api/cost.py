@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +118,8 @@ class CostResult:
             lines.append(f"{device}: {guessed}{_short(cost.hours(count))} hours of training")
         lines.append(
             f"simulators: {_short(cost.core_hours)} core hours at most, "
-            f"{_short(cost.core_hours / request.cores)} hours on {request.cores} cores like this "
-            "one"
+            f"{_short(cost.core_hours / request.cores)} hours on {request.cores} cores "
+            + ("like this one" if request.measure else "of an AMD EPYC; --measure times this one")
         )
         return lines
 
@@ -156,7 +157,8 @@ def plan(request: CostRequest | None = None, /, **options: Any) -> CostResult:
         return found[width].flops_per_s
 
     with process_state_kept():
-        cost = suite_cost(chosen, asked.agent, asked.seeds, domain_sizes, rate, online=asked.online)
+        sizes = partial(domain_sizes, measure=asked.measure)
+        cost = suite_cost(chosen, asked.agent, asked.seeds, sizes, rate, online=asked.online)
     title = f"{chosen.name}, {asked.agent}, {asked.seeds} seeds, {precision}, {asked.mode}"
     return CostResult(asked, title, cost, found)
 

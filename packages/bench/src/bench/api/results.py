@@ -34,6 +34,8 @@ class RunResult:
         page: HTML page with figures, where one was written.
         files: every file that was written.
         problems: what went wrong while the call trained them.
+        asked: the cell columns and `phase` of what a training call was for; a directory may hold
+            other runs besides. None stands for all.
     """
 
     runs: tuple[Path, ...]
@@ -41,6 +43,7 @@ class RunResult:
     page: Path | None = None
     files: tuple[Path, ...] = ()
     problems: tuple[str, ...] = ()
+    asked: pl.DataFrame | None = None
 
     @property
     def directory(self) -> Path:
@@ -74,8 +77,15 @@ class RunResult:
 
     @property
     def complete(self) -> bool:
-        """Whether every planned run has reached its end."""
-        return self.table.coverage.complete and not self.problems
+        """Whether every run that was asked for has reached its end."""
+        if self.problems:
+            return False
+        if self.asked is None:
+            return self.table.coverage.complete
+        ended = self.cells.filter("finished").select(self.asked.columns)
+        return self.asked.join(
+            ended, on=self.asked.columns, how="anti", nulls_equal=True
+        ).is_empty()
 
     @property
     def failures(self) -> tuple[str, ...]:

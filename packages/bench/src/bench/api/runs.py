@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import polars as pl
+
 from bench.api.progress import Progress, progress_console
 from bench.api.reading import report
 from bench.api.results import RunResult
@@ -15,13 +17,14 @@ from bench.experiment import (
     build_request,
     command_line,
 )
-from bench.results import final_table
+from bench.results import CELL_COLUMNS, final_table
 from bench.training.job import Job
 from bench.training.online_options import plan_online
 from bench.training.options import Plan, plan_offline
+from bench.training.planned import planned_cells
 from bench.training.sweep import plan_sweep
 
-__all__ = ["offline", "online", "sweep"]
+__all__ = ["offline", "online", "sweep", "trained"]
 
 _Request = TypeVar("_Request", bound=OfflineRequest)
 
@@ -94,7 +97,7 @@ def sweep(
     asked = build_request(SweepRequest, request, options)
     words = command_line(["bench", "sweep"], asked, repeated=["over"])
     done = _run(plan_sweep, asked, words, progress)
-    return replace(report(done.directory), problems=done.problems)
+    return replace(report(done.directory), problems=done.problems, asked=done.asked)
 
 
 def _run(
@@ -106,5 +109,20 @@ def _run(
         plan = planned(asked)
         job = Job(plan, command, console)
         job.run()
-    table = final_table([plan.directory])
-    return RunResult((plan.directory,), table, problems=tuple(job.problems))
+    return trained(job)
+
+
+def trained(job: Job) -> RunResult:
+    """Results in the directory of a job that has ended."""
+    rows = [
+        {**{name: getattr(cell, name) for name in CELL_COLUMNS}, "phase": phase}
+        for cell in planned_cells(job.plan)
+        for phase in cell.final_steps
+    ]
+    directory = job.plan.directory
+    return RunResult(
+        (directory,),
+        final_table([directory]),
+        problems=tuple(job.problems),
+        asked=pl.DataFrame(rows),
+    )

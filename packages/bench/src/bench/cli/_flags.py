@@ -16,6 +16,9 @@ class DryRun:
 
     Attributes:
         dry_run: list the cells with their settings and the expected cost, and stop.
+        measure: in a dry run, time matrix products and simulators of this machine; by default the
+            cost rests on stored rates.
     """
 
     dry_run: bool = False
+    measure: bool = False

@@ -23,7 +23,7 @@ def show_run(result: RunResult) -> int:
     settings = read_run(directory).settings
     if settings["suite"] == "quick" and _is_plain(result) and result.complete:
         lines.append(
-            "next: more seeds (--seeds 3 --out runs/quick-3), another agent (bench agents), "
+            "next: more seeds (--seeds 3), another agent (bench agents), "
             "the online phase (bench online --suite quick), or the paper's protocol: "
             "bench offline --suite ogbench50 --dry-run"
         )

@@ -83,11 +83,11 @@ class Sqam(DryRun, SqamRequest):
         return show_ablation(ablate("sqam", self))
 
 
-def _describe(request: InternalVsExternalRequest | KernelsRequest | SqamRequest) -> int:
+def _describe(request: InternalVsExternal | Kernels | Sqam) -> int:
     from bench.ablation.commands import plan_ablation
     from bench.training.dry_run import describe
 
-    describe(plan_ablation(request))
+    describe(plan_ablation(request), measure=request.measure)
     return 0
 
 

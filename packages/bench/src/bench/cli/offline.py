@@ -20,11 +20,16 @@ class Offline(DryRun, OfflineRequest):
 
     def run(self) -> int:
         """List the cells, or run them and print the table."""
+        from bench.training.request_checks import check_free, check_request
+
+        check_request(self)  # what follows imports torch, which takes seconds
+        if self.out is not None and not self.dry_run:
+            check_free(self.out)
         if self.dry_run:
             from bench.training.dry_run import describe
             from bench.training.options import plan_offline
 
-            describe(plan_offline(self))
+            describe(plan_offline(self), measure=self.measure)
             return 0
         from bench.api.runs import offline
         from bench.cli._results import show_run

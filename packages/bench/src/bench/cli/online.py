@@ -20,11 +20,16 @@ class Online(DryRun, OnlineRequest):
 
     def run(self) -> int:
         """List the cells, or run them and print the table."""
+        from bench.training.request_checks import check_free, check_request
+
+        check_request(self)  # what follows imports torch, which takes seconds
+        if self.out is not None and not self.dry_run:
+            check_free(self.out)
         if self.dry_run:
             from bench.training.dry_run import describe
             from bench.training.online_options import plan_online
 
-            describe(plan_online(self))
+            describe(plan_online(self), measure=self.measure)
             return 0
         from bench.api.runs import online
         from bench.cli._results import show_run

@@ -13,8 +13,8 @@ class Plan(CostRequest):
 
     Operations of the updates are counted and divided by the device's rate in a table of
     `bench speed`; a device that is not in the table, or not within a factor of two of the width, is
-    refused, or estimated from its peak and a utilisation of your own. Simulators are timed on this
-    machine. Nothing is trained.
+    refused, or estimated from its peak and a utilisation of your own. Rates of simulators are
+    stored ones, unless --measure times them. Nothing is trained.
     """
 
     def run(self) -> int:

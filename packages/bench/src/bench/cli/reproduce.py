@@ -30,7 +30,8 @@ class Reproduce:
         from bench.storage import environment_differences, read_run
 
         record = read_run(self.directory)
-        print(shlex.join(record.command))
+        for command in (record.command, *record.further):
+            print(shlex.join(command))
         commit = (record.provenance.get("git") or {}).get("commit")
         if commit:
             print(f"# source: git checkout {commit}")

@@ -26,11 +26,16 @@ class Sweep(DryRun, SweepRequest):
 
     def run(self) -> int:
         """List the grid, or run it and write its report."""
+        from bench.training.request_checks import check_free, check_request
+
+        check_request(self)  # what follows imports torch, which takes seconds
+        if self.out is not None and not self.dry_run:
+            check_free(self.out)
         if self.dry_run:
             from bench.training.dry_run import describe
             from bench.training.sweep import plan_sweep
 
-            describe(plan_sweep(self))
+            describe(plan_sweep(self), measure=self.measure)
             return 0
         from bench.api.runs import sweep
         from bench.cli._results import show_run

@@ -26,6 +26,8 @@ class CostRequest:
             --compile compiled, with --compile --capture captured.
         rates: table that `bench speed --out FILE.csv` wrote; the kept one by default.
         utilisation: where nothing was measured, estimate by this part of the device's peak.
+        measure: time the suite's simulators on this machine, which takes a minute or two; by
+            default their rates are stored ones.
     """
 
     suite: str = "ogbench50"
@@ -40,3 +42,4 @@ class CostRequest:
     mode: Literal["eager", "compiled", "captured"] = "eager"
     rates: Path | None = None
     utilisation: float | None = None
+    measure: bool = False

@@ -40,6 +40,7 @@ from bench.results._views import (
     markdown_table,
     phase_view,
     print_table,
+    print_view,
     task_view,
     write_table,
 )
@@ -83,6 +84,7 @@ __all__ = [
     "phase_view",
     "planned_cells",
     "print_table",
+    "print_view",
     "probability_of_improvement",
     "probability_of_improvement_interval",
     "published_domains",

@@ -31,6 +31,7 @@ __all__ = [
     "percent",
     "phase_view",
     "print_table",
+    "print_view",
     "task_view",
     "write_table",
 ]
@@ -199,15 +200,15 @@ def print_table(table: FinalTable, console: Console | None = None) -> None:
         if view["phase"].n_unique() == 1:
             title += f", {view['phase'][0]}"
             view = view.drop("phase")
-        _print(console, view, title)
+        print_view(console, view, title)
     if table.tasks["task"].n_unique() > 1:
         for phase in phases(table):
             title = f"By domain, {phase}, success %"
             for view in _columns_that_fit(domain_view(table, phase), console.width):
-                _print(console, view, title)
+                print_view(console, view, title)
                 title = f"By domain, {phase}, continued"
     if (both := phase_view(table)).height:
-        _print(console, both, "Offline and online, success %")
+        print_view(console, both, "Offline and online, success %")
     console.print(f"{table.coverage} finished", markup=False)
     for note in table.notes:
         console.print(f"note: {note}", style="yellow", markup=False)
@@ -320,7 +321,8 @@ def _width(view: pl.DataFrame, column: str) -> int:
     return max(min(12, len(column)), *map(len, [*column.split(), *view[column].to_list()]))
 
 
-def _print(console: Console, view: pl.DataFrame, title: str) -> None:
+def print_view(console: Console, view: pl.DataFrame, title: str) -> None:
+    """Prints a table of text."""
     # As `Text`: rich would take the brackets around a variant for markup.
     shown = Table(
         title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)

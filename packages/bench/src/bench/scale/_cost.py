@@ -26,7 +26,7 @@ class DomainCost:
         flops: of these updates.
         device_hours: of one device, at its measured or estimated rate.
         simulator_steps: of all runs, if no episode ends before its limit.
-        core_hours: of one core of this machine's kind for these.
+        core_hours: of one core for these, at the rate of `sizes`.
     """
 
     name: str

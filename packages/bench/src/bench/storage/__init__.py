@@ -21,7 +21,7 @@ from bench.storage._checkpoint import (
     part,
     save_checkpoint,
 )
-from bench.storage._locking import LockHolder, RunLock, lock_holder
+from bench.storage._locking import LockHolder, RunLock, in_use, lock_holder
 from bench.storage._log import JsonLinesHandler, log_to, read_log
 from bench.storage._provenance import (
     collect_provenance,
@@ -43,6 +43,7 @@ __all__ = [
     "checkpoint_steps",
     "collect_provenance",
     "environment_differences",
+    "in_use",
     "load_checkpoint",
     "lock_holder",
     "log_to",

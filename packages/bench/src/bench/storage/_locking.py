@@ -18,7 +18,7 @@ from typing import Self
 
 from bench.errors import RunLockedError
 
-__all__ = ["LockHolder", "RunLock", "lock_holder"]
+__all__ = ["LockHolder", "RunLock", "in_use", "lock_holder"]
 
 LOCK_NAME = "lock"
 
@@ -78,10 +78,7 @@ class RunLock:
             raise
         if not held:
             os.close(handle)
-            raise RunLockedError(
-                f"{self.directory} is in use by {_read_holder(path) or 'another process'}; wait "
-                f"for it, stop it, or give {self._alternative}"
-            )
+            raise RunLockedError(in_use(self.directory, _read_holder(path), self._alternative))
         self._handle = handle
         holder = LockHolder(
             os.getpid(),
@@ -117,6 +114,22 @@ class RunLock:
         trace: TracebackType | None,
     ) -> None:
         self.release()
+
+
+def in_use(
+    directory: Path,
+    holder: LockHolder | None,
+    alternative: str = "another directory with --out",
+) -> str:
+    """The text of an error about a directory that another process holds.
+
+    Args:
+        directory: of the run.
+        holder: who holds it, if that is known.
+        alternative: what else may be given.
+    """
+    who = holder or "another process"
+    return f"{directory} is in use by {who}; wait for it, stop it, or give {alternative}"
 
 
 def lock_holder(directory: Path) -> LockHolder | None:

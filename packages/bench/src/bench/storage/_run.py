@@ -46,6 +46,7 @@ class RunRecord:
         provenance: as `bench.storage.collect_provenance`.
         cells: the runs that are planned; reports count against them.
         version: of this file's format.
+        further: command lines that made more cells in the same directory, in their order.
     """
 
     command: list[str]
@@ -53,6 +54,7 @@ class RunRecord:
     provenance: dict[str, Any]
     cells: Sequence[PlannedCell] = field(default=())
     version: int = RUN_VERSION
+    further: Sequence[list[str]] = field(default=())
 
     @property
     def packs(self) -> dict[str, dict[str, Any]]:
@@ -67,7 +69,10 @@ def write_run(directory: Path, record: RunRecord) -> None:
     Raises:
         OSError: the directory cannot be written.
     """
-    write_json(directory / RUN_NAME, asdict(record))
+    document = asdict(record)
+    if not record.further:  # as earlier versions wrote and read it
+        del document["further"]
+    write_json(directory / RUN_NAME, document)
 
 
 def read_run(directory: Path) -> RunRecord:

@@ -9,10 +9,10 @@ from bench.storage import package_versions
 from bench.training.cells import Pack
 from bench.training.compilation import compile_agent
 from bench.training.online import OnlineExperience, load_offline_result
-from bench.training.options import Plan, starts_from_clone
 from bench.training.preparation import PreparedDomain
 from bench.training.pretraining import FlowCache
 from bench.training.recorder import PackRecorder, protocol_fingerprint
+from bench.training.run_plan import Plan, starts_from_clone
 from qlearn import ChunkSampler, FlowActor, PrefetchingSampler, RandomStreams
 
 __all__ = ["build_agent", "build_experience", "build_recorder", "build_sampler", "flow_cache"]
@@ -124,7 +124,7 @@ def build_experience(
 
 def flow_cache(plan: Plan, pack: Pack, prepared: PreparedDomain) -> FlowCache:
     """Where the flows that a pack starts from are kept."""
-    source = plan.pretraining_of(pack)
+    source = plan.pretraining_of(pack)[0]  # all of them have the same settings
     return FlowCache.of(
         plan.directory.parent / "pretrained",
         source,

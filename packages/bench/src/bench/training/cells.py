@@ -8,7 +8,7 @@ from typing import Literal
 
 from bench.suites import Domain, Protocol, Suite
 
-__all__ = ["Cell", "Pack", "Phase", "plan", "stable_seed"]
+__all__ = ["Cell", "Pack", "Phase", "plan", "split", "stable_seed"]
 
 Phase = Literal["pretrain", "offline", "online"]
 
@@ -164,22 +164,32 @@ def plan(
     """
     packs: list[Pack] = []
     for domain in suite.domains:
-        tasks = domain.tasks
-        together = len(seeds) * len(tasks) if largest_pack is None else largest_pack
-        parts = 1 if agent == "bc" else -(-len(tasks) // together)
-        packs += [
-            Pack(
-                suite.name,
-                replace(domain, tasks=some_tasks),
-                suite.protocol,
-                agent,
-                some_seeds,
-                all_tasks=parts == 1,
-            )
-            for some_seeds in _groups(seeds, -(-len(seeds) // max(1, together // len(tasks))))
-            for some_tasks in _groups(tasks, parts)
-        ]
+        whole = Pack(suite.name, domain, suite.protocol, agent, ())
+        packs += split(whole, seeds, largest_pack)
     return tuple(packs)
+
+
+def split(whole: Pack, seeds: Sequence[int], largest_pack: int | None) -> list[Pack]:
+    """The packs of one domain and agent.
+
+    Args:
+        whole: a pack of all their tasks, of whatever seeds.
+        seeds: one run per task and seed.
+        largest_pack: see :func:`plan`.
+    """
+    tasks = whole.domain.tasks
+    together = len(seeds) * len(tasks) if largest_pack is None else largest_pack
+    parts = 1 if whole.agent == "bc" else -(-len(tasks) // together)
+    return [
+        replace(
+            whole,
+            domain=replace(whole.domain, tasks=some_tasks),
+            seeds=some_seeds,
+            all_tasks=parts == 1,
+        )
+        for some_seeds in _groups(seeds, -(-len(seeds) // max(1, together // len(tasks))))
+        for some_tasks in _groups(tasks, parts)
+    ]
 
 
 def _groups(numbers: Sequence[int], count: int) -> list[tuple[int, ...]]:

@@ -25,13 +25,13 @@ from bench.training.assembly import (
 from bench.training.cells import Pack
 from bench.training.console import Display, Stages, standard_output
 from bench.training.online import replay
-from bench.training.options import Plan
 from bench.training.planned import record_plan
 from bench.training.precision import emulation_warning, float32_products
 from bench.training.preparation import PreparedDomain
 from bench.training.pretraining import FlowCache
 from bench.training.processes import PackTraining, train_in_processes
 from bench.training.processor import keep_freed_memory
+from bench.training.run_plan import Plan
 from bench.training.stopping import heeding_signals
 from bench.training.trainer import Trainer
 from qlearn import ChunkSampler, PrefetchingSampler, RandomStreams

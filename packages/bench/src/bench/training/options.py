@@ -1,16 +1,15 @@
 """From the options of a command to packs with complete settings, or one clear error."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from bench.agents import AGENTS
 from bench.experiment import SCHEDULE, OfflineRequest
 from bench.machine import available_cores
-from bench.recorded import recorded
 from bench.simulation import EnvironmentLimits
 from bench.suites import Protocol as TrainingProtocol
 from bench.suites import Suite, smoke, unknown
@@ -19,9 +18,11 @@ from bench.training.agent_settings import settings_by_agent
 from bench.training.cells import Pack, plan
 from bench.training.compilation import check_compiler
 from bench.training.devices import select_device
+from bench.training.kept_packs import in_kept_packs
 from bench.training.own_task import chosen_suite, environment_limits
 from bench.training.packing import measured_size
-from bench.training.ranges import check_folder
+from bench.training.request_checks import check_request
+from bench.training.run_plan import Plan
 from bench.training.tables import memory_limit
 
 __all__ = [
@@ -30,116 +31,7 @@ __all__ = [
     "plan_grid",
     "plan_offline",
     "settled",
-    "starts_from_clone",
 ]
-
-_MOST_SEEDS = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a job will do.
-
-    Attributes:
-        suite: narrowed, with the protocol that is used.
-        pretraining: packs of agent `bc`, one per domain and group of seeds.
-        packs: the packs of the offline phase.
-        configs: agent settings by pack name.
-        device: where training runs.
-        precision: of the matrix products.
-        directory: run directory.
-        data_dir: folder of the data; None for the default.
-        generate: make missing data.
-        online: the packs of the online phase, each after the offline one of its cells.
-        largest_pack: most runs in a pack; None for all of a domain and agent.
-        processes: how many packs are trained at a time.
-        walkers: who moves ants and humanoids in data that are made: `any` allows random actions
-            where there is no expert.
-        data_memory: bytes that a data set may take; larger ones are read from the disk.
-        track: names of the trackers that show the curves.
-        compiled: whether updates run through `torch.compile`.
-        captured: whether they are CUDA graphs, of the same operations.
-        limits: what an environment may take in each of the processes that simulate.
-    """
-
-    suite: Suite
-    pretraining: tuple[Pack, ...]
-    packs: tuple[Pack, ...]
-    configs: dict[str, Any]
-    device: torch.device
-    precision: str
-    directory: Path
-    data_dir: Path | None
-    generate: bool
-    online: tuple[Pack, ...] = ()
-    largest_pack: int | None = None
-    processes: int = 1
-    walkers: Literal["recipe", "any"] = "recipe"
-    data_memory: int = 1 << 62
-    track: tuple[str, ...] = ()
-    compiled: bool = False
-    captured: bool = False
-    limits: EnvironmentLimits = field(default_factory=EnvironmentLimits)
-
-    @property
-    def in_order(self) -> tuple[Pack, ...]:
-        """Every pack behind those that it starts from."""
-        return (*self.pretraining, *self.packs, *self.online)
-
-    def pretraining_of(self, pack: Pack) -> Pack:
-        """The pack whose cloned flows a pack starts from: its domain, seeds and shared settings."""
-        return next(
-            clone
-            for clone in self.pretraining
-            if clone.domain.name == pack.domain.name
-            and clone.seeds == pack.seeds
-            and set(clone.variant) <= set(pack.variant)
-        )
-
-    def required(self, pack: Pack) -> set[str]:
-        """Names of the packs that must be finished before a pack can begin."""
-        if pack.online and not pack.from_scratch:
-            return {replace(pack, online=False).name}
-        return {self.pretraining_of(pack).name} if starts_from_clone(pack) else set()
-
-    def settings(self) -> dict[str, Any]:
-        """Everything that decides the numbers, as plain data."""
-        protocol = recorded(self.suite.protocol)
-        online = protocol.pop("online")
-        settings = {
-            "suite": self.suite.name,
-            "protocol": protocol,
-            "precision": self.precision,
-            # Named only where it is so: run directories from before it existed go on.
-            **({"compiled": True} if self.compiled else {}),
-            "largest_pack": self.largest_pack,
-            "packs": self._packs((*self.pretraining, *self.packs)),
-        }
-        if self.online:
-            settings["online"] = {"protocol": online, "packs": self._packs(self.online)}
-        return settings
-
-    def _packs(self, packs: Sequence[Pack]) -> dict[str, Any]:
-        return {
-            pack.name: {
-                "agent": pack.agent,
-                "dataset": pack.domain.dataset,
-                "tasks": list(pack.domain.tasks),
-                "seeds": list(pack.seeds),
-                "settings": recorded(self.configs[pack.name]),
-                **_own(pack),
-                **self._swept(pack),
-            }
-            for pack in packs
-        }
-
-    def _swept(self, pack: Pack) -> dict[str, Any]:
-        """A pack's variant, and its protocol where that is not the suite's."""
-        if not pack.variant:
-            return {}
-        usual = recorded(self.suite.protocol)
-        own = {k: v for k, v in recorded(pack.protocol).items() if v != usual.get(k)}
-        return {"variant": ", ".join(pack.variant), **({"protocol": own} if own else {})}
 
 
 def plan_offline(options: OfflineRequest, *, online_only: bool = False) -> Plan:
@@ -152,14 +44,13 @@ def plan_offline(options: OfflineRequest, *, online_only: bool = False) -> Plan:
     Raises:
         ValueError: an unknown name, an impossible value, or a device that is not there.
     """
+    check_request(options)
     require(options.track)
     chosen = chosen_suite(options, online=online_only).narrowed(options.domains, options.tasks)
     if options.preset == "smoke":
         chosen = smoke(chosen)
     chosen = replace(chosen, protocol=_protocol(chosen, options))
     seeds = _seeds(options)
-    check_folder("--out", options.out)
-    check_folder("--data-dir", options.data_dir)
     agents = agents_named(options.agent, online_only=online_only)
     device = select_device(options.device)
     runs = options.seeds * len(agents) * sum(len(domain.tasks) for domain in chosen.domains)
@@ -182,7 +73,7 @@ def plan_offline(options: OfflineRequest, *, online_only: bool = False) -> Plan:
         )  # fmt: skip
 
     pretraining, packs, configs = _packs(chosen, cloning, settings, seeds, largest_pack)
-    return Plan(
+    planned = Plan(
         suite=chosen,
         pretraining=pretraining,
         packs=packs,
@@ -201,20 +92,10 @@ def plan_offline(options: OfflineRequest, *, online_only: bool = False) -> Plan:
         captured=options.capture,
         limits=_limits_of_each(environment_limits(options), processes),
     )
+    return in_kept_packs(planned)
 
 
 def _seeds(options: OfflineRequest) -> range:
-    if options.seeds < 1:
-        raise ValueError(f"--seeds must be at least 1, got {options.seeds}")
-    if options.seeds > _MOST_SEEDS:
-        raise ValueError(
-            f"--seeds is how many, at most {_MOST_SEEDS:,}, got {options.seeds}; --first-seed is "
-            "the first of them"
-        )
-    if not 0 <= options.first_seed < 2**63 - _MOST_SEEDS:
-        raise ValueError(
-            f"--first-seed must be at least 0 and of at most 18 digits, got {options.first_seed}"
-        )
     return range(options.first_seed, options.first_seed + options.seeds)
 
 
@@ -241,11 +122,6 @@ def _packs(
         )
     packs = tuple(pack for agent, found in settings.items() for pack in packs_of(agent, found))
     return pretraining, packs, configs
-
-
-def starts_from_clone(pack: Pack) -> bool:
-    """Whether the agents of an offline pack start from behaviour-cloned flows."""
-    return pack.agent != "bc" and AGENTS[pack.agent].pretrained and pack.protocol.pretrain_steps > 0
 
 
 def _limits_of_each(limits: EnvironmentLimits, processes: int) -> EnvironmentLimits:
@@ -391,12 +267,3 @@ def agents_named(names: Sequence[str], *, online_only: bool = False) -> tuple[st
         if AGENTS[name].online_only and not online_only:
             raise ValueError(f"agent {name!r} learns online only; use `bench online`")
     return tuple(dict.fromkeys(names))
-
-
-def _own(pack: Pack) -> dict[str, Any]:
-    """What else decides the numbers where data and environment are the user's own."""
-    if pack.domain.own is None:
-        return {}
-    task = asdict(pack.domain.own)
-    del task["dataset"]
-    return {"task": {**task, "horizon": pack.domain.horizon}}

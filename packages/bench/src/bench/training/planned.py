@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from bench.results import setting_differences
@@ -16,9 +15,10 @@ from bench.storage import (
     read_run,
     write_run,
 )
-from bench.training.options import Plan
+from bench.training.kept_packs import holds_results
+from bench.training.run_plan import Plan
 
-__all__ = ["record_plan"]
+__all__ = ["planned_cells", "record_plan"]
 
 _SHOWN = 3
 
@@ -28,9 +28,9 @@ _log = logging.getLogger(__name__)
 def record_plan(plan: Plan, command: Sequence[str]) -> None:
     """Write what a plan's directory is for, or refuse one that holds another run.
 
-    A directory of the offline phase alone may be given an online phase; one that has it may be
-    continued by either command. The last phase may be made longer. One in which nothing has been
-    trained yet is taken over.
+    A directory takes more agents, seeds, tasks and the online phase, in packs of their own, as long
+    as what it holds has the settings that are asked for. The last phase may be made longer. One in
+    which nothing has been trained yet is taken over.
 
     Raises:
         ValueError: the directory holds a run with other settings.
@@ -38,23 +38,14 @@ def record_plan(plan: Plan, command: Sequence[str]) -> None:
     directory = plan.directory
     # Through JSON, as the settings on disk went: tuples are lists there.
     settings: dict[str, Any] = json.loads(json.dumps(plan.settings()))
-    cells = _cells(plan)
-    asked = RunRecord(list(command), settings, {}, cells)
-    if not (directory / "run.json").exists():
+    asked = RunRecord(list(command), settings, {}, planned_cells(plan))
+    if not (directory / "run.json").exists() or not holds_results(directory):
         _begin(asked, plan)
         return
     record = read_run(directory)
-    found = dict(record.settings)
-    if "online" in found and "online" not in settings:
-        del found["online"]
-    added = "online" in settings and "online" not in found
-    wanted = {k: v for k, v in settings.items() if not (added and k == "online")}
-    if _is_untouched(directory):
-        _begin(asked, plan)
-        return
     longer = _is_longer(record.settings, settings)
-    if found != wanted and not longer:
-        differs = _differences(replace(record, settings=found), replace(asked, settings=wanted))
+    if not longer and _deciding(record, asked) != _deciding(asked, record):
+        differs = _differences(record, asked)
         raise ValueError(
             f"{directory} holds a run with other settings ({differs}); repeat its command to "
             "continue it, or give another directory with --out"
@@ -63,8 +54,8 @@ def record_plan(plan: Plan, command: Sequence[str]) -> None:
     event = {"event": "continued", "command": list(command), "differences": differences}
     level = logging.WARNING if differences else logging.INFO
     _log.log(level, "continued: %s", "; ".join(differences) or "same", extra={"fields": event})
-    if added or longer:
-        write_run(directory, replace(record, command=list(command), settings=settings, cells=cells))
+    if longer or not record.packs.keys() >= asked.packs.keys():
+        write_run(directory, _joined(record, asked))
 
 
 def _is_longer(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
@@ -81,7 +72,54 @@ def _is_longer(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
         return False
     same = json.loads(json.dumps(found))
     (same["online"]["protocol"] if online else same["protocol"])[name] = there[name]
+    same["largest_pack"] = wanted["largest_pack"]  # packs stay as they are
     return bool(same == {k: v for k, v in wanted.items() if online or k != "online"})
+
+
+def _deciding(record: RunRecord, other: RunRecord) -> dict[str, Any]:
+    """What decides a record's numbers, of all that another one has too.
+
+    Runs of one method differ in nothing but task and seed. How runs are packed decides nothing.
+    """
+    settings = {k: v for k, v in record.settings.items() if k not in ("largest_pack", "packs")}
+    if "online" in settings:
+        settings["online"] = settings["online"]["protocol"]
+    if "online" not in other.settings:
+        settings.pop("online", None)
+    return {
+        **settings,
+        "methods": {m: v for m, v in _methods(record) if m in dict(_methods(other))},
+    }
+
+
+def _methods(record: RunRecord) -> list[tuple[str, Any]]:
+    """What the packs of each method, data set and phase have in common."""
+    online = record.settings.get("online", {}).get("packs", {})
+    found: list[tuple[str, Any]] = []
+    for name, pack in record.packs.items():
+        common = {k: v for k, v in pack.items() if k not in ("tasks", "seeds")}
+        method = [name in online, pack["agent"], pack["dataset"], pack.get("variant", "")]
+        found.append((json.dumps(method), common))
+    return found
+
+
+def _joined(record: RunRecord, more: RunRecord) -> RunRecord:
+    """A record with the packs of another one beside its own."""
+    settings = {**record.settings, **more.settings}
+    settings["packs"] = {**record.settings["packs"], **more.settings["packs"]}
+    online = [r.settings["online"] for r in (record, more) if "online" in r.settings]
+    if online:
+        packs = {name: pack for part in online for name, pack in part["packs"].items()}
+        settings["online"] = {**online[0], **online[-1], "packs": packs}
+    cells = [cell for cell in record.cells if cell.pack not in more.packs]
+    whole = not cells  # the command makes all that there is
+    return replace(
+        record,
+        command=more.command if whole else record.command,
+        further=[] if whole else [*record.further, more.command],
+        settings=settings,
+        cells=[*cells, *more.cells],
+    )
 
 
 def _begin(asked: RunRecord, plan: Plan) -> None:
@@ -90,7 +128,8 @@ def _begin(asked: RunRecord, plan: Plan) -> None:
     write_run(plan.directory, replace(asked, provenance=provenance))
 
 
-def _cells(plan: Plan) -> list[PlannedCell]:
+def planned_cells(plan: Plan) -> list[PlannedCell]:
+    """The runs of a plan, as its directory's record lists them."""
     return [
         PlannedCell(
             pack.suite,
@@ -107,20 +146,11 @@ def _cells(plan: Plan) -> list[PlannedCell]:
     ]
 
 
-def _is_untouched(directory: Path) -> bool:
-    """Whether there is neither a checkpoint nor a row of a table."""
-    packs = directory / "packs"
-    return not any(
-        file.is_file()
-        for kind in ("*.parquet", "checkpoints/step-*/*")
-        for file in packs.glob(f"*/{kind}")
-    )
-
-
 def _differences(found: RunRecord, wanted: RunRecord) -> str:
     """The first settings in which two runs differ, by the options that set them."""
     differing, only_one = setting_differences(found, wanted)
-    differing.pop("phases", None)
+    for name in ("phases", "--pack", "seeds", "tasks", "--agent"):  # a directory takes more of them
+        differing.pop(name, None)
     named = [f"{name}: {a} there, {b} asked for" for name, (a, b) in differing.items()]
     # What has no option of its own is in the record all the same.
     named = named or [", ".join(names) for names in only_one if names] or ["see its run.json"]

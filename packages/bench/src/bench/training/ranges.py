@@ -3,14 +3,18 @@
 import math
 from collections.abc import Callable
 from dataclasses import fields, replace
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 from bench.agents import Problem
 from bench.training.cost import rehearse
 from bench.training.settings import setting_range
 
-__all__ = ["check_folder", "check_ranges"]
+__all__ = ["check_ranges"]
+
+
+_ENOUGH = 16
+_WIDEST = 1 << 17
 
 
 def check_ranges(
@@ -29,30 +33,31 @@ def check_ranges(
     """
     for entry in fields(config):
         name, value = spelled(entry.name), getattr(config, entry.name)
-        if isinstance(value, tuple) and min(value, default=1) < 1:
+        if isinstance(value, tuple) and not all(1 <= width <= _WIDEST for width in value):
             widths = ",".join(map(str, value))
-            raise ValueError(f"{name} must be widths of 1 or more, got {widths} (agent {agent!r})")
+            raise ValueError(
+                f"{name} must be widths of 1 or more, to {_WIDEST:,}, got {widths} (agent "
+                f"{agent!r})"
+            )
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
         if not (allowed := setting_range(entry.name)).holds(value):
             finite = "" if math.isfinite(value) else "a finite number, "
             expected = allowed if math.isinf(allowed.least) else f"{finite}{allowed}"
             raise ValueError(f"{name} must be {expected}, got {value} (agent {agent!r})")
-    narrow = {f.name: (1,) for f in fields(config) if f.name.endswith("_hidden")}
+    narrow: dict[str, Any] = {f.name: (1,) for f in fields(config) if f.name.endswith("_hidden")}
+    for name in ("flow_steps", "best_of", "dual_samples", "endpoint_kl_samples"):
+        if hasattr(config, name):  # more of the same
+            narrow[name] = min(getattr(config, name), _ENOUGH)
+    if (refusal := _refusal(agent, replace(config, **narrow), horizon)) is not None:
+        raise ValueError(f"agent {agent!r} refuses its settings: {refusal}")
+
+
+@cache
+def _refusal(agent: str, config: Any, horizon: int) -> str | None:
+    """What an agent says of its settings; the points of a sweep have many in common."""
     try:
-        rehearse(agent, replace(config, **narrow), Problem(1, 1, horizon))
+        rehearse(agent, config, Problem(1, 1, horizon))
     except ValueError as error:
-        raise ValueError(f"agent {agent!r} refuses its settings: {error}") from error
-
-
-def check_folder(option: str, path: Path | None) -> None:
-    """Refuse a folder that is a file, or would have to lie in one.
-
-    Raises:
-        ValueError: it cannot be a folder.
-    """
-    if path is None:
-        return
-    there = next((place for place in (path, *path.absolute().parents) if place.exists()), None)
-    if there is not None and not there.is_dir():
-        raise ValueError(f"{option} {path}: {there} is a file, expected a folder")
+        return str(error)
+    return None

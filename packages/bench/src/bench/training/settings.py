@@ -98,6 +98,11 @@ _COUNTS = {
     "best_of", "bridge_steps", "budget_steps", "critics", "dual_samples", "dual_states",
     "flow_steps", "target_every",
 }  # fmt: skip
+_MOST = {
+    "best_of": 10_000, "critics": 1_000, "dual_samples": 10_000, "dual_states": 10_000,
+    "flow_steps": 1_000,
+}  # fmt: skip
+"""Above these memory or time have no end."""
 _POSITIVE = {
     "budget_end", "kl_budget", "lambda_initial", "lambda_max", "lambda_min", "lambda_scale",
     "max_gradient_norm", "temperature",
@@ -110,7 +115,7 @@ def setting_range(name: str) -> SettingRange:
     if name in ("pessimism", "target_entropy"):
         return SettingRange(-math.inf)
     if name in _COUNTS:
-        return SettingRange(1.0)
+        return SettingRange(1.0, _MOST.get(name, math.inf))
     if name in _POSITIVE:
         return SettingRange(above=True)
     if name in _SHARES:
@@ -136,7 +141,7 @@ def _parse(name: str, kind: Any, text: str) -> Setting:
         if kind is bool:
             return {"true": True, "false": False}[text.lower()]
         if origin is tuple:
-            return tuple(int(part) for part in text.replace("x", ",").split(",") if part)
+            return tuple(int(part) for part in text.replace("x", ",").split(","))
         return kind(text)  # type: ignore[no-any-return]
     except (ValueError, KeyError):
         wanted = (

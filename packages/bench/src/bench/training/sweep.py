@@ -1,5 +1,6 @@
 """From the options of `bench sweep` to the packs of every point of its grid, or one clear error."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,11 +10,13 @@ from typing import Any
 from bench.agents import AGENTS
 from bench.experiment import SCHEDULE, OfflineRequest, SweepRequest, given_settings
 from bench.suites import unknown
+from bench.training.kept_packs import in_kept_packs
 from bench.training.options import GridPoint, Plan, agents_named, plan_grid, plan_offline, settled
 from bench.training.settings import parse_overrides
 
 __all__ = ["plan_sweep"]
 
+_MOST_POINTS = 1_000
 _OF_CLONING = tuple(name for name, option in SCHEDULE.items() if option.cloning)
 
 
@@ -30,13 +33,15 @@ def plan_sweep(options: SweepRequest) -> Plan:
     offline: OfflineRequest = options
     agents = tuple(dict.fromkeys((*agents_named(offline.agent), "bc")))
     axes = _axes(options.over, agents, offline)
+    if (count := math.prod(map(len, axes.values()))) > _MOST_POINTS:
+        raise ValueError(f"--over makes {count:,} points; at most {_MOST_POINTS:,} are planned")
     # What a point is not told it has in common with the first: without the swept settings there may
     # be nothing that can be planned.
     first = {name: values[0] for name, values in axes.items() if name not in SCHEDULE}
     base = settled(_at(offline, first), "-".join(["sweep", *axes]).replace("_", "-"))
     offline = replace(offline, out=base.out, pack=base.pack)
     points = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
-    return plan_grid(
+    whole = plan_grid(
         plan_offline(base),
         [
             GridPoint(
@@ -47,6 +52,7 @@ def plan_sweep(options: SweepRequest) -> Plan:
             for point in points
         ],
     )
+    return in_kept_packs(whole)
 
 
 def _axes(

@@ -1,7 +1,6 @@
 """A domain's rows for training: in memory where they fit, else on the disk and read ahead."""
 
 import mmap
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,11 @@ from jaxtyping import Float32
 from bench.data import MappedTaskData, TaskData, bytes_in_memory, load, load_mapped
 from bench.machine import available_memory
 from bench.training.policy import Normalizer
+from bench.training.request_checks import amount_of_bytes
 from qlearn import EpisodeData, MappedRows
 
 __all__ = ["Tables", "amount_of_bytes", "load_fitting", "memory_limit"]
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BLOCK = 1 << 18  # Rows looked at together, which bounds the memory of a pass over a file.
 
 
@@ -134,28 +133,13 @@ def memory_limit(text: str, device: torch.device, processes: int) -> int:
     Raises:
         ValueError: the text is no amount.
     """
-    if text == "auto":
+    limit = None if text == "auto" else amount_of_bytes("--data-memory", text)
+    if limit is None:
         available = available_memory()
         if device.type == "cuda":
             available = min(available, int(torch.cuda.mem_get_info(device)[0]))
         return available // (2 * processes)
-    return amount_of_bytes("--data-memory", text)
-
-
-def amount_of_bytes(option: str, text: str) -> int:
-    """Bytes of an amount such as `8GB`.
-
-    Args:
-        option: that it was given to, for the error.
-        text: a number with or without one of the units B, KB, MB, GB and TB.
-
-    Raises:
-        ValueError: the text is no amount.
-    """
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)b?", text.strip().lower())
-    if match is None:
-        raise ValueError(f"{option} must be auto or an amount such as 8GB, got {text!r}")
-    return int(float(match[1]) * _UNITS[match[2]])
+    return limit
 
 
 def _moments(

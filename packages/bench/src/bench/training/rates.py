@@ -45,7 +45,7 @@ def read_rates(path: Path | None = None) -> list[dict[str, str]]:
         ValueError: the file is no such table.
         OSError: it cannot be read.
     """
-    source = files("bench.scale") / "rates.csv" if path is None else path
+    source = files("bench.training") / "rates.csv" if path is None else path
     rows = list(csv.DictReader(source.read_text(encoding="utf-8").splitlines()))
     missing = [name for name in _NEEDED if not rows or name not in rows[0]]
     if missing:

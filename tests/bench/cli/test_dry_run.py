@@ -1,0 +1,55 @@
+"""A dry run lists what would be done from stored rates: it makes no simulator, no optimiser."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from bench.cli import main
+from bench.suites import SUITES
+from bench.training.domain_sizes import domain_sizes
+
+
+def test_the_paper_suite_is_listed_without_simulators_or_compiler() -> None:
+    code = """
+import json, sys, time
+from bench.cli import main
+import bench.training.dry_run, bench.training.job, bench.training.options
+began = time.process_time()
+status = main(["offline", "--suite", "ogbench50", "--dry-run", "--device", "cpu"])
+heavy = [name for name in ("mujoco", "ogbench", "torch._dynamo") if name in sys.modules]
+print(json.dumps([status, time.process_time() - began, heavy]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *lines, last = done.stdout.splitlines()
+    status, seconds, heavy = json.loads(last)
+    assert status == 0
+    assert heavy == []
+    assert 0.0 < seconds < 10.0  # one to two, where nothing else runs
+    text = "\n".join(lines)
+    for domain in SUITES["ogbench50"].domains:
+        assert f"{domain.name}--trqam--" in text
+    assert "at stored rates of one core" in text
+    assert "--measure times this machine" in text
+
+
+def test_every_domain_of_the_suites_has_stored_sizes() -> None:
+    for suite in SUITES.values():
+        for domain in suite.domains:
+            assert not domain_sizes(domain).measured
+    for name in ("quick", "quick-manip"):
+        domain = SUITES[name].domains[0]
+        stored, made = domain_sizes(domain), domain_sizes(domain, measure=True)
+        assert made.measured
+        assert (stored.problem, stored.episode_steps) == (made.problem, made.episode_steps)
+        assert 0.02 < stored.steps_per_s / made.steps_per_s < 50.0
+
+
+def test_timing_is_done_where_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["offline", "--preset", "smoke", "--dry-run", "--measure"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "timing matrix products and simulators" in text
+    assert "at rates measured just now" in text
+    assert main(["offline", "--preset", "smoke", "--dry-run"]) == 0
+    assert "--measure times it" in " ".join(capsys.readouterr().out.split())
