@@ -94,6 +94,9 @@ def test_bounds_may_differ_between_entries(tmp_path: Path) -> None:
     bounds = (np.zeros(3), np.ones(3))
     with pytest.raises(ValueError, match="2 entries in a row, the action range 3"):
         import_data(str(tmp_path / "found.npz"), "other", tmp_path, action_range=bounds)
+    unbounded = (np.full(2, -np.inf), np.ones(2))
+    with pytest.raises(ValueError, match=r"finite numbers, .* needs a version with bounds"):
+        import_data(str(tmp_path / "found.npz"), "other", tmp_path, action_range=unbounded)
 
 
 def test_success_is_a_return(finished: Path, data_dir: Path, tmp_path: Path) -> None:

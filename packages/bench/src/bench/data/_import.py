@@ -126,7 +126,11 @@ def _bounds(action_range: tuple[ArrayLike, ArrayLike] | None) -> Bounds | None:
         return None
     low, high = (np.asarray(bound, np.float64) for bound in action_range)
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
-        raise ValueError(f"action range {action_range}: expected the lowest below the highest")
+        raise ValueError(
+            f"action range from {low.tolist()} to {high.tolist()}: expected finite numbers, each "
+            "lowest one below its highest; an environment with unbounded actions needs a version "
+            "with bounds (gymnasium.wrappers.TransformAction)"
+        )
     return low, high
 
 
