@@ -30,7 +30,12 @@ def state(out: Path) -> dict[str, object]:
         found[f"{pack.name} training"] = training.rows()
         checkpoint = load_checkpoint(pack / "checkpoints")
         assert checkpoint is not None
-        found[f"{pack.name} tensors"] = {k: v.tolist() for k, v in checkpoint.tensors.items()}
+        # An image of an OGBench environment may hold the name of a temporary file.
+        found[f"{pack.name} tensors"] = {
+            name: value.tolist()
+            for name, value in checkpoint.tensors.items()
+            if not name.startswith("experience.environments.")
+        }
         found[f"{pack.name} failures"] = checkpoint.metadata["failures"]
     return found
 
