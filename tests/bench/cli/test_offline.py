@@ -17,6 +17,7 @@ from bench.data import generate
 from bench.results import TIMING_COLUMNS, scan_training
 from bench.storage import load_checkpoint, read_log, read_run, write_run
 from bench.training.compilation import has_compiler
+from bench.training.trainer import Trainer
 
 from ..recorded_updates import RecordedUpdates
 
@@ -215,7 +216,40 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     assert done.returncode == 0, done.stderr
     warnings = [r["message"] for r in read_log(out / "log.jsonl") if r["level"] == "WARNING"]
     assert any("damaged" in text and newest_file.parent.name in text for text in warnings)
+    assert f"warning: damaged checkpoint {newest_file.parent}" in done.stderr
     assert evaluations(out).equals(evaluations(finished))
+
+
+@pytest.mark.slow
+def test_a_lost_directory_or_damaged_checkpoints_end_the_command_until_somebody_decides(
+    tmp_path: Path,
+    data_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, elsewhere = tmp_path / "runs" / "run", tmp_path / "elsewhere"
+    given = arguments(out, data_dir, "--tasks", "1")
+    advance = Trainer.advance
+
+    def renamed(trainer: Trainer) -> None:
+        if trainer.pack.agent == "trqam" and trainer.step == 7:
+            out.rename(elsewhere)
+        advance(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "advance", renamed)
+        assert main(given) == 1
+    assert "renamed or deleted" in capsys.readouterr().err
+    assert not out.exists()
+    elsewhere.rename(out)
+    assert main(given) == 0  # clones, their rows and the steps before are there
+    assert {path.name.split("--")[1] for path in (out / "packs").iterdir()} == {"bc", "trqam"}
+    assert "2/2 runs finished" in capsys.readouterr().out
+    for path in out.glob("packs/*trqam*/checkpoints/*/tensors.safetensors"):
+        path.write_bytes(path.read_bytes()[:-1])
+    for _ in range(2):  # a queue repeats the command
+        assert main(given) == 1
+        assert "is damaged" in capsys.readouterr().err
 
 
 def test_damaged_data_are_named(data_dir: Path, tmp_path: Path) -> None:

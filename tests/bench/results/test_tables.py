@@ -183,9 +183,9 @@ def test_files_that_are_no_table_are_named(tmp_path: Path) -> None:
     path = tmp_path / "packs" / "p" / "evaluations.parquet"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"PAR1 not really")
-    with pytest.raises(ResultsError, match=r"evaluations\.parquet cannot be read"):
+    with pytest.raises(ResultsError, match=r"evaluations\.parquet is damaged"):
         ResultWriter(path)
-    with pytest.raises(ResultsError, match=r"evaluations\.parquet cannot be read"):
+    with pytest.raises(ResultsError, match=r"evaluations\.parquet is damaged"):
         scan_evaluations([tmp_path])
     pl.DataFrame({"schema_version": [1], "x": [2]}).write_parquet(path)
     with pytest.raises(ResultsError, match="no table of evaluations"):

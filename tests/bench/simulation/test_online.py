@@ -43,6 +43,18 @@ def test_episodes_follow_each_other_and_the_last_observation_is_kept() -> None:
             assert not result.failed.any()
 
 
+def test_undisturbed_environments_have_states_of_the_same_bytes() -> None:
+    """OGBench's mazes write their XML to a temporary file, whose name is no part of an episode."""
+    images = []
+    for _ in range(2):
+        with OnlineEnvironments(CONTINUED[:1], (0,), workers=0) as environments:
+            environments.step(np.full((1, 2), 0.5))
+            images.append(environments.state_dict())
+    assert images[0].keys() == images[1].keys()
+    for name, image in images[0].items():
+        assert image.tobytes() == images[1][name].tobytes()
+
+
 def test_episodes_depend_on_their_number_and_not_on_workers_or_company() -> None:
     actions = np.random.default_rng(0).uniform(-1, 1, (30, 3, 2)).astype(np.float32)
 

@@ -23,7 +23,13 @@ import torch
 
 from bench import storage
 from bench.errors import CheckpointError, FormatVersionError
-from bench.storage import _checkpoint, checkpoint_steps, load_checkpoint, save_checkpoint
+from bench.storage import (
+    _checkpoint,
+    checkpoint_steps,
+    has_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 
 def tensors_of(step: int) -> dict[str, torch.Tensor]:
@@ -354,8 +360,16 @@ def test_damage_is_named_and_the_previous_one_used(
 
 def test_nothing_left_to_use_is_an_error(tmp_path: Path) -> None:
     truncate(save(tmp_path, 1))
-    with pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged"):
-        load_checkpoint(tmp_path)
+    truncate(save(tmp_path, 2))
+    for _ in range(3):  # a queue repeats the command; only a person decides to start over
+        with pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged"):
+            load_checkpoint(tmp_path)
+        assert has_checkpoints(tmp_path)
+        assert checkpoint_steps(tmp_path) == []
+    for path in tmp_path.iterdir():
+        shutil.rmtree(path)
+    assert not has_checkpoints(tmp_path)
+    assert load_checkpoint(tmp_path) is None
 
 
 def forge(directory: Path, step: int, content: bytes, **changes: Any) -> Path:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from bench.errors import FormatVersionError, MixedOriginError, ResultsError, RunLockedError
+from bench.errors import (
+    FormatVersionError,
+    MixedOriginError,
+    ResultsError,
+    RunDirectoryLostError,
+    RunLockedError,
+)
+from bench.results import ResultWriter
 from bench.storage import (
     PlannedCell,
     RunLock,
@@ -32,6 +40,7 @@ from bench.storage import (
     read_run,
     record_data,
     run_directories,
+    save_checkpoint,
     simulator_label,
     write_bytes,
     write_json,
@@ -276,3 +285,128 @@ def test_run_records_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         (tmp_path / "run.json").write_text(content)
         with pytest.raises(ResultsError, match=r"run\.json cannot be used"):
             read_run(tmp_path)
+
+
+@pytest.mark.parametrize("how", ["renamed", "deleted", "replaced"])
+def test_a_directory_that_is_lost_while_held_is_not_made_again(tmp_path: Path, how: str) -> None:
+    run = tmp_path / "run"
+    with RunLock(run):
+        write_json(run / "packs" / "a.json", 1)
+        if how == "deleted":
+            shutil.rmtree(run)
+        else:
+            run.rename(tmp_path / "elsewhere")
+        if how == "replaced":
+            run.mkdir()
+        for write in (
+            lambda: write_json(run / "packs" / "a.json", 2),
+            lambda: save_checkpoint(run / "packs" / "checkpoints", 1, {}, {}),
+            lambda: ResultWriter(run / "packs" / "evaluations.parquet").flush(),
+        ):
+            with pytest.raises(RunDirectoryLostError, match="renamed or deleted"):
+                write()
+        assert not (run / "packs").exists()
+        write_json(tmp_path / "beside.json", 1)
+    run.mkdir(exist_ok=True)
+    write_json(run / "a.json", 3)
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "packs" / "p" / "checkpoints").mkdir(parents=True)
+    program = f"""
+import os, pathlib
+from bench.storage import atomic_path
+path = pathlib.Path({str(run)!r}) / "packs" / "p" / "evaluations.parquet"
+with atomic_path(path) as temporary:
+    temporary.write_bytes(b"half")
+    os.kill(os.getpid(), 9)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
+    (left,) = run.rglob("*.tmp")
+    dead = left.name.split("-")[1]
+    of_old = run / f".run.json.{dead}-0123abcd.tmp"  # as version 0.1 named them
+    of_old.write_text("{")
+    folder = run / "packs" / "p" / "checkpoints" / f".step-000000001.{dead}-0123abcd.tmp"
+    folder.mkdir()
+    (folder / "tensors.safetensors").write_bytes(b"x")
+    kept = [run / ".mine.tmp", run / "notes.tmp", run / f".a.{os.getppid()}-0123abcd.tmp"]
+    for path in kept:
+        path.write_text("mine")
+    with RunLock(run), atomic_path(run / "b") as temporary:
+        temporary.write_text("b")
+        with RunLock(run / "packs"):
+            pass
+        assert sorted(run.rglob("*.tmp")) == sorted([*kept, temporary])
+
+
+HOSTILE = "\x1b]0;owned\x07"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cells": [{"pack": "../outside"}]},
+        {"cells": [{"variant": "../../x"}]},
+        {"cells": [{"task": "a/../../../b"}]},
+        {"cells": [{"domain": "/etc/passwd"}]},
+        {"cells": [{"agent": HOSTILE}]},
+        {"cells": [{"seed": "0"}]},
+        {"cells": [{"seed": -1}]},
+        {"cells": [{"final_steps": {"later": 3}}]},
+        {"cells": [{"final_steps": {"offline": 10**40}}]},
+        {"command": ["bench", 3]},
+        {"command": "bench"},
+        {"settings": {"packs": {"../x": {}}}},
+        {"settings": []},
+        {"provenance": {"git": {"commit": "HEAD; touch x"}}},
+        {"provenance": {"data": {"../x": {"source": "a"}}}},
+        {"provenance": {"data": {"x": {"source": 3}}}},
+    ],
+)
+def test_a_run_record_that_no_run_writes_is_refused(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    write_run(tmp_path, record())
+    document = json.loads((tmp_path / "run.json").read_text())
+    for name, value in change.items():
+        if name == "cells":
+            document["cells"][0] |= value[0]  # type: ignore[index]
+        else:
+            document[name] = value
+    (tmp_path / "run.json").write_text(json.dumps(document))
+    with pytest.raises(ResultsError, match=r"run\.json") as caught:
+        read_run(tmp_path)
+    assert str(caught.value).isprintable()
+
+
+def test_nothing_that_a_run_records_acts_on_a_terminal(tmp_path: Path) -> None:
+    write_run(tmp_path, record(command=["bench", f"--x={HOSTILE}"], settings={HOSTILE: HOSTILE}))
+    found = read_run(tmp_path)
+    assert found.command == ["bench", r"--x=\x1b]0;owned\x07"]
+    assert found.settings == {r"\x1b]0;owned\x07": r"\x1b]0;owned\x07"}
+    (tmp_path / "log.jsonl").write_text(json.dumps({"message": HOSTILE}) + "\n")
+    assert read_log(tmp_path / "log.jsonl") == [{"message": r"\x1b]0;owned\x07"}]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "deep"])
+def test_a_record_that_is_no_file_of_a_run_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "run.json"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.write_text("[" * 100_000)
+    with pytest.raises(ResultsError, match=r"run\.json cannot be used"):
+        read_run(tmp_path)
+
+
+def test_warnings_reach_the_console_as_well_as_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with log_to(tmp_path / "log.jsonl"):
+        logging.getLogger("bench.x").warning("damaged checkpoint %s", HOSTILE)
+        logging.getLogger("bench.x").info("fine")
+    assert capsys.readouterr().err == "warning: damaged checkpoint \\x1b]0;owned\\x07\n"
+    assert [line["level"] for line in read_log(tmp_path / "log.jsonl")] == ["WARNING", "INFO"]

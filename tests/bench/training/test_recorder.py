@@ -210,7 +210,7 @@ def poisoned(
 
 @pytest.mark.parametrize("overlap", [False, True])
 def test_nothing_is_recorded_of_a_stopped_run_once_it_is_stopped(
-    tmp_path: Path, *, overlap: bool
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, overlap: bool
 ) -> None:
     with SimulatorPool(0) as pool:
         poisoned(tmp_path, pool, overlap=overlap).run()
@@ -228,7 +228,9 @@ def test_nothing_is_recorded_of_a_stopped_run_once_it_is_stopped(
         poisoned(tmp_path, pool, overlap=overlap).run()
         assert rows(tmp_path).sort("step").equals(found)
         (tmp_path / "evaluations.parquet").unlink()
-        poisoned(tmp_path, pool, overlap=overlap).run()
+        with caplog.at_level("WARNING"):
+            poisoned(tmp_path, pool, overlap=overlap).run()
+        assert "evaluations.parquet is gone: its rows up to offline step 20" in caplog.text
         again = rows(tmp_path).sort("step")
     assert again.filter(task=stopped["task"][0]).equals(stopped)
     assert again.filter(task=sound["task"][0])["step"].to_list() == [20]

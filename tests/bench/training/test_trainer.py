@@ -1,6 +1,7 @@
 """The training loop: packs, resume, runs that fail."""
 
 import gc
+import shutil
 import signal
 import weakref
 from dataclasses import replace
@@ -134,6 +135,8 @@ def test_resume_is_bit_identical(tmp_path: Path, stop: int) -> None:
         assert torch.equal(state(resumed)[name], value), name
     kept = len(recorded(resumed).rows)
     assert recorded(resumed).rows == recorded(undisturbed).rows[-kept:]
+    order = [list(values) for _, values in recorded(undisturbed).rows]
+    assert [list(values) for _, values in recorded(resumed).rows] == order[-kept:]
     assert kept == 4 - stop // 5
 
 
@@ -289,6 +292,21 @@ def test_a_stopped_clone_is_kept_nowhere_and_stops_what_would_start_from_it(
     assert trained_replica(checkpoint, after.pack.cells[1]) == 1
     with pytest.raises(CheckpointError, match="seed 1 was stopped at step 0"):
         trained_replica(checkpoint, after.pack.cells[2])
+
+
+def test_a_damaged_clone_is_an_error_until_somebody_decides(tmp_path: Path) -> None:
+    flow = FlowActor(1, 3, 4, (8,), layer_norm=False, streams=RandomStreams([0]))
+    cache = FlowCache(tmp_path, 20)
+    cache.save([3], flow)
+    (tensors,) = tmp_path.rglob("tensors.safetensors")
+    content = tensors.read_bytes()
+    tensors.write_bytes(content[:-1])
+    for _ in range(3):
+        assert cache.holds([3])  # so nobody clones it anew without a word
+        with pytest.raises(CheckpointError, match=r"seed-3 is damaged.*remove that directory"):
+            cache.load([3], flow)
+    shutil.rmtree(tmp_path / "seed-3")
+    assert not cache.holds([3])
 
 
 class PoisonedActions(Poisoned):

@@ -15,6 +15,7 @@ __all__ = [
     "FormatVersionError",
     "MixedOriginError",
     "ResultsError",
+    "RunDirectoryLostError",
     "RunLockedError",
     "StoppedError",
     "logged_in",
@@ -61,6 +62,10 @@ class ResultsError(BenchError):
 
 class MixedOriginError(ResultsError):
     """Rows that differ in data, simulator or protocol were about to be averaged."""
+
+
+class RunDirectoryLostError(BenchError):
+    """The run directory was renamed or deleted while a process worked in it."""
 
 
 class RunLockedError(BenchError):

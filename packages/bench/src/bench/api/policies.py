@@ -117,6 +117,7 @@ def record_video(
     agent: str | None = None,
     seed: int | None = None,
     variant: str | None = None,
+    env: str | None = None,
     episodes: Sequence[int] | None = None,
     format: Literal["gif", "webp", "png", "mp4"] = "gif",  # noqa: A002 - the option's name
     renderer: Literal["auto", "software", "osmesa", "egl", "glfw"] = "auto",
@@ -133,6 +134,8 @@ def record_video(
         agent: only this agent; by default all but behaviour cloning.
         seed: this seed; the smallest by default.
         variant: only this variant, as the tables name it.
+        env: the environment of the run, `module:Name-v0`, where making it imports a module; a run
+            directory alone is no reason to run code.
         episodes: numbers of the evaluation's episodes; the first three by default.
         format: of the files; `png` is animated.
         renderer: `software` needs no driver; `auto` is OSMesa where it works, else software.
@@ -162,7 +165,7 @@ def record_video(
     videos = []
     with process_state_kept(), SimulatorPool() as pool:
         for cell in selected:
-            rollout = play(cell, pool)
+            rollout = play(cell, pool, env)
             file = folder / f"{cell.file_name}.{format}"
             title = f"{cell.label}, {cell.phase} step {rollout.step:,}"
             used = record(

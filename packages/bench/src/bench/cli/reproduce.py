@@ -34,7 +34,7 @@ class Reproduce:
             print(shlex.join(command))
         commit = (record.provenance.get("git") or {}).get("commit")
         if commit:
-            print(f"# source: git checkout {commit}")
+            print(f"# source: git checkout {shlex.quote(str(commit))}")
         differences = environment_differences(record.provenance)
         for data in check_data(self.directory, self.data_dir):
             where = f"the same in {data.found}" if data.found else "not the same here"

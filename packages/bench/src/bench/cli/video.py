@@ -23,6 +23,8 @@ class Video:
             data).
         seed: this seed; the smallest by default.
         variant: only this variant, as the tables name it.
+        env: the environment of the run, module:Name-v0, where showing it imports a module of
+            yours; a run directory alone is no reason to run code.
         episodes: numbers of the evaluation's episodes to show; the first three by default.
         format: gif, webp, png (animated) or mp4.
         renderer: software needs no driver; osmesa, egl and glfw are MuJoCo's; auto is OSMesa where
@@ -38,6 +40,7 @@ class Video:
     task: str | None = None
     seed: int | None = None
     variant: str | None = None
+    env: str | None = None
     episodes: tuple[int, ...] | None = None
     format: Literal["gif", "webp", "png", "mp4"] = "gif"
     renderer: Literal["auto", "software", "osmesa", "egl", "glfw"] = "auto"
@@ -56,6 +59,7 @@ class Video:
             task=self.task,
             seed=self.seed,
             variant=self.variant,
+            env=self.env,
             episodes=self.episodes,
             format=self.format,
             renderer=self.renderer,

@@ -1,6 +1,6 @@
 """One trained policy out of a run directory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -13,9 +13,9 @@ from bench.agents import AGENTS
 from bench.errors import CheckpointError, ResultsError
 from bench.results import is_task
 from bench.storage import Checkpoint, PlannedCell, RunRecord, load_checkpoint, part, read_run
-from bench.suites import unknown
 from bench.training.cells import Cell
 from bench.training.domain_record import DomainRecord
+from bench.training.stored import stored_config
 from bench.training.trainer import trained_replica
 from qlearn import RandomStreams
 
@@ -138,15 +138,15 @@ def _load(directory: Path, run: RunRecord, planned: PlannedCell, phase: str) -> 
     record = DomainRecord.read(directory, planned.domain)
     if planned.pack not in run.packs:
         raise ResultsError(f"{directory}/run.json has no settings of {planned.pack}")
-    settings = run.packs[planned.pack]["settings"]
-    agent = built_agent(planned.agent, settings, record, RandomStreams([0]))
+    settings = run.packs[planned.pack].get("settings")
+    agent = built_agent(planned.agent, settings, record, RandomStreams([0]), directory)
     cell = Cell(planned.domain, 0, planned.task, planned.agent, planned.seed)
     _fill(agent, checkpoint, cell)
     return TrainedPolicy(agent, record, cell, phase, checkpoint.step, planned.variant)
 
 
 def built_agent(
-    name: str, settings: Mapping[str, Any], record: DomainRecord, streams: RandomStreams
+    name: str, settings: object, record: DomainRecord, streams: RandomStreams, where: Path
 ) -> Any:
     """An agent with the settings of a stored run, with fresh parameters.
 
@@ -155,19 +155,13 @@ def built_agent(
         settings: as `run.json` has them; what this version does not know is left out.
         record: what the run's policies read and write.
         streams: a replica each.
+        where: the run directory.
 
     Raises:
-        ValueError: there is no such agent.
+        ResultsError: there is no such agent, or a setting is none that a run has.
     """
-    if name not in AGENTS:
-        raise ValueError(unknown("agent", name, AGENTS))
-    entry = AGENTS[name]
-    values = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in settings.items()
-        if key in entry.settings
-    }
-    return entry.agent(entry.config(**values), record.problem, streams)
+    config = stored_config(name, settings, where)
+    return AGENTS[name].agent(config, record.problem, streams)
 
 
 def _fill(agent: nn.Module, checkpoint: Checkpoint, cell: Cell) -> None:

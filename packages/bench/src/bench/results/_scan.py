@@ -10,8 +10,8 @@ import polars as pl
 
 from bench.errors import ResultsError
 from bench.results._protocol import packs_without_budget, protocol_differences
+from bench.results._reading import scan_table
 from bench.results._schema import CELL_COLUMNS, EVALUATIONS, TRAINING, TableSchema
-from bench.results._writer import require_version
 from bench.storage import read_run
 
 __all__ = ["planned_cells", "scan_evaluations", "scan_training", "table_files"]
@@ -98,24 +98,12 @@ def _scan(runs: Sequence[Path], schema: TableSchema) -> pl.LazyFrame:
     files = table_files(runs, schema)
     if not files:
         return schema.frame([]).lazy().with_columns(run=pl.lit(None, pl.String))
-    for file in files:
-        _require_readable(file, schema)
-    scanned = pl.scan_parquet(
-        files,
-        schema=dict(schema.columns),
-        missing_columns="insert",
-        extra_columns="ignore",
-        include_file_paths="run",
-        glob=False,
+    return pl.concat(
+        [scan_table(file, schema).with_columns(run=pl.lit(_run_of(file))) for file in files]
     )
-    # <run>/packs/<pack>/<table>.parquet
-    run = pl.col("run").str.replace(r"(^|/)packs/[^/]+/[^/]+$", "")
-    return scanned.with_columns(run=pl.when(run == "").then(pl.lit(".")).otherwise(run))
 
 
-def _require_readable(file: Path, schema: TableSchema) -> None:
-    try:
-        newest = pl.scan_parquet(file, glob=False).select(pl.col("schema_version").max()).collect()
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise ResultsError(f"the table {file} cannot be read: {error}") from error
-    require_version(file, schema, newest.item())
+def _run_of(file: Path) -> str:
+    """The run directory of a table, `<run>/packs/<pack>/<table>.parquet`."""
+    pack = file.parent
+    return str(pack.parent.parent if pack.parent.name == "packs" else file)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from bench.errors import FormatVersionError, ResultsError
+from bench.errors import ResultsError
+from bench.results._reading import read_table
 from bench.results._schema import EVALUATIONS, PHASES, TableSchema
-from bench.storage import atomic_path
+from bench.results._sums import METADATA, with_sum
+from bench.storage import require_held, write_bytes
 
 __all__ = ["ResultWriter"]
 
@@ -19,7 +22,9 @@ class ResultWriter:
     """The table of one pack, kept in one parquet file that only this process writes.
 
     Each flush writes the whole table under a temporary name and renames it (a millisecond for
-    the few hundred rows of a run), so a reader or a kill at any moment meets a whole table.
+    the few hundred rows of a run), so a reader or a kill at any moment meets a whole table. It
+    holds its own SHA-256. A file that somebody else changes or deletes meanwhile is an error, not
+    replaced.
 
     Args:
         path: the file; if it exists, its rows are kept and new ones follow them.
@@ -35,6 +40,7 @@ class ResultWriter:
         self.schema = schema
         self._frame = read_table(path, schema) if path.exists() else schema.frame([])
         self._pending: list[pl.DataFrame] = []
+        self._known = _identity(path)
 
     @property
     def frame(self) -> pl.DataFrame:
@@ -93,48 +99,32 @@ class ResultWriter:
 
         Raises:
             ResultsError: it cannot be written (disk full, read-only); the old one is unchanged.
+                Or it is not the one that this process wrote or found.
+            RunDirectoryLostError: the run directory was renamed or deleted.
         """
+        require_held(self.path)
+        if self._known is not None and (found := _identity(self.path)) != self._known:
+            what = "was deleted" if found is None else "was changed by somebody else"
+            raise ResultsError(
+                f"the table {self.path} {what} while this process trains; it is not replaced. Put "
+                "it back and repeat the command, which continues from the last checkpoint"
+            )
+        content = io.BytesIO()
         try:
-            with atomic_path(self.path) as temporary:
-                self.frame.write_parquet(temporary, compression="zstd")
+            self.frame.write_parquet(content, compression="zstd", metadata=METADATA)
+            write_bytes(self.path, with_sum(content.getvalue()))
         except (OSError, pl.exceptions.PolarsError) as error:
             raise ResultsError(
                 f"the table {self.path} could not be written: {error}; the rows written before "
                 "are intact"
             ) from error
+        self._known = _identity(self.path)
 
 
-def read_table(path: Path, schema: TableSchema) -> pl.DataFrame:
-    """Reads one table file into the current schema.
-
-    Raises:
-        ResultsError: it cannot be read, or lacks required columns.
-        FormatVersionError: it is of a newer version.
-    """
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells one file from another of the same name; None if there is none."""
     try:
-        found = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise ResultsError(
-            f"the table {path} cannot be read: {error}; move it away to start a new one"
-        ) from error
-    missing = {"schema_version", *schema.required} - set(found.columns)
-    if missing:
-        raise ResultsError(f"{path} is no table of {schema.name}: it lacks {sorted(missing)}")
-    require_version(path, schema, found["schema_version"].max())
-    return found.select(
-        (pl.col(name) if name in found.columns else pl.lit(None).alias(name)).cast(kind)
-        for name, kind in schema.columns.items()
-    )
-
-
-def require_version(path: Path, schema: TableSchema, version: Any) -> None:
-    """Refuses rows that were written in a newer format.
-
-    Raises:
-        FormatVersionError: `version` is above the schema's.
-    """
-    if version is not None and version > schema.version:
-        raise FormatVersionError(
-            f"{path} has version {version} of table {schema.name}, this trqam-bench reads up to "
-            f"{schema.version}; upgrade trqam-bench to the version named in the run's run.json"
-        )
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns

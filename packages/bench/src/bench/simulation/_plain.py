@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
+import tempfile
 import types
 import zipfile
 from collections import deque
@@ -24,6 +26,8 @@ __all__ = ["is_plain", "pack", "plain_attributes", "restore_attributes", "unpack
 # Objects of these packages hold no state of an episode that is not stored by name elsewhere:
 # compiled models and their data (see `_physics`), spaces, poses that are computed before use.
 _STATELESS = frozenset({"mujoco", "dm_control", "gymnasium", "ogbench", "pathlib"})
+# What a wrapper wraps speaks for itself, and what an object was made with does not change.
+_UNCHANGING = frozenset({"env", "_ezpickle_args", "_ezpickle_kwargs"})
 _CODE = (
     types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType,
     type, range, slice,
@@ -71,7 +75,7 @@ def plain_attributes(owner: object) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for name, value in vars(owner).items():
-        if name == "env":  # what a wrapper wraps speaks for itself
+        if name in _UNCHANGING or (isinstance(value, str) and _is_temporary(value)):
             continue
         if isinstance(value, np.random.Generator):
             found[name] = dict(value.bit_generator.state)
@@ -98,6 +102,11 @@ def plain_attributes(owner: object) -> dict[str, Any]:
 
 def _package(value: object) -> str:
     return type(value).__module__.partition(".")[0]
+
+
+def _is_temporary(text: str) -> bool:
+    """Whether a text is the path of a temporary file, which every process names anew."""
+    return text.startswith(tempfile.gettempdir() + os.sep)
 
 
 def restore_attributes(owner: object, attributes: Mapping[str, Any]) -> None:

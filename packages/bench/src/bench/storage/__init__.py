@@ -13,10 +13,18 @@ Layout of a run directory:
 
 from __future__ import annotations
 
-from bench.storage._atomic import atomic_path, read_json, write_bytes, write_json
+from bench.storage._atomic import (
+    atomic_path,
+    hold_directory,
+    read_json,
+    require_held,
+    write_bytes,
+    write_json,
+)
 from bench.storage._checkpoint import (
     Checkpoint,
     checkpoint_steps,
+    has_checkpoints,
     load_checkpoint,
     part,
     save_checkpoint,
@@ -31,6 +39,7 @@ from bench.storage._provenance import (
     simulator_label,
 )
 from bench.storage._run import PlannedCell, RunRecord, read_run, run_directories, write_run
+from bench.storage._untrusted import plain_text, printable, require_count, require_name
 
 __all__ = [
     "Checkpoint",
@@ -43,16 +52,23 @@ __all__ = [
     "checkpoint_steps",
     "collect_provenance",
     "environment_differences",
+    "has_checkpoints",
+    "hold_directory",
     "in_use",
     "load_checkpoint",
     "lock_holder",
     "log_to",
     "package_versions",
     "part",
+    "plain_text",
+    "printable",
     "read_json",
     "read_log",
     "read_run",
     "record_data",
+    "require_count",
+    "require_held",
+    "require_name",
     "run_directories",
     "save_checkpoint",
     "simulator_label",

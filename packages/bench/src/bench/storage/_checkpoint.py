@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import CheckpointError
-from bench.storage._atomic import flush_directory, flush_file
+from bench.storage._atomic import (
+    flush_directory,
+    flush_file,
+    remove_leftovers,
+    require_held,
+    temporary_path,
+)
 from bench.storage._manifest import (
     MANIFEST_NAME,
     DamagedError,
@@ -30,7 +35,14 @@ from bench.storage._manifest import (
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Checkpoint", "checkpoint_steps", "load_checkpoint", "part", "save_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "checkpoint_steps",
+    "has_checkpoints",
+    "load_checkpoint",
+    "part",
+    "save_checkpoint",
+]
 
 TENSORS_NAME = "tensors.safetensors"
 # A second save of the same step moves the first aside as `.replaced` until the new one is in place.
@@ -91,10 +103,11 @@ def save_checkpoint(
     from safetensors import SafetensorError
 
     final = directory / f"step-{step:09d}"
-    temporary = directory / f".{final.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    temporary = temporary_path(final)
+    require_held(final)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(directory)
+        remove_leftovers(directory)
         _write_files(temporary, step, tensors, plain)
         _put_in_place(temporary, final)
     except (OSError, SafetensorError) as error:
@@ -151,10 +164,12 @@ def load_checkpoint(
             path,
             tuple(passed_over),
         )
-    if passed_over:
+    # Those that an earlier call has set aside are as much a reason to ask: whoever repeats the
+    # command (a queue, say) has not decided to start over.
+    if damaged := sorted({path.name for path in (*passed_over, *_damaged(directory))}):
         raise CheckpointError(
-            f"every checkpoint in {directory} is damaged ({', '.join(p.name for p in passed_over)})"
-            "; remove that directory to start over"
+            f"every checkpoint in {directory} is damaged ({', '.join(damaged)}) and nothing can "
+            "continue from there; put a copy back, or remove that directory to start over"
         )
     return None
 
@@ -162,6 +177,15 @@ def load_checkpoint(
 def checkpoint_steps(directory: Path) -> list[int]:
     """Steps of the checkpoints in `directory`, ascending, without opening them."""
     return sorted({_step_of(path) for path in _candidates(directory)})
+
+
+def has_checkpoints(directory: Path) -> bool:
+    """Whether there are checkpoints in `directory`, damaged ones included."""
+    return bool(_candidates(directory) or _damaged(directory))
+
+
+def _damaged(directory: Path) -> list[Path]:
+    return [path for path in directory.glob("step-*.damaged") if path.is_dir()]
 
 
 def _load_one(path: Path, device: str) -> Checkpoint:
@@ -253,18 +277,13 @@ def _prune(directory: Path, step: int, keep: int) -> None:
     doomed = [path for path in present if path.suffix == ".replaced"] + whole[keep:][::-1]
     for path in doomed:
         # Renamed first, so that nobody who reads meanwhile sees half a checkpoint.
-        hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        hidden = temporary_path(path)
         try:
             os.replace(path, hidden)  # noqa: PTH105
         except OSError as error:
             _log.warning("old checkpoint %s could not be removed: %s", path, error)
             continue
         shutil.rmtree(hidden, ignore_errors=True)
-
-
-def _remove_leftovers(directory: Path) -> None:
-    for path in directory.glob(".step-*.tmp"):  # of a process that was killed while saving
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _candidates(directory: Path) -> list[Path]:

@@ -17,6 +17,13 @@ from types import TracebackType
 from typing import Self
 
 from bench.errors import RunLockedError
+from bench.storage._atomic import (
+    hold_directory,
+    release_directory,
+    remove_leftovers,
+    require_held,
+)
+from bench.storage._untrusted import plain_text
 
 __all__ = ["LockHolder", "RunLock", "in_use", "lock_holder"]
 
@@ -39,13 +46,16 @@ class LockHolder:
 class RunLock:
     """Exclusive hold of a run directory, to be used in a `with` statement.
 
-    The system releases it when the process ends in whatever way. The file `lock` stays: removing
-    it would let two processes hold two files of the same name.
+    Temporary files that killed processes left in it are removed. While it is held, a directory that
+    is renamed or deleted is noticed at the next write (`RunDirectoryLostError`). The system
+    releases the lock when the process ends in whatever way. The file `lock` stays: removing it
+    would let two processes hold two files of the same name.
 
     Args:
         directory: the run directory; made if missing.
         command: what to show a second process; this process's command line if not given.
         alternative: what else a second process may be given, for its message.
+        wait: seconds to wait for another process to release it.
     """
 
     def __init__(
@@ -54,10 +64,12 @@ class RunLock:
         command: Sequence[str] | None = None,
         *,
         alternative: str = "another directory with --out",
+        wait: float = 0.0,
     ) -> None:
         self.directory = directory
         self._command = shlex.join(sys.argv if command is None else command)
         self._alternative = alternative
+        self._wait = wait
         self._handle: int | None = None
 
     def acquire(self) -> None:
@@ -66,13 +78,17 @@ class RunLock:
         Raises:
             RunLockedError: another process holds it; the text names that process.
             OSError: the directory cannot be written.
+            RunDirectoryLostError: it lies below a held directory that was renamed or deleted.
         """
         assert self._handle is None, "a lock is taken once"
+        require_held(self.directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / LOCK_NAME
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            held = _try_lock(handle, path)
+            deadline = time.monotonic() + self._wait
+            while not (held := _try_lock(handle, path)) and time.monotonic() < deadline:
+                time.sleep(0.1)
         except BaseException:
             os.close(handle)
             raise
@@ -90,10 +106,13 @@ class RunLock:
         os.pwrite(handle, json.dumps(asdict(holder)).encode(), 0)
         # A forked child (an environment worker) shares the lock and would keep it past our death.
         os.register_at_fork(after_in_child=self._forget)
+        hold_directory(self.directory)
+        remove_leftovers(self.directory)
 
     def release(self) -> None:
         """Gives the lock back; without effect when it is not held."""
         if self._handle is not None:
+            release_directory(self.directory)
             os.ftruncate(self._handle, 0)
             os.close(self._handle)
             self._handle = None
@@ -169,6 +188,8 @@ def _try_lock(handle: int, path: Path) -> bool:
 
 def _read_holder(path: Path) -> LockHolder | None:
     try:
-        return LockHolder(**json.loads(path.read_bytes()))
-    except (OSError, TypeError, ValueError):
+        written = json.loads(path.read_bytes())
+        texts = {name: plain_text(str(written[name])) for name in ("host", "command", "since")}
+        return LockHolder(int(written["pid"]), **texts)
+    except (KeyError, OSError, RecursionError, TypeError, ValueError):
         return None  # the holder has the lock but has not written its name yet

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import note_log
+from bench.storage._untrusted import plain_text, printable
 
 __all__ = ["JsonLinesHandler", "log_to", "read_log"]
 
@@ -70,11 +71,22 @@ class JsonLinesHandler(logging.Handler):
                 print(f"warning: the log {self.path} is incomplete: {error}", file=sys.stderr)
 
 
+class _Console(logging.Handler):
+    """Warnings and errors on standard error, wherever that leads at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info is not None:
+            return  # the exception itself is on its way
+        kind = "error" if record.levelno >= logging.ERROR else "warning"
+        print(f"{kind}: {plain_text(record.getMessage())}", file=sys.stderr)
+
+
 @contextlib.contextmanager
 def log_to(path: Path, level: int = logging.INFO, logger: str = "bench") -> Iterator[None]:
     """Sends what `logger` and its children say to a JSON-lines file while the block runs.
 
-    An exception that leaves the block is logged with its traceback.
+    Warnings and errors are said on standard error too: nobody reads a log that nothing points to.
+    An exception that leaves the block is logged with its traceback, and said by whoever catches it.
 
     Raises:
         OSError: the file cannot be opened.
@@ -82,6 +94,8 @@ def log_to(path: Path, level: int = logging.INFO, logger: str = "bench") -> Iter
     handler = JsonLinesHandler(path)
     handler.setLevel(level)
     source = logging.getLogger(logger)
+    console = _Console(logging.WARNING)
+    source.addHandler(console)
     previous = source.level
     source.addHandler(handler)
     if source.getEffectiveLevel() > level:
@@ -96,6 +110,7 @@ def log_to(path: Path, level: int = logging.INFO, logger: str = "bench") -> Iter
         raise
     finally:
         source.removeHandler(handler)
+        source.removeHandler(console)
         source.setLevel(previous)
         handler.close()
 
@@ -110,10 +125,10 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     for line in path.read_bytes().splitlines():
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict):
-            records.append(record)
+            records.append(printable(record))
     return records
 
 

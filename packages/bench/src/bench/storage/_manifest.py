@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import FormatVersionError
+from bench.storage._untrusted import printable
 
 __all__ = ["DamagedError", "Manifest", "file_sum", "read_manifest", "require_plain"]
 
@@ -118,7 +119,7 @@ def read_manifest(directory: Path) -> Manifest:
             str(name): (int(entry["bytes"]), str(entry["sha256"]))
             for name, entry in document["files"].items()
         }
-        return Manifest(int(document["step"]), files, dict(document["metadata"]))
+        return Manifest(int(document["step"]), files, printable(dict(document["metadata"])))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"{MANIFEST_NAME} lacks an entry ({error})") from error
 

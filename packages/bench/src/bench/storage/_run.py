@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from bench.errors import FormatVersionError, ResultsError
 from bench.storage._atomic import read_json, write_json
+from bench.storage._untrusted import require_count, require_name
 
 __all__ = ["PlannedCell", "RunRecord", "read_run", "run_directories", "write_run"]
 
@@ -76,10 +78,10 @@ def write_run(directory: Path, record: RunRecord) -> None:
 
 
 def read_run(directory: Path) -> RunRecord:
-    """Reads `run.json`.
+    """Reads `run.json`, and checks every name in it that becomes a path, a label or a look-up.
 
     Raises:
-        ResultsError: it is missing or damaged.
+        ResultsError: it is missing or damaged, or holds what no run writes.
         FormatVersionError: a newer format.
     """
     path = directory / RUN_NAME
@@ -90,12 +92,54 @@ def read_run(directory: Path) -> RunRecord:
                 f"{path} has format {document['version']}, this version reads up to {RUN_VERSION}; "
                 f"trqam-bench {document['provenance']['packages']['trqam-bench']} wrote it"
             )
-        cells = [PlannedCell(**cell) for cell in document.pop("cells")]
-        return RunRecord(**document, cells=cells)
+        cells = [_planned(cell, path) for cell in document.pop("cells")]
+        record = RunRecord(**document, cells=cells)
+        _require_plain(record, path)
+        return record
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ResultsError(f"{directory} is no run directory: it has no {RUN_NAME}") from error
     except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise ResultsError(f"{path} cannot be used: {error!r}") from error
+
+
+def _planned(entry: dict[str, Any], path: Path) -> PlannedCell:
+    cell = PlannedCell(**entry)
+    for kind in ("suite", "domain", "task", "agent", "pack", "variant"):
+        require_name(kind, getattr(cell, kind), path)
+    require_count("seed", cell.seed, path)
+    for phase, step in cell.final_steps.items():
+        require_name("phase", phase, path)
+        require_count("final step", step, path)
+    return cell
+
+
+def _require_plain(record: RunRecord, path: Path) -> None:
+    """Checks what is not in the cells: types, and the names of packs and data sets.
+
+    Raises:
+        ValueError: something has another type, or is no name.
+    """
+    for command in (record.command, *record.further):
+        if not isinstance(command, list) or not all(isinstance(part, str) for part in command):
+            raise ValueError(f"{path} gives a command that is no list of texts")
+    for name in ("packages", "git", "hardware", "environment", "data"):
+        if not isinstance(record.provenance.get(name) or {}, dict):
+            raise ValueError(f"{path} gives {name} that are no names and values")
+    git = record.provenance.get("git") or {}
+    commit = git.get("commit")
+    if commit is not None and re.fullmatch("[0-9a-f]{7,64}", str(commit)) is None:
+        raise ValueError(f"{path} gives {commit!r} as git commit")
+    for name, settings in record.packs.items():
+        require_name("pack", name, path)
+        if (agent := settings.get("agent")) is not None:
+            require_name("agent", agent, path)
+        if (dataset := settings.get("dataset")) is not None:
+            require_name("domain", dataset, path)
+    for name, origin in record.provenance.get("data", {}).items():
+        require_name("domain", name, path)
+        texts = all(isinstance(text, str) for text in origin.values())
+        if not texts or not {"fingerprint", "source"} <= set(origin):
+            raise ValueError(f"{path} gives an origin of {name} that is none")
 
 
 def run_directories(places: Sequence[Path]) -> list[Path]:

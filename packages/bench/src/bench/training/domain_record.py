@@ -1,5 +1,6 @@
 """What a run's policies read and write, kept in the run directory for export."""
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,14 @@ import numpy as np
 
 from bench.agents import Problem
 from bench.errors import ResultsError
-from bench.storage import read_json, write_json
+from bench.storage import read_json, require_count, require_name, write_json
 from bench.suites import Domain
 from bench.training.policy import ActionScale, Normalizer
 
 __all__ = ["DomainRecord"]
 
 _FORMAT = 1
+_LONGEST_CHUNK = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class DomainRecord:
     @staticmethod
     def path(directory: Path, domain: str) -> Path:
         """Where a run directory keeps the record of a domain."""
+        require_name("domain", domain, directory)
         return directory / "domains" / f"{domain}.json"
 
     def keep(self, directory: Path, domain: str) -> None:
@@ -105,10 +108,39 @@ class DomainRecord:
                 name: tuple(value) if isinstance(value, list) else value
                 for name, value in content.items()
             }
-            return cls(**values)
+            record = cls(**values)
+            record._require_sizes(path)
+            return record
         except FileNotFoundError as error:
             raise ResultsError(
                 f"there is no {path}; the command that made the run writes it when it is repeated"
             ) from error
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             raise ResultsError(f"{path} cannot be used: {error!r}") from error
+
+    def _require_sizes(self, path: Path) -> None:
+        """Refuses sizes that disagree, before anything of that size is made.
+
+        Raises:
+            ValueError: what was found.
+        """
+        require_name("task", self.environment, path)
+        for name in ("observation_dim", "action_dim", "horizon"):
+            require_count(name, getattr(self, name), path, least=1)
+        if self.horizon > _LONGEST_CHUNK:
+            raise ValueError(f"horizon {self.horizon} is above {_LONGEST_CHUNK}")
+        sizes = {
+            "shift": {self.observation_dim},
+            "scale": {self.observation_dim},
+            "action_low": {0, self.action_dim},
+            "action_high": {0, self.action_dim},
+            "action_spread": {0, self.action_dim},
+        }
+        for name, allowed in sizes.items():
+            values = getattr(self, name)
+            if not isinstance(values, tuple) or len(values) not in allowed:
+                raise ValueError(f"{name} has not {max(allowed)} numbers")
+            if not all(type(v) in (int, float) and math.isfinite(v) for v in values):
+                raise ValueError(f"{name} holds what is no finite number")
+        if not all(self.scale):
+            raise ValueError("scale holds a zero")

@@ -14,7 +14,7 @@ from bench.agents import BC
 from bench.errors import CheckpointError
 from bench.results import final_table, write_table
 from bench.simulation import SimulatorPool
-from bench.storage import RunLock, checkpoint_steps, log_to
+from bench.storage import RunLock, has_checkpoints, hold_directory, log_to
 from bench.training.assembly import (
     build_agent,
     build_experience,
@@ -176,7 +176,7 @@ class Job:
     def _clone(self, trainer: Trainer, agent: BC, cache: FlowCache) -> None:
         """Behaviour cloning, taken from the cache where an earlier run has been through it."""
         seeds = trainer.pack.seeds
-        if not cache.holds(seeds) or checkpoint_steps(trainer.checkpoints):
+        if not cache.holds(seeds) or has_checkpoints(trainer.checkpoints):
             trainer.run()
         else:
             cache.load(seeds, agent.flow)
@@ -190,6 +190,7 @@ def _training_in_a_process(plan: Plan, simulators: int) -> Iterator[PackTraining
     if any(domain.own is not None for domain in plan.suite.domains):
         # Limits hold in processes of their own; nobody vouches for a user's environment.
         simulators = max(1, simulators)
+    hold_directory(plan.directory)  # the parent has the lock; every process notices a lost run
     with (
         log_to(plan.directory / "log.jsonl"),
         job.training(simulators, announce=False) as train,

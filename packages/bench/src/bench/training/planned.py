@@ -39,7 +39,13 @@ def record_plan(plan: Plan, command: Sequence[str]) -> None:
     # Through JSON, as the settings on disk went: tuples are lists there.
     settings: dict[str, Any] = json.loads(json.dumps(plan.settings()))
     asked = RunRecord(list(command), settings, {}, planned_cells(plan))
-    if not (directory / "run.json").exists() or not holds_results(directory):
+    results = holds_results(directory)
+    if results and not (directory / "run.json").exists():
+        raise ValueError(
+            f"{directory} holds trained runs but no run.json, which says with which settings and "
+            "data; put it back, or give another directory with --out"
+        )
+    if not results:
         _begin(asked, plan)
         return
     record = read_run(directory)

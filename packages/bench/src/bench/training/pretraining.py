@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from bench.recorded import recorded
-from bench.storage import checkpoint_steps, load_checkpoint, save_checkpoint
+from bench.storage import RunLock, has_checkpoints, load_checkpoint, save_checkpoint
 from bench.training.cells import Pack
 from qlearn import FlowActor
 
 __all__ = ["FlowCache"]
+
+_PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,8 @@ class FlowCache:
         return cls(place / f"{pack.domain.name}--{key}", protocol.pretrain_steps)
 
     def holds(self, seeds: Sequence[int]) -> bool:
-        """Whether all these seeds have been cloned."""
-        return all(checkpoint_steps(self._place(seed)) for seed in seeds)
+        """Whether all these seeds have been cloned; a damaged clone counts, and fails to load."""
+        return all(has_checkpoints(self._place(seed)) for seed in seeds)
 
     def save(self, seeds: Sequence[int], flow: FlowActor, stopped: Collection[int] = ()) -> None:
         """Keep replica ``r`` of a flow as that of ``seeds[r]``; present ones are left alone.
@@ -65,9 +67,12 @@ class FlowCache:
         Replicas that were stopped have no clone to keep.
         """
         for replica, seed in enumerate(seeds):
-            if replica not in stopped and not self.holds([seed]):
-                state = {k: v[replica : replica + 1] for k, v in flow.state_dict().items()}
-                save_checkpoint(self._place(seed), self.steps, state, {"seed": seed})
+            if replica in stopped or self.holds([seed]):
+                continue
+            with RunLock(self._place(seed), wait=_PATIENCE_SECONDS):  # runs share the folder
+                if not self.holds([seed]):
+                    state = {k: v[replica : replica + 1] for k, v in flow.state_dict().items()}
+                    save_checkpoint(self._place(seed), self.steps, state, {"seed": seed})
 
     def load(self, seeds: Sequence[int], flow: FlowActor) -> dict[int, str]:
         """Fill replica ``r`` of ``flow`` with the clone of ``seeds[r]``; a seed may recur.

@@ -120,6 +120,7 @@ class PackRecorder:
         """Forget rows after ``step``; training continues from there, without what had failed."""
         indices = {cell: index for index, cell in enumerate(self.pack.cells)}
         self._curves.restart(step, {indices[f.cell]: (f.step, str(f)) for f in failures})
+        self._warn_of_lost_tables(step)
         self._evaluations.truncate(self.pack.phase, step)
         self._training.truncate(self.pack.phase, step)
         # Another one than that of earlier rows where the run has been made longer.
@@ -148,16 +149,32 @@ class PackRecorder:
             gone = here & pl.col("failure").is_null()
             self._evaluations.rewrite(lambda rows: rows.filter(~gone))
 
+    def _warn_of_lost_tables(self, step: int) -> None:
+        """Say so where a table should have rows from before a step, but is gone."""
+        protocol, clones = self.pack.protocol, self.pack.agent == "bc"
+        for writer, first in (
+            (self._training, protocol.log_every),
+            (self._evaluations, protocol.evaluate_every),
+        ):
+            due = first <= step if writer is self._training else first < step and not clones
+            if due and not writer.path.exists():
+                _log.warning(
+                    "the table %s is gone: its rows up to %s step %d are lost, later ones follow",
+                    writer.path, self.pack.phase, step,
+                )  # fmt: skip
+
     def training(self, step: int, metrics: Mapping[str, list[float]]) -> None:
         """One row per cell and metric."""
         rows: list[dict[str, Any]] = []
+        values: dict[int, dict[str, float]] = {}
         for index, cell in enumerate(self.pack.cells):
             if self._is_stopped(cell, step):
                 continue
-            values = self._of(index, metrics)
-            rows += metric_rows(self._cell(cell), self.pack.phase, step, values)
-            self._curves.log(index, "training", step, values)
+            values[index] = self._of(index, metrics)
+            rows += metric_rows(self._cell(cell), self.pack.phase, step, values[index])
         self._training.append(rows)
+        for index, shown in values.items():
+            self._curves.log(index, "training", step, shown)
 
     def evaluate(self, step: int, metrics: Mapping[str, list[float]], seconds: float) -> None:
         """Evaluate every cell on its own episodes and write a row of each that is not stopped.

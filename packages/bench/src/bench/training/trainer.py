@@ -418,6 +418,7 @@ class Trainer:
             "precision": self.precision,
             "seconds": self.seconds,
             "windowed": self._windowed,
+            "window": list(self._window),
             "latest": self.latest,
             "carried": self._carried,
             "unplayed": None
@@ -468,7 +469,8 @@ class Trainer:
         self.streams.load_state_dict(part(checkpoint.tensors, "streams."))
         if self.experience is not None:
             self.experience.load_state_dict(part(checkpoint.tensors, "experience."))
-        self._window = part(checkpoint.tensors, "window.")
+        window = part(checkpoint.tensors, "window.")  # by name; rows keep the agent's order
+        self._window = {name: window[name] for name in found.get("window", window)}
         self._windowed = found["windowed"]
         if self.step < self.pack.steps:
             self._forget_end(found.get("carried"))

@@ -15,6 +15,7 @@ from bench.simulation import SimulatorPool, episode_seed, evaluate
 from bench.storage import load_checkpoint
 from bench.training.cells import Cell
 from bench.training.domain_record import DomainRecord
+from bench.training.stored import require_trusted
 from bench.training.trainer import load_agent, trained_replica
 from bench.video._select import SelectedCell
 from qlearn import RandomStreams
@@ -52,19 +53,22 @@ class Rollout:
         return sum(self.successes)
 
 
-def play(selected: SelectedCell, pool: SimulatorPool) -> Rollout:
+def play(selected: SelectedCell, pool: SimulatorPool, env: str | None = None) -> Rollout:
     """Plays the evaluation of the newest checkpoint: the same episodes with the same noise.
 
     Args:
         selected: the cell.
         pool: simulators.
+        env: the run's environment as the user names it; needed where making it imports a module.
 
     Raises:
+        ValueError: the environment is of a module that the user did not name.
         CheckpointError: there is no checkpoint.
         ResultsError: the run does not say what its policies read.
         EvaluationError: the environment failed.
     """
     cell = selected.cell
+    require_trusted(cell.task, env, selected.directory)
     record = DomainRecord.read(selected.directory, cell.domain)
     directory = selected.directory / "packs" / cell.pack / "checkpoints"
     checkpoint = load_checkpoint(directory, set_aside=False)
@@ -73,7 +77,9 @@ def play(selected: SelectedCell, pool: SimulatorPool) -> Rollout:
     played_for = Cell(cell.domain, 0, cell.task, cell.agent, cell.seed)
     trained_replica(checkpoint, played_for)
     streams = RandomStreams([0] * selected.replicas)
-    agent = built_agent(cell.agent, selected.settings["settings"], record, streams)
+    agent = built_agent(
+        cell.agent, selected.settings["settings"], record, streams, selected.directory
+    )
     load_agent(agent, checkpoint.tensors)
     purpose = "online evaluation" if selected.phase == "online" else "evaluation"
     seed = played_for.stream(purpose, checkpoint.step)

@@ -9,10 +9,12 @@ from shlex import quote
 from typing import Any
 
 from bench.results import is_task, method_label, task_label
-from bench.storage import PlannedCell, RunRecord, read_run
+from bench.storage import PlannedCell, RunRecord, read_run, require_count
 from bench.suites import unknown
 
 __all__ = ["SelectedCell", "select_cells"]
+
+_MOST_EPISODES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ def _selected(
     # Behaviour cloning reads no rewards: the tasks of a seed share one policy.
     replicas = len(settings["seeds"]) if phase == "pretrain" else len(pack)
     episodes = settings.get("protocol", {}).get("episodes", record.settings["protocol"]["episodes"])
+    episodes = min(require_count("episodes", episodes, directory, least=1), _MOST_EPISODES)
     shared = len(pack) // replicas
     return SelectedCell(
         directory, cell, phase, pack.index(cell) // shared, replicas, settings, episodes

@@ -1,0 +1,94 @@
+"""Settings and environments that a run directory names, checked before anything is made of them."""
+
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.agents import AGENTS
+from bench.errors import ResultsError
+from bench.training.settings import setting_range
+
+__all__ = ["require_trusted", "stored_config"]
+
+_MOST = 65_536  # wider layers, or more of anything that is counted, are no settings of a run
+_MOST_LAYERS = 256
+
+
+def stored_config(agent: str, values: object, where: Path) -> Any:
+    """The settings of an agent as a `run.json` holds them.
+
+    Names that this version does not know are left out: an earlier version may have had them.
+
+    Args:
+        agent: its name there.
+        values: setting to value.
+        where: the run directory, for errors.
+
+    Raises:
+        ResultsError: no such agent, or a value of another type or out of its range.
+    """
+    if agent not in AGENTS:
+        raise ResultsError(
+            f"{where} holds runs of agent {agent!r}, which is not installed here; expected one of "
+            f"{', '.join(AGENTS)}"
+        )
+    kind = AGENTS[agent].config
+    if not isinstance(values, Mapping):
+        raise ResultsError(f"{where} has settings of {agent} that are no settings")
+    found = {}
+    for name, hint in typing.get_type_hints(kind).items():
+        if name in values:
+            value = values[name]
+            found[name] = tuple(value) if isinstance(value, list) else value
+            if not _fits(name, found[name], hint):
+                raise ResultsError(f"{where} has {name}={value!r} for {agent}, which no run has")
+    try:
+        return kind(**found)
+    except (TypeError, ValueError) as error:
+        raise ResultsError(f"{where} has settings that {agent} refuses: {error}") from error
+
+
+def require_trusted(environment: str, allowed: str | None, where: Path) -> None:
+    """Refuses to import a module only because a run directory names it.
+
+    Args:
+        environment: id as the run has it, `module:Name-v0` or a registered one.
+        allowed: the id that the user gave.
+        where: the run directory.
+
+    Raises:
+        ValueError: it names a module and the user did not.
+    """
+    if allowed is not None and allowed != environment:
+        raise ValueError(f"--env {allowed} is not the environment of {where}, {environment}")
+    module, separator, _ = environment.rpartition(":")
+    if separator and allowed is None:
+        raise ValueError(
+            f"{where} was trained on {environment}; to make it, the Python module {module!r} is "
+            f"imported, which runs its code. If you trust it, add --env {environment}"
+        )
+
+
+def _fits(name: str, value: object, hint: Any) -> bool:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return isinstance(value, str) and value in arguments
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(name, value, argument) for argument in arguments)
+    if origin is tuple:
+        return (
+            isinstance(value, tuple)
+            and len(value) <= _MOST_LAYERS
+            and all(type(width) is int and 1 <= width <= _MOST for width in value)
+        )
+    if hint is int:
+        return type(value) is int and setting_range(name).holds(value) and _counted(name, value)
+    if hint is float:
+        return type(value) in (int, float) and setting_range(name).holds(value)  # type: ignore[arg-type]
+    return type(value) is hint
+
+
+def _counted(name: str, value: int) -> bool:
+    return name.endswith("_steps") or value <= _MOST
