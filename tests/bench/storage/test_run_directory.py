@@ -362,6 +362,8 @@ HOSTILE = "\x1b]0;owned\x07"
         {"provenance": {"git": {"commit": "HEAD; touch x"}}},
         {"provenance": {"data": {"../x": {"source": "a"}}}},
         {"provenance": {"data": {"x": {"source": 3}}}},
+        {"settings": {"packs": {"p": {"dataset": "/etc/passwd"}}}},
+        {"settings": {"packs": {"p": {"agent": "my/agents:Mine"}}}},
     ],
 )
 def test_a_run_record_that_no_run_writes_is_refused(

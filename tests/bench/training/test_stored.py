@@ -9,6 +9,7 @@ import pytest
 from bench.agents import AGENTS
 from bench.errors import ResultsError
 from bench.experiment import OfflineRequest
+from bench.storage import require_name
 from bench.suites import SUITES
 from bench.training.domain_record import DomainRecord
 from bench.training.options import plan_offline
@@ -81,6 +82,21 @@ def test_a_run_directory_alone_is_no_reason_to_import_a_module() -> None:
         require_trusted("runs.evil:Foo-v0", None, PLACE)
     with pytest.raises(ValueError, match="is not the environment of run"):
         require_trusted("runs.evil:Foo-v0", "mine:Foo-v0", PLACE)
+
+
+def test_an_agent_of_the_users_is_imported_only_at_their_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs_evil.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"'runs_evil' is imported.*add --agent runs_evil:Agent"):
+        stored_config("runs_evil:Agent", {}, PLACE)
+    with pytest.raises(RuntimeError, match="imported"):
+        AGENTS.get("runs_evil:Agent")
+    assert require_name("agent", "my.agents:Mine", PLACE) == "my.agents:Mine"
+    for name in ("../x", "my/agents:Mine", ":Mine", "a:b:c", "my.agents:../x"):
+        with pytest.raises(ValueError, match="no agent name"):
+            require_name("agent", name, PLACE)
 
 
 @pytest.mark.parametrize(

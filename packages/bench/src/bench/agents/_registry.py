@@ -126,6 +126,10 @@ class Registry(Mapping[str, AgentEntry]):
             self._found[name] = AgentEntry.of(name, found)
         return self._found[name]
 
+    def is_known(self, name: str) -> bool:
+        """Whether the entry of that name is at hand without importing `module:attribute`."""
+        return name in self._found or name in self._own or name in installed(GROUP)
+
     def __iter__(self) -> Iterator[str]:
         yield from self._own
         yield from (name for name in installed(GROUP) if name not in self._own)

@@ -104,6 +104,8 @@ def find_policy(
             f"several policies fit in {directory}; say which: {_choices(chosen, fewest=2)}"
         )
     (planned, its_phase) = chosen[0]
+    if agent is not None:
+        AGENTS.get(agent)  # The user names it, so its module may be imported.
     return _load(directory, run, planned, its_phase)
 
 
@@ -159,6 +161,7 @@ def built_agent(
 
     Raises:
         ResultsError: there is no such agent, or a setting is none that a run has.
+        ValueError: the agent is of a module that the user did not name.
     """
     config = stored_config(name, settings, where)
     return AGENTS[name].agent(config, record.problem, streams)

@@ -69,11 +69,14 @@ def write_run(directory: Path, record: RunRecord) -> None:
     """Writes `run.json` as a whole.
 
     Raises:
+        ValueError: a name of a cell is one that `read_run` would refuse.
         OSError: the directory cannot be written.
     """
     document = asdict(record)
     if not record.further:  # as earlier versions wrote and read it
         del document["further"]
+    for cell in document["cells"]:
+        _planned(cell, directory / RUN_NAME)
     write_json(directory / RUN_NAME, document)
 
 
@@ -134,9 +137,9 @@ def _require_plain(record: RunRecord, path: Path) -> None:
         if (agent := settings.get("agent")) is not None:
             require_name("agent", agent, path)
         if (dataset := settings.get("dataset")) is not None:
-            require_name("domain", dataset, path)
+            require_name("dataset", dataset, path)
     for name, origin in record.provenance.get("data", {}).items():
-        require_name("domain", name, path)
+        require_name("dataset", name, path)
         texts = all(isinstance(text, str) for text in origin.values())
         if not texts or not {"fingerprint", "source"} <= set(origin):
             raise ValueError(f"{path} gives an origin of {name} that is none")

@@ -18,9 +18,11 @@ _PART = r"[A-Za-z0-9_][A-Za-z0-9._=+-]{0,254}"
 _PATTERNS = {
     "suite": _PART,
     "domain": _PART,
-    "agent": _PART,
+    # Of own data the file, which is read to compare it, at most, and never written.
+    "dataset": rf"{_PART}|[^\x00-\x1f\x7f-\x9f]{{1,4096}}\.npz",
+    "agent": rf"([^\W\d][\w.]*:)?{_PART}",  # of the user's: module:class
     "pack": _PART,
-    "metric": r"[\w .,:;()\[\]/%*=+<>-]{1,255}",
+    "metric": r"[^\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]{1,255}",
     "phase": "pretrain|offline|online",
     # Gymnasium's ids: module:namespace/Name-v0.
     "task": r"([^\W\d][\w.]*:)?([\w:-]+/)?[\w:.=+-]{1,255}",
@@ -33,15 +35,15 @@ def require_name(kind: str, value: object, where: object) -> str:
     """A name that a file gives, if it is one.
 
     Args:
-        kind: `suite`, `domain`, `agent`, `pack`, `metric`, `phase`, `task` or `variant`.
+        kind: `suite`, `domain`, `dataset`, `agent`, `pack`, `metric`, `phase`, `task` or `variant`.
         value: what the file says.
         where: the file, for the error.
 
     Raises:
         ValueError: it is no text, or no name of this kind.
     """
-    text = isinstance(value, str)
-    if not text or re.fullmatch(_PATTERNS[kind], str(value)) is None or ".." in str(value):
+    text = isinstance(value, str) and re.fullmatch(_PATTERNS[kind], value) is not None
+    if not text or (kind != "dataset" and ".." in str(value)):
         shown = plain_text(repr(value))
         raise ValueError(
             f"{where} gives {shown[:80]} as {kind}, which is no {kind} name; do not use this "

@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.agents import AGENTS
 from bench.errors import ResultsError
+from bench.extensions import is_reference
 from bench.training.settings import setting_range
 
 __all__ = ["require_trusted", "stored_config"]
@@ -19,7 +20,8 @@ _MOST_LAYERS = 256
 def stored_config(agent: str, values: object, where: Path) -> Any:
     """The settings of an agent as a `run.json` holds them.
 
-    Names that this version does not know are left out: an earlier version may have had them.
+    Names that this version does not know are left out: an earlier version may have had them. Agents
+    from outside check their settings themselves.
 
     Args:
         agent: its name there.
@@ -28,7 +30,10 @@ def stored_config(agent: str, values: object, where: Path) -> Any:
 
     Raises:
         ResultsError: no such agent, or a value of another type or out of its range.
+        ValueError: the agent is of a module that the user did not name.
     """
+    if is_reference(agent) and not AGENTS.is_known(agent):
+        raise ValueError(_not_trusted(f"agent {agent}", agent, f"--agent {agent}", where))
     if agent not in AGENTS:
         raise ResultsError(
             f"{where} holds runs of agent {agent!r}, which is not installed here; expected one of "
@@ -37,12 +42,13 @@ def stored_config(agent: str, values: object, where: Path) -> Any:
     kind = AGENTS[agent].config
     if not isinstance(values, Mapping):
         raise ResultsError(f"{where} has settings of {agent} that are no settings")
+    ours = kind.__module__.partition(".")[0] == "bench"
     found = {}
     for name, hint in typing.get_type_hints(kind).items():
         if name in values:
             value = values[name]
             found[name] = tuple(value) if isinstance(value, list) else value
-            if not _fits(name, found[name], hint):
+            if ours and not _fits(name, found[name], hint):
                 raise ResultsError(f"{where} has {name}={value!r} for {agent}, which no run has")
     try:
         return kind(**found)
@@ -63,12 +69,16 @@ def require_trusted(environment: str, allowed: str | None, where: Path) -> None:
     """
     if allowed is not None and allowed != environment:
         raise ValueError(f"--env {allowed} is not the environment of {where}, {environment}")
-    module, separator, _ = environment.rpartition(":")
-    if separator and allowed is None:
-        raise ValueError(
-            f"{where} was trained on {environment}; to make it, the Python module {module!r} is "
-            f"imported, which runs its code. If you trust it, add --env {environment}"
-        )
+    if ":" in environment and allowed is None:
+        raise ValueError(_not_trusted(environment, environment, f"--env {environment}", where))
+
+
+def _not_trusted(what: str, reference: str, option: str, where: Path) -> str:
+    return (
+        f"{where} was trained with {what}; to make it, the Python module "
+        f"{reference.rpartition(':')[0]!r} is imported, which runs its code. If you trust it, add "
+        f"{option}"
+    )
 
 
 def _fits(name: str, value: object, hint: Any) -> bool:

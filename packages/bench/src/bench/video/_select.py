@@ -8,6 +8,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from bench.agents import AGENTS
 from bench.results import is_task, method_label, task_label
 from bench.storage import PlannedCell, RunRecord, read_run, require_count
 from bench.suites import unknown
@@ -78,6 +79,8 @@ def select_cells(
         ValueError: no cell fits; says what there is.
     """
     record = read_run(directory)
+    if agent is not None:
+        AGENTS.get(agent)  # The user names it, so its module may be imported.
     packs = record.packs
     cells = [cell for cell in record.cells if cell.pack in packs]
     wanted: dict[str, Any] = {"agent": agent, "variant": variant, "seed": seed}
