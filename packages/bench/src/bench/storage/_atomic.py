@@ -66,7 +66,7 @@ def require_held(path: Path) -> None:
         RunDirectoryLostError: it was renamed, deleted or replaced.
     """
     place = path.absolute()
-    for directory, handle in _held.items():
+    for directory, handle in tuple(_held.items()):  # threads write too
         if place.is_relative_to(directory):
             try:
                 found = directory.stat()
