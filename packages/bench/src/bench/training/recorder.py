@@ -154,9 +154,10 @@ class PackRecorder:
         protocol, clones = self.pack.protocol, self.pack.agent == "bc"
         for writer, first in (
             (self._training, protocol.log_every),
-            (self._evaluations, protocol.evaluate_every),
+            # A signal may have left the last evaluation before the step to be played yet.
+            (self._evaluations, 2 * protocol.evaluate_every),
         ):
-            due = first <= step if writer is self._training else first < step and not clones
+            due = first <= step and not (clones and writer is self._evaluations)
             if due and not writer.path.exists():
                 _log.warning(
                     "the table %s is gone: its rows up to %s step %d are lost, later ones follow",
