@@ -98,7 +98,9 @@ def _require_known(path: Path, schema: TableSchema, frame: pl.DataFrame) -> None
         for kind in (*_NAMES, "phase"):
             if kind in frame.columns:
                 for value in frame[kind].unique():
-                    require_name(kind, value, path)
+                    # Null where an earlier version had no such column.
+                    if value is not None or kind in schema.required:
+                        require_name(kind, value, path)
     except ValueError as error:
         raise ResultsError(str(error)) from error
 
