@@ -24,6 +24,7 @@ from flowsde import (
     TransitionKernel,
     VelocityField,
     along_path,
+    at_least_float32,
     bridge_path,
     from_velocity,
     ode_sample,
@@ -217,7 +218,7 @@ class ScalarAdjoint(_OnBridge):
         with torch.no_grad():
             base_velocities = velocities_along(kernel, base, path)
         gradient = terminal_gradient(reward, sample, clip=clip)
-        alpha = self.interpolant.alpha(along_path((0.0, *kernel.times), path.states))
+        alpha = self.interpolant.alpha(_times((0.0, *kernel.times), path.states))
         velocities = velocities_along(kernel, fine, path)
         return AdjointEstimate(
             kernel, path, sample, velocities, base_velocities, base_velocities, -alpha * gradient
@@ -273,7 +274,7 @@ class LinearDriftAdjoint(_OnBridge):
         if isinstance(lam, Tensor):
             lam = lam.detach().reshape(lam.shape + (1,) * self.event_ndim)
         terminal = -(terminal_gradient(reward, sample, clip=clip) + lam * tilt)
-        t = along_path((0.0, *kernel.times), path.states)
+        t = _times((0.0, *kernel.times), path.states)
         factor = self.interpolant.alpha(t) * self.scale**2 / self._variance(t)
         inside = t[1:]
         alpha, beta = self.interpolant.alpha(inside), self.interpolant.beta(inside)
@@ -292,9 +293,9 @@ class LinearDriftAdjoint(_OnBridge):
     def _base_score(self, base: VelocityField, sample: Tensor) -> Tensor:
         """Gradient of `log p_base` at the sample, from the velocity at `score_time`."""
         batch = sample.shape[: sample.ndim - self.event_ndim]
-        t = sample.new_full(batch, self.score_time)
-        alpha = self.interpolant.alpha(sample.new_full((), self.score_time))
-        x = alpha * sample
+        t = sample.new_full(batch, self.score_time, dtype=at_least_float32(sample))
+        alpha = self.interpolant.alpha(t.new_full((), self.score_time))
+        x = (alpha * sample).to(sample.dtype)
         return alpha * from_velocity("score", base(x, t), x, t, self.interpolant)
 
 
@@ -332,7 +333,7 @@ class ReinforceAdjoint(_OnBridge):
             base_velocities = velocities_along(kernel, base, path)
             advantage = self._advantage(reward(sample if clip is None else sample.clamp(*clip)))
         velocities = velocities_along(kernel, fine, path)
-        t = along_path(kernel.times, step_noise)
+        t = _times(kernel.times, step_noise)
         schedule = self.interpolant
         conditional = schedule.d_alpha(t) * sample + schedule.d_beta(t) * step_noise
         weight = schedule.alpha(t) / (schedule.wronskian(t) * schedule.beta(t))
@@ -349,3 +350,8 @@ class ReinforceAdjoint(_OnBridge):
         if others > 0:
             rewards = rewards - (rewards.sum(-1, keepdim=True) - rewards) / others
         return rewards.reshape(rewards.shape + (1,) * self.event_ndim)
+
+
+def _times(values: tuple[float, ...], like: Tensor) -> Tensor:
+    """One time per point, (K, 1, ..., 1), float32 or wider: low precision rounds 1 - t away."""
+    return along_path(values, like.to(at_least_float32(like)))

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsde._field import along_path
+from flowsde._field import along_path, at_least_float32
 from flowsde._interpolant import LINEAR, Interpolant
 from flowsde._kernel import Previous, StepCoefficients, TransitionKernel
 from flowsde._path import Path
@@ -117,6 +117,6 @@ def bridge_path(
             f"{(kernel.steps, *sample.shape)}"
         )
     start = kernel.start(sample)
-    t = along_path(kernel.times, noise)
-    inputs = kernel.interpolant.interpolate(noise, start.expand_as(noise), t)
+    t = along_path(kernel.times, noise.to(at_least_float32(noise)))
+    inputs = kernel.interpolant.interpolate(noise, start.expand_as(noise), t).to(start.dtype)
     return Path(states=torch.cat([noise[:1], inputs]), inputs=inputs, kernel=kernel)
