@@ -102,7 +102,8 @@ def _require_onnx() -> None:
 
 def _program(policy: Policy) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("batch", min=1)
-    shapes = ({0: batch}, tuple({0: batch} for _ in policy.noise))
+    noise = tuple({0: batch} for _ in policy.noise)
+    shapes = ({0: batch}, noise) if noise else ({0: batch},)  # an agent may act without any
     # Where gradients are off already, the agent's own switches leave no trace in the program.
     with torch.no_grad():
         return torch.export.export(policy, policy.example(3), dynamic_shapes=shapes, strict=False)
