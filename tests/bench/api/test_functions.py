@@ -34,7 +34,7 @@ def test_keyword_arguments_have_the_names_of_the_flags(capsys: pytest.CaptureFix
         assert main([name, "--help"]) == 0
         flags = set(re.findall(r"(?m)^\W*--([a-z][a-z-]+)", capsys.readouterr().out))
         mine = {field.name.replace("_", "-") for field in fields(kind)}
-        assert flags - {"dry-run", "debug", "help"} == mine
+        assert flags - {"dry-run", "measure", "debug", "help"} == mine
 
 
 def test_one_value_or_any_sequence_and_paths_as_text() -> None:
@@ -58,7 +58,7 @@ def test_what_is_no_option_is_refused_before_anything_runs() -> None:
         bench.offline(suite="quik")
     with pytest.raises(ValueError, match="--over kl-budget"):
         bench.sweep(suite="quick")
-    with pytest.raises(ValueError, match="internal-vs-external, kernels; got 'kernel'"):
+    with pytest.raises(ValueError, match="internal-vs-external, kernels, sqam; got 'kernel'"):
         bench.ablate("kernel")  # type: ignore[arg-type]
     with pytest.raises(bench.BenchError):
         bench.report("there/is/none")
