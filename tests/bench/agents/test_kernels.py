@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.agents import Measuring, Problem, adjoint_matching, draw
+from adjoint import _estimators
+from bench.agents import Measuring, Problem, draw
 from bench.agents.endpoint_kl import endpoint_kl
 from flowsde import FollmerKernel
 from qlearn import RandomStreams
@@ -29,7 +30,7 @@ def test_path_adjoint_loss_and_kl_are_of_the_chosen_kernel(monkeypatch: pytest.M
     train(agent, [0, 1], 3)
     streams = RandomStreams([0, 1])
     batch, noise = batch_of(streams), draw(streams, agent.noise(ROWS))
-    spy = Spy(monkeypatch).on(adjoint_matching, "sample_path", "lean_adjoint")
+    spy = Spy(monkeypatch).on(_estimators, "sample_path", "lean_adjoint")
     losses = agent.losses(batch, noise)
     path = spy.result("sample_path")
 
@@ -38,11 +39,11 @@ def test_path_adjoint_loss_and_kl_are_of_the_chosen_kernel(monkeypatch: pytest.M
     p, steps = sd**-2.0, agent.config.flow_steps
     fine = agent.fast.field(batch.observations)
     base = agent.target_slow.field(batch.observations)
-    w = torch.zeros_like(noise["sde_x0"])
+    w = torch.zeros_like(noise["path_x0"])
     kl = torch.zeros_like(w[..., 0])
     for k in range(steps):
         t, later = k / steps, (k + 1) / steps
-        x = w * (p * (1 - t) ** 2 + t**2) / t if k else noise["sde_x0"]
+        x = w * (p * (1 - t) ** 2 + t**2) / t if k else noise["path_x0"]
         torch.testing.assert_close(path.inputs[k], x)
         times = torch.full(x.shape[:-1], t)
         s = (t / (1 - t)) ** 2
@@ -51,7 +52,7 @@ def test_path_adjoint_loss_and_kl_are_of_the_chosen_kernel(monkeypatch: pytest.M
         dv = fine(x, times) - base(x, times)
         kl = kl + 0.5 * ((end - u) * ((p + s) * (1 - t) * dv).square()).sum(-1)
         q = (p + s) * (x + (1 - t) * fine(x, times) - w)
-        w = w + q * (end - u) + (end - u).sqrt() * noise["sde_steps"][:, k]
+        w = w + q * (end - u) + (end - u).sqrt() * noise["path_noise"][:, k]
     torch.testing.assert_close(path.sample, w.detach())
     torch.testing.assert_close(losses["path_kl"], kl.mean(-1) / PROBLEM.horizon)
     # The adjoint's end is the critic's gradient at the end of this path.

@@ -59,7 +59,7 @@ def test_an_import_says_what_it_needs_and_what_comes_next(
     assert main(command) == 2
     assert "replace it with --overwrite" in capsys.readouterr().err
     assert main([*command, "--overwrite"]) == 0
-    with pytest.raises(ValueError, match=r"there is mine$"):
+    with pytest.raises(ValueError, match=r"there is mine"):
         locate("mime", folder)
 
 

@@ -196,8 +196,8 @@ def test_a_command_that_trained_nothing_does_not_hold_its_directory(
     write_run(out, record)
     assert main([*arguments(out, data_dir, "--tasks", "1", "--steps", "5")]) == 0
     assert read_run(out).settings["suite"] == "quick"
-    assert main([*arguments(out, data_dir, "--tasks", "1", "--steps", "6")]) == 2
-    assert "--steps: 5 there, 6 asked for" in capsys.readouterr().err
+    assert main([*arguments(out, data_dir, "--tasks", "1", "--steps", "4")]) == 2
+    assert "--steps: 5 there, 4 asked for" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
@@ -286,12 +286,12 @@ def test_missing_data_say_which_command_makes_them(tmp_path: Path) -> None:
         (["--agent", "trqam", "fql", "--set", "kl_bugdet=1"], "perhaps you meant kl_budget"),
         (["--agent", "bc", "--set", "kl_budget=1"], "unknown setting of bc"),
         (["--set", "critics=two"], "critics must be int, got 'two'"),
-        (["--set", "critics=0"], "critics must be 1 or more, got 0"),
-        (["--set", "actor_hidden=0"], "actor_hidden must be widths of 1 or more, got 0"),
+        (["--set", "critics=0"], "critics must be 1 to 1000, got 0"),
+        (["--set", "actor_hidden=0"], "actor_hidden must be widths from 1 to 131,072, got 0"),
         (["--set", "budget_schedule=linear"], "refuses its settings: budget_schedule=linear goes"),
         (["--set", "kl_budget"], "--set takes name=value, got 'kl_budget'"),
         (["--set", "discount=1.5"], "discount must be 0 to 1, got 1.5"),
-        (["--set", "best_of=0"], "best_of must be 1 or more, got 0"),
+        (["--set", "best_of=0"], "best_of must be 1 to 10000, got 0"),
         (["--set", "pessimism=nan"], "pessimism must be finite, got nan"),
         (["--agent", "qam", "--set", "inverse_temperature=-3"], "inverse_temperature must be"),
         (["--kl-budget", "1", "--set", "kl_budget=2"], "kl_budget is given twice"),

@@ -323,7 +323,7 @@ def test_what_cannot_be_imported(tmp_path: Path) -> None:
     for name in ("", "../x", "a b", ".hidden"):
         with pytest.raises(ValueError, match="cannot name a dataset"):
             import_data("x.npz", name, tmp_path)
-    with pytest.raises(ValueError, match="lowest below the highest"):
+    with pytest.raises(ValueError, match="each lowest one below its highest"):
         import_data("x.npz", "mine", tmp_path, action_range=(1.0, 1.0))
 
 

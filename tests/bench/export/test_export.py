@@ -98,9 +98,10 @@ def test_what_acting_does_not_use_is_left_out(tmp_path: Path) -> None:
     assert sizes[1] < 1.02 * sizes[0]  # 49 more critics would be 80 kB.
 
 
-def test_guidance_by_gradients_is_refused() -> None:
+def test_guidance_by_gradients_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="follows gradients of its critic"):
-        Policy(trained("cgql-l"))
+        export_policy(trained("cgql-l"), tmp_path / "policy", ["pt2"])
+    assert not (tmp_path / "policy").exists()
 
 
 def test_a_program_that_differs_is_not_passed_off_as_the_policy() -> None:

@@ -36,8 +36,7 @@ def check_ranges(
         if isinstance(value, tuple) and not all(1 <= width <= _WIDEST for width in value):
             widths = ",".join(map(str, value))
             raise ValueError(
-                f"{name} must be widths of 1 or more, to {_WIDEST:,}, got {widths} (agent "
-                f"{agent!r})"
+                f"{name} must be widths from 1 to {_WIDEST:,}, got {widths} (agent {agent!r})"
             )
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue

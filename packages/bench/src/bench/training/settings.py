@@ -59,10 +59,13 @@ def parse_overrides(config: type[Any], agent: str, texts: Sequence[str]) -> dict
 
 
 def meanings(config: type[Any]) -> dict[str, str]:
-    """What the class docstring says of each setting."""
-    section = inspect.cleandoc(config.__doc__ or "").partition("Attributes:")[2]
-    found = re.findall(r"^ {4}(\w+): (.*(?:\n {8,}.*)*)", section, re.MULTILINE)
-    return {name: " ".join(text.replace("``", "`").split()) for name, text in found}
+    """What the docstrings of a class and of those that it extends say of each setting."""
+    meanings: dict[str, str] = {}
+    for kind in reversed(config.__mro__):
+        section = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:")[2]
+        found = re.findall(r"^ {4}(\w+): (.*(?:\n {8,}.*)*)", section, re.MULTILINE)
+        meanings |= {name: " ".join(text.replace("``", "`").split()) for name, text in found}
+    return meanings
 
 
 @dataclass(frozen=True, slots=True)
