@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from qlearn import MLP, CriticEnsemble, RandomStreams, _perceptron
+from qlearn import MLP, CriticEnsemble, RandomStreams, _arithmetic, _perceptron
 from qlearn._arithmetic import gelu_with_slope, onednn_suits
 
 needs_onednn = pytest.mark.skipif(
@@ -40,9 +40,11 @@ def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("wanted", ["parameters", "input", "both", "nothing"])
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("replicas", [1, 3])
-def test_onednn_gives_value_and_gradients_of_torchs_layers(
-    replicas: int, layer_norm: bool, wanted: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fused", [True, False], ids=["onednn", "mkl"])
+def test_networks_one_by_one_give_value_and_gradients_of_torchs_layers(
+    replicas: int, layer_norm: bool, wanted: str, fused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_arithmetic, "prefers_onednn", lambda size: fused)
     mlp = network(replicas, layer_norm).requires_grad_(wanted in ("parameters", "both"))
     x = torch.randn(4, replicas, 9, 5, requires_grad=wanted in ("input", "both"))
     leaves = [leaf for leaf in (x, *mlp.parameters()) if leaf.requires_grad]
