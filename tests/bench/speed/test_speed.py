@@ -1,6 +1,7 @@
 """`bench speed` measures, and needs nothing but torch."""
 
 import csv
+import json
 import subprocess
 import sys
 import time
@@ -97,6 +98,35 @@ def test_a_peer_that_prints_no_rate_is_an_error(
     peer = f'{sys.executable} -c "{program}"'
     assert main([*TINY, "--agents", "bc", "--replicas", "1", "--against", peer]) == 1
     assert "must print its updates per second last" in capsys.readouterr().err
+
+
+ALIVE = """
+import sys
+print("started", flush=True)
+print("ready", flush=True)
+for asked, line in enumerate(sys.stdin, start=1):
+    assert float(line) == 0.05
+    if asked == {last}:
+        raise SystemExit("out of memory")
+    print("updates per second", 10.0 * asked, flush=True)
+"""
+
+
+def test_a_peer_that_is_ready_stays_alive_and_answers_every_turn(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    program, table = tmp_path / "peer.py", tmp_path / "speed.json"
+    tiny = [*TINY, "--agents", "bc", "--replicas", "1", "--turns", "3", "--out", str(table)]
+    program.write_text(ALIVE.format(last=4))
+    assert main([*tiny, "--against", f"{sys.executable} {program}"]) == 0
+    ours, peer = json.loads(table.read_text())
+    assert (peer["slowest"], peer["updates_per_s"], peer["fastest"]) == (10.0, 20.0, 30.0)
+    # An update of these two hidden layers takes fewer operations than one of TRQAM, and some.
+    assert 50 < ours["launches"] < 500
+    assert peer["launches"] is None
+    program.write_text(ALIVE.format(last=2))
+    assert main([*tiny, "--against", f"{sys.executable} {program}"]) == 1
+    assert "exited with 1: out of memory" in capsys.readouterr().err
 
 
 def test_the_ceiling_is_no_lower_than_torchs_own_product() -> None:

@@ -1,20 +1,18 @@
 """Measuring: rate, first latency, memory, arithmetic and the machine's ceiling, taking turns."""
 
 import itertools
-import shlex
-import shutil
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import torch
 
 from bench.agents import Problem
-from bench.errors import BenchError
+from bench.speed.peer import Peer
 from bench.speed.request import Mode, Precision, SpeedRequest
-from bench.speed.roofline import bandwidth, traffic
+from bench.speed.roofline import bandwidth, launches, traffic
 from bench.speed.row import SpeedRow
 from bench.training.cost import (
     calls_per_second,
@@ -47,6 +45,7 @@ class _Entrant:
     memory_mb: float
     flops: float
     bytes: float | None
+    launches: int | None
     rates: list[float] = field(default_factory=list)
 
 
@@ -74,6 +73,7 @@ def measure(
             request.agents, request.widths, request.replicas, request.precisions, request.modes
         )
     )
+    peers = [Peer(command) for command in request.against]
     _check(request, device, tell)
     entrants = []
     for combination in combinations:
@@ -82,33 +82,26 @@ def measure(
     ceilings: dict[tuple[Precision, int], list[float]] = {
         (e.precision, e.width): [] for e in entrants
     }
-    peers: dict[str, list[float]] = {command: [] for command in request.against}
-    for turn in range(request.turns):
-        tell(f"turn {turn + 1} of {request.turns}")
-        for entrant in entrants:
-            with float32_products(entrant.precision, device):
-                rate = calls_per_second(entrant.updates, request.seconds, device, clock)
-            entrant.rates.append(rate * entrant.per_call)
-        for (precision, width), found in ceilings.items():
-            dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-            with float32_products(precision, device):
-                found.append(matmul_rate(device, width, min(0.3, request.seconds), dtype, clock))
-        for command, rates in peers.items():
-            rates.append(peer_rate(command))
+    against: dict[str, list[float]] = {peer.command: [] for peer in peers}
+    with ExitStack() as stack:
+        for peer in peers:
+            stack.enter_context(peer)
+        for turn in range(request.turns):
+            tell(f"turn {turn + 1} of {request.turns}")
+            _take_turn(entrants, ceilings, request.seconds, device, clock)
+            for peer in peers:
+                against[peer.command].append(peer.rate(request.seconds))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     copied = bandwidth(device, min(1.0, request.seconds), clock) if request.roofline else None
     rows = [
         _row(e, request.batch, name, statistics.median(ceilings[e.precision, e.width]), copied)
         for e in entrants
     ]
-    return rows + [_peer_row(command, rates, name) for command, rates in peers.items()]
+    return rows + [_peer_row(command, rates, name) for command, rates in against.items()]
 
 
 def _check(request: SpeedRequest, device: torch.device, tell: Callable[[str], None]) -> None:
     """Refuse before anything is measured what this machine cannot do; warn of what is slow."""
-    for command in request.against:
-        if not (words := shlex.split(command)) or shutil.which(words[0]) is None:
-            raise ValueError(f"--against {command!r}: there is no such program")
     for agent in request.agents:
         agent_config(agent, 1, 1, 1)
     if "captured" in request.modes and device.type != "cuda":
@@ -136,27 +129,22 @@ def _peer_row(command: str, rates: Sequence[float], device: str) -> SpeedRow:
     )
 
 
-def peer_rate(command: str) -> float:
-    """Updates per second that an external command prints as the last word of its output.
-
-    Raises:
-        BenchError: it fails or its last word is no positive number.
-    """
-    done = subprocess.run(  # noqa: S603 - the user's own command
-        shlex.split(command), capture_output=True, text=True, check=False
-    )
-    words = done.stdout.split()
-    try:
-        rate = float(words[-1])
-    except (IndexError, ValueError):
-        rate = 0.0
-    if done.returncode != 0 or not rate > 0.0:
-        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
-        raise BenchError(
-            f"{command!r} must print its updates per second last and exit with 0; it exited with "
-            f"{done.returncode}{': ' + last[0] if last else ''}"
-        )
-    return rate
+def _take_turn(
+    entrants: list[_Entrant],
+    ceilings: dict[tuple[Precision, int], list[float]],
+    seconds: float,
+    device: torch.device,
+    clock: Callable[[], float],
+) -> None:
+    """Measure every combination once, and the products that bound them."""
+    for entrant in entrants:
+        with float32_products(entrant.precision, device):
+            rate = calls_per_second(entrant.updates, seconds, device, clock)
+        entrant.rates.append(rate * entrant.per_call)
+    for (precision, width), found in ceilings.items():
+        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        with float32_products(precision, device):
+            found.append(matmul_rate(device, width, min(0.3, seconds), dtype, clock))
 
 
 def _enter(
@@ -184,6 +172,7 @@ def _enter(
         finish(device)
         first = time.perf_counter() - started
         touched = traffic(workload.update) if request.roofline and mode == "eager" else None
+        launched = launches(workload.update) if mode == "eager" else None
     return _Entrant(
         agent,
         width,
@@ -196,6 +185,7 @@ def _enter(
         peak_memory(device) / 2**20,
         flops,
         touched,
+        launched,
     )
 
 
@@ -219,6 +209,7 @@ def _row(
         replica_updates_per_s=rate * entrant.replicas,
         first_update_s=entrant.first_update_s,
         memory_mb=entrant.memory_mb,
+        launches=entrant.launches,
         gflops=achieved / 1e9,
         ceiling_gflops=ceiling / 1e9,
         share=achieved / ceiling,

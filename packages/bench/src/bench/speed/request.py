@@ -42,7 +42,9 @@ class SpeedRequest:
             others use as well.
         seconds: length of a turn.
         turns: how many turns each combination gets.
-        against: shell commands whose last line of output is their updates per second.
+        against: commands whose output ends with their updates per second, run at every turn; one
+            that prints `ready` stays alive: for each line read, the seconds to measure, it prints
+            a line that ends with its rate, and it exits at the end of input.
         out: file for the table, .csv, .json or .parquet (which needs polars); folders are made.
         roofline: file for a picture of the eager rows under the machine's limits, .png, .svg or
             .pdf (which needs matplotlib).

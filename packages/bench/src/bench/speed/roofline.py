@@ -12,22 +12,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench.speed.row import SpeedRow
 from bench.training.cost import calls_per_second
 
-__all__ = ["bandwidth", "draw_roofline", "traffic"]
+__all__ = ["bandwidth", "draw_roofline", "launches", "traffic"]
 
 _COPIED = 1 << 26
 
 
 class _TrafficCounter(TorchDispatchMode):
-    """Sums the bytes of what every operation reads and writes; views touch nothing."""
+    """Counts operations and the bytes that they read and write; views touch nothing."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = 0.0
+        self.operations = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         aliases = [value.alias_info for value in func._schema.returns]
         if not any(alias is not None and not alias.is_write for alias in aliases):
+            self.operations += not func.__name__.startswith("empty")
             touched = _pytree.tree_leaves((args, kwargs, out))
             self.bytes += sum(
                 t.numel() * t.element_size() for t in touched if isinstance(t, Tensor)
@@ -40,6 +42,13 @@ def traffic(update: Callable[[], object]) -> float:
     with _TrafficCounter() as counter:
         update()
     return float(counter.bytes)
+
+
+def launches(update: Callable[[], object]) -> int:
+    """Operations of one update but for views: what a GPU would be told to do, one at a time."""
+    with _TrafficCounter() as counter:
+        update()
+    return int(counter.operations)
 
 
 def bandwidth(device: torch.device, seconds: float, clock: Callable[[], float]) -> float:

@@ -25,6 +25,8 @@ class SpeedRow:
         first_update_s: from a built agent to its first finished update; compilation and capture
             are included.
         memory_mb: peak, of the device or of this process on a CPU (there of all rows so far).
+        launches: operations of one eager update, views and empty tensors left out; each is at
+            least one kernel launch on a GPU.
         gflops: achieved, from the operations of the matrix products of an update.
         ceiling_gflops: of one large matrix product of this width, in the same turns.
         share: of the ceiling.
@@ -48,6 +50,7 @@ class SpeedRow:
     replica_updates_per_s: float | None = None
     first_update_s: float | None = None
     memory_mb: float | None = None
+    launches: int | None = None
     gflops: float | None = None
     ceiling_gflops: float | None = None
     share: float | None = None

@@ -90,6 +90,7 @@ def _together(rows: Sequence[SpeedRow]) -> SpeedRow:
         replica_updates_per_s=total("replica_updates_per_s"),
         first_update_s=max(row.first_update_s or 0.0 for row in rows),
         memory_mb=total("memory_mb"),
+        launches=first.launches,
         gflops=gflops,
         ceiling_gflops=ceiling,
         share=gflops / ceiling,

@@ -23,6 +23,7 @@ _HEADINGS = {
     "replica_updates_per_s": "replica-updates/s",
     "first_update_s": "first, s",
     "memory_mb": "peak MB",
+    "launches": "launches",
     "gflops": "GFLOP/s",
     "ceiling_gflops": "ceiling",
     "share": "share",
