@@ -95,5 +95,5 @@ def test_time_of_ratio_starts_at_zero_and_refuses_negative_ratios() -> None:
 
 def test_times_with_more_axes_than_samples_are_refused() -> None:
     x = torch.zeros(2, 3)
-    with pytest.raises(ValueError, match="more axes than samples"):
+    with pytest.raises(ValueError, match="expected one time per sample"):
         LinearInterpolant().interpolate(x, x, torch.zeros(2, 3, 1))

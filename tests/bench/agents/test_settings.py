@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from bench.agents import AGENTS, CGQLConfig, FQLConfig
+from bench.agents import AGENTS, CGQLConfig, FQLConfig, TRQAMConfig
 from bench.published_settings import published_settings
 from bench.suites import SUITES, Domain
+from bench.training.ranges import check_ranges
 from bench.training.settings import meanings, parse_overrides, resolve
 from qlearn import pessimistic_value
 
@@ -149,3 +150,9 @@ def test_the_table_cannot_be_changed_by_its_readers() -> None:
 
 def test_an_unknown_domain_has_no_published_values() -> None:
     assert published_settings("pointmaze-medium-navigate") == {}
+
+
+def test_lambda_is_solved_for_from_as_many_samples_as_are_given() -> None:
+    check_ranges("trqam", TRQAMConfig(dual="solve", kl_budget=0.4), 5)  # 64 samples serve 2 nats
+    with pytest.raises(ValueError, match="got 8, which tell at most log 8 nats"):
+        check_ranges("trqam", TRQAMConfig(dual="solve", kl_budget=0.4, dual_samples=8), 5)

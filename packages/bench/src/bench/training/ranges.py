@@ -45,7 +45,8 @@ def check_ranges(
             expected = allowed if math.isinf(allowed.least) else f"{finite}{allowed}"
             raise ValueError(f"{name} must be {expected}, got {value} (agent {agent!r})")
     narrow: dict[str, Any] = {f.name: (1,) for f in fields(config) if f.name.endswith("_hidden")}
-    for name in ("flow_steps", "best_of", "dual_samples", "endpoint_kl_samples"):
+    # Not dual_samples: fewer of them are refused for budgets that the given number serves.
+    for name in ("flow_steps", "best_of", "endpoint_kl_samples"):
         if hasattr(config, name):  # more of the same
             narrow[name] = min(getattr(config, name), _ENOUGH)
     if (refusal := _refusal(agent, replace(config, **narrow), horizon)) is not None:
