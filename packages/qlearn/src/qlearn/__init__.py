@@ -23,6 +23,18 @@ from qlearn._random import RandomStreams
 from qlearn._ring import RingBuffer
 from qlearn._sampler import ChunkMode, ChunkSampler
 from qlearn._td import expectile_loss, pessimistic_value, td_loss, td_target
+from qlearn._tree import (
+    LeafSpec,
+    Observation,
+    ObservationSpec,
+    check_spec,
+    leading_shape,
+    tree_concat,
+    tree_leaves,
+    tree_map,
+    tree_rows,
+    tree_spec,
+)
 
 __all__ = [
     "MLP",
@@ -39,8 +51,11 @@ __all__ = [
     "GaussianActor",
     "GradientGuard",
     "GradientReport",
+    "LeafSpec",
     "Learner",
     "MappedRows",
+    "Observation",
+    "ObservationSpec",
     "OneStepActor",
     "PrefetchingSampler",
     "RandomStreams",
@@ -49,12 +64,19 @@ __all__ = [
     "ShardRotation",
     "TanhGaussian",
     "UnionSampler",
+    "check_spec",
     "clip_gradients",
     "ema_update",
     "expectile_loss",
     "frozen",
     "has_bfloat16_products",
+    "leading_shape",
     "pessimistic_value",
     "td_loss",
     "td_target",
+    "tree_concat",
+    "tree_leaves",
+    "tree_map",
+    "tree_rows",
+    "tree_spec",
 ]
