@@ -11,13 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qlearn import (
+    BalancedSampler,
     ChunkBatch,
     ChunkSampler,
+    ChunkSource,
     EpisodeData,
     MappedRows,
     PrefetchingSampler,
     RandomStreams,
     RingBuffer,
+    ShardRotation,
     UnionSampler,
 )
 
@@ -211,8 +214,18 @@ def test_a_union_with_experience(tmp_path: Path) -> None:
     for value in range(6):
         row = torch.full((1,), float(value))
         ring.add(row.expand(1, 5), row.expand(1, 2), row, row, row > 99, row.expand(1, 5))
-    memory = UnionSampler(ChunkSampler(resident, 2, 0.9, tasks=[0]), ring)
-    disk = UnionSampler(PrefetchingSampler(mapped, 2, 0.9, tasks=[0]), ring)
-    first, second = RandomStreams([1]), RandomStreams([1])
-    for _ in range(5):
-        assert equal(memory.sample(first, 16), disk.sample(second, 16))
+    memory = ChunkSampler(resident, 2, 0.9, tasks=[0])
+    disk = PrefetchingSampler(mapped, 2, 0.9, tasks=[0])
+    shards = [ShardRotation.of(sampler, 15, 3, "cpu") for sampler in (memory, disk)]
+    pairs: list[tuple[ChunkSource, ChunkSource]] = [
+        (UnionSampler(memory, ring), UnionSampler(disk, ring)),
+        (UnionSampler(memory, ring, shards[0]), UnionSampler(disk, ring, shards[1])),
+        (
+            BalancedSampler(memory, ring, 0.5, shards[0]),
+            BalancedSampler(disk, ring, 0.5, shards[1]),
+        ),
+    ]
+    for one, other in pairs:
+        first, second = RandomStreams([1]), RandomStreams([1])
+        for _ in range(5):
+            assert equal(one.sample(first, 16), other.sample(second, 16))

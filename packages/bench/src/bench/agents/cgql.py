@@ -25,6 +25,7 @@ from bench.agents.losses import cloning_loss, critic_loss, take_step
 from bench.agents.networks import critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
+from bench.agents.settings import FlowAgentSettings
 from flowsde import LinearInterpolant, VelocityField, ode_sample
 from qlearn import ChunkBatch, FlowActor, Learner, RandomStreams, td_loss
 
@@ -32,21 +33,10 @@ __all__ = ["CGQL", "CGQLConfig"]
 
 
 @dataclass(frozen=True, slots=True)
-class CGQLConfig:
+class CGQLConfig(FlowAgentSettings):
     """Settings of CGQL; the defaults are the published ones unless noted.
 
     Attributes:
-        actor_hidden: widths of the policy's hidden layers.
-        actor_layer_norm: LayerNorm in the policy.
-        critic_hidden: widths of the critics' hidden layers.
-        critic_layer_norm: LayerNorm in the critics.
-        critics: size of the critic ensemble.
-        flow_steps: Euler steps of the flow.
-        discount: per environment step.
-        pessimism: ``rho`` of ``mean(Q) - rho * std(Q)`` over the target ensemble.
-        learning_rate: Adam's step size.
-        target_rate: EMA rate of the target critic and of the flow that acts.
-        max_gradient_norm: global-norm clip per run; published: none.
         mode: how the noisy critic is learnt, see above; published: `simple`.
         inverse_temperature: ``tau`` of ``p(a|s) ~ p_flow(a|s) exp(tau Q(s,a))``.
         guidance: scale of the guidance.
@@ -56,20 +46,8 @@ class CGQLConfig:
             the clip and lacks the term that keeps the critic from growing.
         guidance_critic: whose gradient guides. The published code always takes `online`, whatever
             its own setting says.
-        best_of: actions sampled when acting; the one with the best mean critic value is played.
     """
 
-    actor_hidden: tuple[int, ...] = (512, 512, 512, 512)
-    actor_layer_norm: bool = False
-    critic_hidden: tuple[int, ...] = (512, 512, 512, 512)
-    critic_layer_norm: bool = True
-    critics: int = 10
-    flow_steps: int = 10
-    discount: float = 0.995
-    pessimism: float = 0.5
-    learning_rate: float = 3e-4
-    target_rate: float = 0.005
-    max_gradient_norm: float | None = None
     mode: Literal["linex", "mse", "simple"] = "linex"
     inverse_temperature: float = 1.0
     guidance: float = 0.1
@@ -77,7 +55,6 @@ class CGQLConfig:
     linex_clip: float = 5.0
     linex_tail: Literal["linear", "published"] = "linear"
     guidance_critic: Literal["target", "online"] = "target"
-    best_of: int = 1
 
 
 class CGQL(nn.Module):

@@ -20,6 +20,7 @@ from bench.agents.losses import cloning_loss, critic_loss, entropy_losses, take_
 from bench.agents.networks import critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
+from bench.agents.settings import FlowAgentSettings
 from qlearn import (
     ChunkBatch,
     EntropyTemperature,
@@ -35,40 +36,16 @@ __all__ = ["DSRL", "DSRLConfig"]
 
 
 @dataclass(frozen=True, slots=True)
-class DSRLConfig:
+class DSRLConfig(FlowAgentSettings):
     """Settings of DSRL; the defaults are the published ones unless noted.
 
     Attributes:
-        actor_hidden: widths of the policies' hidden layers.
-        actor_layer_norm: LayerNorm in the flow.
-        critic_hidden: widths of the critics' hidden layers.
-        critic_layer_norm: LayerNorm in the critics.
-        critics: size of the critic ensemble.
-        flow_steps: Euler steps of the flow.
-        discount: per environment step.
-        pessimism: ``rho`` of ``mean(Q) - rho * std(Q)`` over the target ensemble.
-        learning_rate: Adam's step size.
-        target_rate: EMA rate of the target critic and of the flow that acts.
-        max_gradient_norm: global-norm clip per run; published: none.
         noise_scale: bound of the chosen noise, per component.
         target_entropy: of the noise before scaling, in nats per component of the action chunk.
-        best_of: actions sampled when acting; the one with the best mean critic value is played.
     """
 
-    actor_hidden: tuple[int, ...] = (512, 512, 512, 512)
-    actor_layer_norm: bool = False
-    critic_hidden: tuple[int, ...] = (512, 512, 512, 512)
-    critic_layer_norm: bool = True
-    critics: int = 10
-    flow_steps: int = 10
-    discount: float = 0.995
-    pessimism: float = 0.5
-    learning_rate: float = 3e-4
-    target_rate: float = 0.005
-    max_gradient_norm: float | None = None
     noise_scale: float = 1.0
     target_entropy: float = -0.5
-    best_of: int = 1
 
 
 class DSRL(nn.Module):

@@ -20,6 +20,7 @@ from bench.agents.losses import cloning_loss, take_step
 from bench.agents.networks import critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
+from bench.agents.settings import FlowAgentSettings
 from qlearn import (
     MLP,
     ChunkBatch,
@@ -36,38 +37,16 @@ __all__ = ["IFQL", "IFQLConfig"]
 
 
 @dataclass(frozen=True, slots=True)
-class IFQLConfig:
+class IFQLConfig(FlowAgentSettings):
     """Settings of IFQL; the defaults are the published ones unless noted.
 
     Attributes:
-        actor_hidden: widths of the policy's hidden layers.
-        actor_layer_norm: LayerNorm in the policy.
-        critic_hidden: widths of the critics' and the value network's hidden layers.
-        critic_layer_norm: LayerNorm in the critics and the value network.
-        critics: size of the critic ensemble.
-        flow_steps: Euler steps of the flow.
-        discount: per environment step.
-        pessimism: ``rho`` of ``mean(Q) - rho * std(Q)`` over the target ensemble.
-        learning_rate: Adam's step size.
-        target_rate: EMA rate of the target critic.
-        max_gradient_norm: global-norm clip per run; published: none.
         expectile: ``kappa``, weight of a value below its target; ``1 - kappa`` above it.
         from_scratch: leave the behaviour-cloned flow aside and start the policy untrained. The
             published runs did so by mistake (the checkpoint's names did not match); default off.
         best_of: actions sampled when acting; the one with the best smallest critic value is played.
     """
 
-    actor_hidden: tuple[int, ...] = (512, 512, 512, 512)
-    actor_layer_norm: bool = False
-    critic_hidden: tuple[int, ...] = (512, 512, 512, 512)
-    critic_layer_norm: bool = True
-    critics: int = 10
-    flow_steps: int = 10
-    discount: float = 0.995
-    pessimism: float = 0.5
-    learning_rate: float = 3e-4
-    target_rate: float = 0.005
-    max_gradient_norm: float | None = None
     expectile: float = 0.9
     from_scratch: bool = False
     best_of: int = 32

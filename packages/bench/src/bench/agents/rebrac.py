@@ -18,6 +18,7 @@ from bench.agents.losses import critic_loss, take_step
 from bench.agents.networks import critic_ensemble
 from bench.agents.noise import Noise, normal
 from bench.agents.problem import Problem
+from bench.agents.settings import ActorCriticSettings
 from bench.recorded import added
 from qlearn import (
     MLP,
@@ -33,20 +34,11 @@ __all__ = ["ReBRAC", "ReBRACConfig"]
 
 
 @dataclass(frozen=True, slots=True)
-class ReBRACConfig:
+class ReBRACConfig(ActorCriticSettings):
     """Settings of ReBRAC; the defaults are the published ones unless noted.
 
     Attributes:
-        actor_hidden: widths of the policy's hidden layers.
         actor_layer_norm: LayerNorm in the policy.
-        critic_hidden: widths of the critics' hidden layers.
-        critic_layer_norm: LayerNorm in the critics.
-        critics: size of the critic ensemble.
-        discount: per environment step.
-        pessimism: ``rho`` of ``mean(Q) - rho * std(Q)`` over the target ensemble.
-        learning_rate: Adam's step size.
-        target_rate: EMA rate of the target critic and of the target policy.
-        max_gradient_norm: global-norm clip per run; published: none.
         cloning_weight: weight of the squared distance to the data's actions; published: 0, which
             is TD3, and a value for every domain.
         target_noise: standard deviation of the noise on target actions.
@@ -56,16 +48,7 @@ class ReBRACConfig:
         target_every: the moving averages move at every update of this multiple; published: 2.
     """
 
-    actor_hidden: tuple[int, ...] = (512, 512, 512, 512)
     actor_layer_norm: bool = False
-    critic_hidden: tuple[int, ...] = (512, 512, 512, 512)
-    critic_layer_norm: bool = True
-    critics: int = 10
-    discount: float = 0.995
-    pessimism: float = 0.5
-    learning_rate: float = 3e-4
-    target_rate: float = 0.005
-    max_gradient_norm: float | None = None
     cloning_weight: float = 0.01
     target_noise: float = 0.2
     target_noise_clip: float = 0.5

@@ -18,6 +18,7 @@ from bench.agents.losses import critic_loss, entropy_losses, take_step
 from bench.agents.networks import critic_ensemble
 from bench.agents.noise import Noise, normal
 from bench.agents.problem import Problem
+from bench.agents.settings import ActorCriticSettings
 from bench.recorded import added
 from qlearn import (
     ChunkBatch,
@@ -34,32 +35,14 @@ __all__ = ["RLPD", "RLPDConfig"]
 
 
 @dataclass(frozen=True, slots=True)
-class RLPDConfig:
+class RLPDConfig(ActorCriticSettings):
     """Settings of RLPD; the defaults are the published ones unless noted.
 
     Attributes:
-        actor_hidden: widths of the policy's hidden layers.
-        critic_hidden: widths of the critics' hidden layers.
-        critic_layer_norm: LayerNorm in the critics.
-        critics: size of the critic ensemble.
-        discount: per environment step.
-        pessimism: ``rho`` of ``mean(Q) - rho * std(Q)`` over the ensemble.
-        learning_rate: Adam's step size.
-        target_rate: EMA rate of the target critic.
-        max_gradient_norm: global-norm clip per run; published: none.
         target_entropy: in nats per component of the action chunk.
         cloning_weight: weight of minus the log-probability of the data's actions.
     """
 
-    actor_hidden: tuple[int, ...] = (512, 512, 512, 512)
-    critic_hidden: tuple[int, ...] = (512, 512, 512, 512)
-    critic_layer_norm: bool = True
-    critics: int = 10
-    discount: float = 0.995
-    pessimism: float = 0.5
-    learning_rate: float = 3e-4
-    target_rate: float = 0.005
-    max_gradient_norm: float | None = None
     target_entropy: float = -0.5
     cloning_weight: float = added("0.2", 0.0)
 
