@@ -60,10 +60,10 @@ QAM_FLOWS = {
 
 
 def qam_intermediates(
-    agent: Any, module: Any, reference: Reference, monkeypatch: pytest.MonkeyPatch
+    agent: Any, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Spy]:
     """What QAM and its two variants share: found values, losses, and the spy for more."""
-    spy = spy_on_shared_parts(monkeypatch).on(agent.slow, "forward").on(module, "critic_loss")
+    spy = spy_on_shared_parts(monkeypatch).on(agent.slow, "forward").on(qam, "critic_loss")
     spy.on_returned(losses, "frozen")
     result = agent.losses(reference.batch(), reference.noise())
     found = td_values(spy) | cloning_values(spy)
@@ -84,7 +84,7 @@ def build_qam(reference: Reference, streams: RandomStreams) -> QAM:
 
 
 def find_qam(agent: QAM, reference: Reference, patch: pytest.MonkeyPatch) -> dict[str, Tensor]:
-    return qam_intermediates(agent, qam, reference, patch)[0]
+    return qam_intermediates(agent, reference, patch)[0]
 
 
 def build_qam_edit(reference: Reference, streams: RandomStreams) -> QAMEdit:
@@ -103,7 +103,7 @@ def find_qam_edit(
 ) -> dict[str, Tensor]:
     edits = Spy(patch).on(agent.edit, "forward").on(TanhGaussian, "sample")
     edits.on_returned(qam_edit, "frozen")
-    found, result, _ = qam_intermediates(agent, qam_edit, reference, patch)
+    found, result, _ = qam_intermediates(agent, reference, patch)
     # The first call edits the next action, the second one is the edit policy's own update.
     law, flow = edits.result("forward", 1), edits.argument("forward", 1, index=1)
     sample, log_prob = edits.result("sample", 1)
@@ -133,7 +133,7 @@ def find_qam_fql(
     agent: QAMFQL, reference: Reference, patch: pytest.MonkeyPatch
 ) -> dict[str, Tensor]:
     one_step = Spy(patch).on(qam_fql, "one_step_losses").on(agent.one_step, "forward")
-    found, result, spy = qam_intermediates(agent, qam_fql, reference, patch)
+    found, result, spy = qam_intermediates(agent, reference, patch)
     return found | {
         "fql_flow_action": one_step.argument("one_step_losses", 1)[0],
         "fql_onestep_action": one_step.result("forward", 1)[0],

@@ -25,6 +25,7 @@ from bench.agents.losses import (
 from bench.agents.networks import critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
+from bench.agents.settings import FlowAgentSettings
 from bench.recorded import added
 from flowsde import MemorylessEuler
 from qlearn import ChunkBatch, FlowActor, Learner, RandomStreams
@@ -33,47 +34,25 @@ __all__ = ["QAM", "QAMConfig"]
 
 
 @dataclass(frozen=True, slots=True)
-class QAMConfig:
+class QAMConfig(FlowAgentSettings):
     """Settings of QAM; the defaults are the published ones unless noted.
 
     Attributes:
-        actor_hidden: widths of the flow policies' hidden layers.
-        actor_layer_norm: LayerNorm in the flow policies.
-        critic_hidden: widths of the critics' hidden layers.
-        critic_layer_norm: LayerNorm in the critics.
-        critics: size of the critic ensemble.
-        flow_steps: Euler steps ``K`` of the flow, for acting and for the memoryless SDE.
-        discount: per environment step.
-        pessimism: ``rho`` of ``mean(Q) - rho * std(Q)`` over the target ensemble.
-        learning_rate: Adam's step size.
-        target_rate: EMA rate of the target critic and of the reference policy.
         max_gradient_norm: global-norm clip over all parameters of a run together; None: no clip.
         clip_terminal: take the critic's gradient through ``clip(a, -1, 1)``.
         adjoint_time: time of the base velocity in the adjoint, ``t + h`` as published or ``t``.
         inverse_temperature: ``tau`` of ``p(a|s) ~ p_slow(a|s) exp(tau Q(s,a))``; published: 0.3,
             and a value for every domain.
-        best_of: actions sampled when acting; the one with the best mean critic value is played.
         estimator: of the adjoint: `lean` as published, `scalar` as in SQAM, `linear_drift`, or
             `reinforce`, which never differentiates the critic.
         bridge_steps: noised states per sample, for estimators other than `lean`.
         value_penalty: weight of the policy's mean value less the data's in the critic's loss.
     """
 
-    actor_hidden: tuple[int, ...] = (512, 512, 512, 512)
-    actor_layer_norm: bool = False
-    critic_hidden: tuple[int, ...] = (512, 512, 512, 512)
-    critic_layer_norm: bool = True
-    critics: int = 10
-    flow_steps: int = 10
-    discount: float = 0.995
-    pessimism: float = 0.5
-    learning_rate: float = 3e-4
-    target_rate: float = 0.005
     max_gradient_norm: float | None = 1.0
     clip_terminal: bool = True
     adjoint_time: Literal["shifted", "consistent"] = "shifted"
     inverse_temperature: float = 1.0
-    best_of: int = 1
     estimator: EstimatorName = added("0.2", "lean")
     bridge_steps: int = added("0.2", 10)
     value_penalty: float = added("0.2", 0.0)
@@ -111,6 +90,7 @@ class QAM(nn.Module):
         self.fast = copy.deepcopy(self.slow)
         self.target_slow = copy.deepcopy(self.slow).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.extend(streams)
         self.to(streams.device)
         self.learner = Learner(
             self.named_parameters(),
@@ -119,6 +99,9 @@ class QAM(nn.Module):
             target_rate=config.target_rate,
             max_gradient_norm=config.max_gradient_norm,
         )
+
+    def extend(self, streams: RandomStreams) -> None:
+        """Networks that a variant of QAM trains beside these."""
 
     def start_from(self, flow: FlowActor) -> None:
         """Take a behaviour-cloned flow as reference and as the policy to fine-tune."""
@@ -153,7 +136,7 @@ class QAM(nn.Module):
         )
 
         # Critic: TD towards the policy's next chunk, pessimistic over the ensemble.
-        next_action = self.sample(batch.next_observations, noise["next_action"])
+        next_action = self.next_action(batch, noise)
         penalty: dict[str, Tensor] = {}
         values = None
         if config.value_penalty:
@@ -177,10 +160,18 @@ class QAM(nn.Module):
     def update(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One step of critic, reference and fine-tuned policy; metrics are ``(R,)``."""
         losses = self.losses(batch, noise)
+        return take_step(self.learner, losses, self.total(losses))
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The sum ``(R,)`` that is minimised."""
         total = losses["critic_loss"] + losses["flow_loss"] + losses["adjoint_loss"]
         if "value_gap" in losses:
             total = total + self.config.value_penalty * losses["value_gap"]
-        return take_step(self.learner, losses, total)
+        return total
+
+    def next_action(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> Tensor:
+        """The policy's chunks after ``batch``, which the critic's target is of."""
+        return self.sample(batch.next_observations, noise["next_action"])
 
     def sample(self, observations: Tensor, noise: Tensor) -> Tensor:
         """Action chunks ``(R, B, D)`` of the fine-tuned policy."""
