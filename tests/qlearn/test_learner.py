@@ -26,6 +26,7 @@ def test_a_step_is_clip_then_adam_then_the_lagging_target() -> None:
     learner = Learner(
         net.named_parameters(),
         [(target, net)],
+        replicas=1,
         learning_rate=1e-2,
         target_rate=0.3,
         max_gradient_norm=0.5,
@@ -52,10 +53,10 @@ def test_a_step_is_clip_then_adam_then_the_lagging_target() -> None:
 def test_a_packed_run_learns_what_its_replicas_learn_alone() -> None:
     inputs = torch.randn(5, 3, 16, 3)
     pack = network([1, 2, 3])
-    train(pack, Learner(pack.named_parameters()), inputs)
+    train(pack, Learner(pack.named_parameters(), replicas=3), inputs)
     for r, seed in enumerate((1, 2, 3)):
         solo = network([seed])
-        train(solo, Learner(solo.named_parameters()), inputs[:, r : r + 1])
+        train(solo, Learner(solo.named_parameters(), replicas=1), inputs[:, r : r + 1])
         for one, many in zip(solo.parameters(), pack.parameters(), strict=True):
             torch.testing.assert_close(one[0], many[r], rtol=1e-4, atol=1e-5)
 
@@ -63,9 +64,9 @@ def test_a_packed_run_learns_what_its_replicas_learn_alone() -> None:
 def test_a_replica_that_breaks_leaves_the_others_as_they_would_be() -> None:
     inputs = torch.randn(6, 2, 16, 3)
     healthy, hurt = network([1, 2]), network([1, 2])
-    train(healthy, Learner(healthy.named_parameters()), inputs)
+    train(healthy, Learner(healthy.named_parameters(), replicas=2), inputs)
     inputs[3, 1] = float("nan")
-    learner = Learner(hurt.named_parameters())
+    learner = Learner(hurt.named_parameters(), replicas=2)
     train(hurt, learner, inputs)
     for one, two in zip(healthy.parameters(), hurt.parameters(), strict=True):
         assert torch.equal(one[0], two[0])
@@ -78,20 +79,20 @@ def test_a_replica_that_breaks_leaves_the_others_as_they_would_be() -> None:
 def test_state_resumes_bit_for_bit() -> None:
     inputs = torch.randn(6, 2, 16, 3)
     whole = network([1, 2])
-    train(whole, Learner(whole.named_parameters()), inputs)
+    train(whole, Learner(whole.named_parameters(), replicas=2), inputs)
     first = network([1, 2])
-    learner = Learner(first.named_parameters())
+    learner = Learner(first.named_parameters(), replicas=2)
     train(first, learner, inputs[:3])
     state = {name: value.clone() for name, value in learner.state_dict().items()}
     second = copy.deepcopy(first)
-    resumed = Learner(second.named_parameters())
+    resumed = Learner(second.named_parameters(), replicas=2)
     resumed.load_state_dict(state)
     train(second, resumed, inputs[3:])
     for one, two in zip(whole.parameters(), second.parameters(), strict=True):
         assert torch.equal(one, two)
     other = MLP(2, 3, (), 2, layer_norm=False, streams=RandomStreams([1, 2]))
     with pytest.raises(ValueError, match="other parameters"):
-        Learner(other.named_parameters()).load_state_dict(state)
+        Learner(other.named_parameters(), replicas=2).load_state_dict(state)
 
 
 def test_flow_actor_reads_observation_point_and_time() -> None:
@@ -108,8 +109,12 @@ def test_flow_actor_reads_observation_point_and_time() -> None:
 def test_targets_that_move_every_third_step_move_then_alone() -> None:
     net, alike = network([3, 4]), network([3, 4])
     target = copy.deepcopy(net)
-    learner = Learner(net.named_parameters(), [(target, net)], target_rate=0.3, target_every=3)
-    every = Learner(alike.named_parameters(), [(copy.deepcopy(net), alike)], target_rate=0.3)
+    learner = Learner(
+        net.named_parameters(), [(target, net)], replicas=2, target_rate=0.3, target_every=3
+    )
+    every = Learner(
+        alike.named_parameters(), [(copy.deepcopy(net), alike)], replicas=2, target_rate=0.3
+    )
     moved = []
     for x in torch.randn(7, 2, 16, 3):
         before = [p.detach().clone() for p in target.parameters()]
@@ -125,4 +130,69 @@ def test_targets_that_move_every_third_step_move_then_alone() -> None:
     for one, two in zip(net.parameters(), alike.parameters(), strict=True):
         assert torch.equal(one, two)
     with pytest.raises(ValueError, match="target_every must be at least 1, got 0"):
-        Learner(net.named_parameters(), target_every=0)
+        Learner(net.named_parameters(), replicas=2, target_every=0)
+
+
+class Plain(torch.nn.Module):
+    """Scalars, tied weights, a frozen part, a buffer and a head that no loss reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.head = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+        self.unused, self.frozen = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+        self.frozen.requires_grad_(False)
+        self.head.weight = self.encoder.weight
+        self.gain = torch.nn.Parameter(torch.ones(()))
+        self.register_buffer("seen", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.gain * self.head(self.frozen(self.encoder(x)).tanh())
+        return out
+
+
+def test_a_plain_module_trains_as_a_loop_by_hand_does() -> None:
+    torch.manual_seed(0)
+    mine = Plain()
+    hand = copy.deepcopy(mine)
+    learner = Learner(
+        mine.named_parameters(),
+        replicas=1,
+        learning_rate=1e-2,
+        learning_rates={"encoder": 1e-3, "encoder.bias": 0.1},
+        max_gradient_norm=0.5,
+    )
+    adam = torch.optim.Adam(
+        [
+            {"params": [hand.head.bias, hand.gain], "lr": 1e-2},
+            {"params": [hand.encoder.weight], "lr": 1e-3},
+            {"params": [hand.encoder.bias], "lr": 0.1},
+        ]
+    )
+    for x in torch.randn(4, 16, 4):
+        report = learner.step((10 * mine(x)).square().mean().reshape(1))
+        adam.zero_grad()
+        (10 * hand(x)).square().mean().backward()
+        norm = torch.nn.utils.clip_grad_norm_(
+            [p for p in hand.parameters() if p.grad is not None], 0.5
+        )
+        adam.step()
+        torch.testing.assert_close(report.norm[0], norm)
+        assert norm > 0.5
+    for name, value in mine.state_dict().items():
+        torch.testing.assert_close(value, hand.state_dict()[name], rtol=1e-4, atol=1e-6)
+    state = {name: value.clone() for name, value in learner.state_dict().items()}
+    again = Learner(mine.named_parameters(), replicas=1)
+    again.load_state_dict(state)
+    assert all(torch.equal(v, state[n]) for n, v in again.state_dict().items())
+
+
+def test_a_learner_says_what_it_cannot_train() -> None:
+    plain = Plain()
+    with pytest.raises(ValueError, match=r"loss has shape \(4,\), expected \(1,\)"):
+        Learner(plain.named_parameters(), replicas=1).step(plain(torch.ones(4, 4)).mean(-1))
+    with pytest.raises(ValueError, match="with replicas=3 every one needs a leading axis of 3"):
+        Learner(plain.named_parameters(), replicas=3)
+    with pytest.raises(ValueError, match="learning_rates names 'decoder'.*encoder"):
+        Learner(plain.named_parameters(), replicas=1, learning_rates={"decoder": 1.0})
+    with pytest.raises(ValueError, match="nothing to train"):
+        Learner(plain.requires_grad_(False).named_parameters(), replicas=1)

@@ -54,7 +54,7 @@ def one_update(package: ModuleType, replicas: int = 2, mode: str = "within_episo
     value = q.MLP(replicas, 3, (8,), 1, layer_norm=True, streams=streams)
     parameters = [*critic.parameters(), *value.parameters(), *flow.parameters()]
     targets = [p.detach().clone() for p in parameters]
-    guard = q.GradientGuard(parameters, 1.0)
+    guard = q.GradientGuard(parameters, 1.0, replicas=replicas)
 
     def run() -> Any:
         row = torch.zeros(replicas, 3)
@@ -113,7 +113,7 @@ def test_annotated_shapes_hold_at_run_time(checked: ModuleType) -> None:
             assert run().isfinite().all()
     network = checked.MLP(1, 2, (3,), 1, layer_norm=False, streams=checked.RandomStreams([0]))
     network(torch.zeros(4, 5, 1, 3, 2)).sum().backward()
-    checked.clip_gradients(network.parameters(), 1.0)
+    checked.clip_gradients(network.parameters(), 1.0, replicas=1)
     with pytest.raises(Exception, match="Type-check error"):
         checked.td_target(torch.zeros(2), torch.zeros(3), torch.zeros(2), discount=0.9, horizon=1)
 
@@ -121,7 +121,7 @@ def test_annotated_shapes_hold_at_run_time(checked: ModuleType) -> None:
 def test_compiled_functions_have_no_graph_breaks_and_agree() -> None:
     streams = qlearn.RandomStreams([0, 1])
     critic = qlearn.CriticEnsemble(2, 3, 5, (8,), layer_norm=True, streams=streams)
-    guard = qlearn.GradientGuard(list(critic.parameters()), 0.1)
+    guard = qlearn.GradientGuard(list(critic.parameters()), 0.1, replicas=2)
 
     def loss(observations: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         qs = critic(observations, actions)

@@ -78,7 +78,7 @@ def test_views_follow_their_parameters() -> None:
         other.load_state_dict(mlp.state_dict())
         assert torch.equal(other(x), before)
     # A fused optimiser changes parameters without raising their version.
-    learner = Learner(mlp.named_parameters(), learning_rate=0.1)
+    learner = Learner(mlp.named_parameters(), replicas=mlp.replicas, learning_rate=0.1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         learner.step(mlp(x).square().mean((1, 2)))
         with torch.no_grad():

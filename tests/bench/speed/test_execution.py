@@ -64,7 +64,9 @@ def test_compiled_updates_are_eager_ones_and_the_next_cell_needs_no_compilation(
 def test_a_job_may_compile_more_agents_than_torch_keeps_by_default() -> None:
     for parameters in range(1, 11):
         held = [torch.ones(2, 3) for _ in range(parameters)]
-        learner = SimpleNamespace(parameters=held, guard=GradientGuard(held, 1.0))
+        learner = SimpleNamespace(
+            parameters=held, guard=GradientGuard(held, 1.0, replicas=len(held[0]))
+        )
         compile_agent(cast(Agent, SimpleNamespace(losses=lambda: None, learner=learner)))
         norm = learner.guard.forward(held).norm
         torch.testing.assert_close(norm, torch.full((2,), (3.0 * parameters) ** 0.5))

@@ -35,21 +35,25 @@ class GradientReport:
 
 
 @torch.no_grad()
-def clip_gradients(parameters: Iterable[Tensor], max_norm: float | None) -> GradientReport:
+def clip_gradients(
+    parameters: Iterable[Tensor], max_norm: float | None, *, replicas: int
+) -> GradientReport:
     """Clip ``.grad`` in place to one global norm per replica.
 
     Args:
-        parameters: tensors with a leading replica axis ``R``; those without ``.grad`` are skipped.
+        parameters: as for :class:`GradientGuard`; those without ``.grad`` are skipped.
         max_norm: largest norm; ``None`` only zeroes what is not finite.
+        replicas: as for :class:`GradientGuard`.
 
     Returns:
         The report; ``first_bad`` counts the parameters that have a gradient.
 
     Raises:
-        ValueError: no gradient at all, different replica axes, or ``max_norm`` not positive.
+        ValueError: no gradient at all, a tensor without the replica axis, or ``max_norm`` not
+            positive.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    report = _clip(gradients, max_norm, None)
+    report = _clip(gradients, max_norm, None, replicas)
     torch._foreach_copy_(gradients, report.gradients)
     return report
 
@@ -67,28 +71,33 @@ class GradientGuard(nn.Module):
         first_bad: ``(R,)``, index into ``parameters`` of the first one at the first failure, or -1.
 
     Args:
-        parameters: trained parameters, each with a leading replica axis ``R``.
+        parameters: trained parameters. Of several replicas each has the leading axis ``R``; a
+            single replica may have parameters of any shape, as those of a plain module.
         max_norm: largest norm of a replica's whole gradient; ``None`` does not clip.
+        replicas: ``R``. It is never guessed from the shapes: two layers ``Linear(4, 4)`` would pass
+            for four replicas.
 
     Raises:
-        ValueError: no parameters, different replica axes, or ``max_norm`` not positive.
+        ValueError: no parameters, one without the replica axis, or ``max_norm`` not positive.
     """
 
     failed: Bool[Tensor, "R"]
     first_bad: Int[Tensor, "R"]
 
-    def __init__(self, parameters: Sequence[Tensor], max_norm: float | None) -> None:
+    def __init__(
+        self, parameters: Sequence[Tensor], max_norm: float | None, *, replicas: int
+    ) -> None:
         super().__init__()
-        _check(parameters, max_norm)
-        self.max_norm = max_norm
-        replicas, device = parameters[0].shape[0], parameters[0].device
+        _check(parameters, max_norm, replicas)
+        self.max_norm, self.replicas = max_norm, replicas
+        device = parameters[0].device
         self.register_buffer("failed", torch.zeros(replicas, dtype=torch.bool, device=device))
         self.register_buffer("first_bad", torch.full((replicas,), -1, device=device))
 
     @torch.no_grad()
     def forward(self, gradients: Sequence[Tensor]) -> GradientReport:
         """Scaled copies of ``gradients`` (given in the order of ``parameters``), and the report."""
-        report = _clip(gradients, self.max_norm, self.failed)
+        report = _clip(gradients, self.max_norm, self.failed, self.replicas)
         self.first_bad.copy_(torch.where(self.failed, self.first_bad, report.first_bad))
         self.failed.logical_or_(~report.finite)
         return report
@@ -100,10 +109,11 @@ class GradientGuard(nn.Module):
 
 
 def _clip(
-    gradients: Sequence[Tensor], max_norm: float | None, stopped: Tensor | None
+    gradients: Sequence[Tensor], max_norm: float | None, stopped: Tensor | None, replicas: int
 ) -> GradientReport:
-    _check(gradients, max_norm)
-    norms = torch.stack([_norm(gradient) for gradient in gradients])
+    _check(gradients, max_norm, replicas)
+    whole = replicas == 1  # then a tensor is one replica's, whatever its shape
+    norms = torch.stack([_norm(g.unsqueeze(0) if whole else g) for g in gradients])
     norm = torch.linalg.vector_norm(norms, dim=0)
     coefficient = torch.ones_like(norm) if max_norm is None else (max_norm / norm).clamp(max=1.0)
     bad = ~norms.isfinite()
@@ -111,10 +121,11 @@ def _clip(
     first_bad = torch.where(finite, -1, bad.int().argmax(0))
     active = finite if stopped is None else finite & ~stopped
     coefficient = torch.where(active, coefficient, 0.0)
-    kind = gradients[0].dtype
+    kind = torch.promote_types(gradients[0].dtype, torch.float32)
     scaled = []
     for gradient in gradients:
-        factor = coefficient.view(-1, *(1 for _ in gradient.shape[1:])).to(gradient.dtype)
+        axes = () if whole else (-1, *(1 for _ in gradient.shape[1:]))
+        factor = coefficient.reshape(axes).to(gradient.dtype)
         # 0 * inf is NaN, hence the second pass; it changes nothing in a finite replica.
         scaled.append((gradient * factor).nan_to_num_(0.0, 0.0, 0.0))
     return GradientReport(tuple(scaled), norm.to(kind), coefficient.to(kind), finite, first_bad)
@@ -133,14 +144,18 @@ def _norm(gradient: Float[Tensor, "R ..."]) -> Float[Tensor, "R"]:
     return norm
 
 
-def _check(tensors: Sequence[Tensor], max_norm: float | None) -> None:
+def _check(tensors: Sequence[Tensor], max_norm: float | None, replicas: int) -> None:
     if not tensors:
         raise ValueError("no gradients to clip: run backward first, or pass the parameters")
     if max_norm is not None and not max_norm > 0.0:
         raise ValueError(f"max_norm must be positive (or None), got {max_norm}")
+    if replicas < 1:
+        raise ValueError(f"replicas must be at least 1, got {replicas}")
+    if replicas == 1:
+        return
     for i, tensor in enumerate(tensors):
-        if tensor.dim() == 0 or tensor.shape[0] != tensors[0].shape[0]:
+        if tensor.dim() == 0 or tensor.shape[0] != replicas:
             raise ValueError(
-                f"tensor {i} has shape {tuple(tensor.shape)}; every one needs the same leading"
-                f" replica axis as the first, {tuple(tensors[0].shape)}"
+                f"tensor {i} has shape {tuple(tensor.shape)}; with replicas={replicas} every one "
+                f"needs a leading axis of {replicas} (a plain module is replicas=1)"
             )

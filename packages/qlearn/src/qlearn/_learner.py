@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -24,10 +25,14 @@ class Learner:
     of *before* the step, then Adam. Nothing in it waits for the device.
 
     Args:
-        parameters: names and trained parameters, each with a leading replica axis ``R``; those
-            that require no gradient are left out.
+        parameters: names and trained parameters; those that require no gradient are left out. Of
+            several replicas each has the leading axis ``R``; one replica may be a plain module,
+            with parameters of any shape.
         targets: pairs ``(target, online)`` of modules with equal parameter shapes.
+        replicas: ``R``, the length of the loss; it is never guessed from the shapes.
         learning_rate: Adam's step size; ``betas = (0.9, 0.999)``, ``eps = 1e-8``.
+        learning_rates: other step sizes for parts, by part of a name: ``{"encoder": 1e-5}`` is for
+            parameters such as ``policy.encoder.conv.weight``. The longest that fits holds.
         target_rate: ``tau`` of ``target <- tau * online + (1 - tau) * target``.
         target_every: the targets move at every step of this multiple, counted from 1.
         max_gradient_norm: clip threshold per replica; ``None`` leaves gradients as they are.
@@ -38,8 +43,8 @@ class Learner:
         failed_at: ``(R,)``, number of the step whose gradient was not finite, or -1.
 
     Raises:
-        ValueError: no parameters, different replica axes, a threshold that is not positive, or
-            ``target_every`` below 1.
+        ValueError: no parameters, one without the replica axis, a threshold that is not positive,
+            ``target_every`` below 1, or a learning rate of no parameter.
     """
 
     def __init__(
@@ -47,7 +52,9 @@ class Learner:
         parameters: Iterable[tuple[str, nn.Parameter]],
         targets: Sequence[tuple[nn.Module, nn.Module]] = (),
         *,
+        replicas: int,
         learning_rate: float = 3e-4,
+        learning_rates: Mapping[str, float] | None = None,
         target_rate: float = 0.005,
         target_every: int = 1,
         max_gradient_norm: float | None = 1.0,
@@ -55,13 +62,16 @@ class Learner:
         named = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
         self.names = tuple(name for name, _ in named)
         self.parameters = [parameter for _, parameter in named]
-        self.guard = GradientGuard(self.parameters, max_norm=max_gradient_norm)
+        if not named:
+            raise ValueError("nothing to train: no parameter requires a gradient")
+        self.replicas = replicas
+        self.guard = GradientGuard(self.parameters, max_gradient_norm, replicas=replicas)
         if target_every < 1:
             raise ValueError(f"target_every must be at least 1, got {target_every}")
         self.target_rate, self.target_every = target_rate, target_every
         self._targets = [p for target, _ in targets for p in target.parameters()]
         self._onlines = [p for _, online in targets for p in online.parameters()]
-        self._learning_rate = learning_rate
+        self._groups = _groups(named, learning_rate, learning_rates or {})
         failed = self.guard.first_bad
         self.failed_at = torch.full_like(failed, -1)
         self._steps = failed.new_zeros(())
@@ -69,12 +79,7 @@ class Learner:
     @cached_property
     def adam(self) -> torch.optim.Adam:
         """The optimiser, made when it is needed: making it imports torch's compiler."""
-        return torch.optim.Adam(
-            self.parameters,
-            lr=self._learning_rate,
-            fused=True,
-            capturable=self.parameters[0].is_cuda,
-        )
+        return torch.optim.Adam(self._groups, fused=True, capturable=self.parameters[0].is_cuda)
 
     def step(self, loss: Float[Tensor, "R"]) -> GradientReport:
         """One update from the losses of all replicas.
@@ -84,9 +89,20 @@ class Learner:
 
         Returns:
             Gradient norms and flags of every replica.
+
+        Raises:
+            ValueError: the loss is not one number per replica.
         """
+        if loss.shape != (self.replicas,):
+            raise ValueError(
+                f"the loss has shape {tuple(loss.shape)}, expected ({self.replicas},): one number "
+                f"for each replica, of which the learner was told replicas={self.replicas}"
+            )
         with without_autocast(loss.device.type):
-            gradients = torch.autograd.grad(loss.sum(), self.parameters)
+            # A plain module may have parts that this loss does not reach.
+            gradients = torch.autograd.grad(
+                loss.sum(), self.parameters, allow_unused=True, materialize_grads=True
+            )
         report: GradientReport = self.guard(gradients)
         self._steps += 1
         first = self.guard.failed & (self.failed_at < 0)
@@ -136,3 +152,31 @@ class Learner:
             if saved:
                 moments = {m: state[f"adam.{m}.{name}"].clone() for m in _MOMENTS}
                 self.adam.state[parameter] = moments
+
+
+def _groups(
+    named: Sequence[tuple[str, nn.Parameter]], usual: float, rates: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Adam's parameter groups: one, unless parts have learning rates of their own."""
+    found = {name: _rate_of(name, usual, rates) for name, _ in named}
+    unknown = [part for part in rates if not any(_is_part(part, name) for name in found)]
+    if unknown:
+        tops = sorted({name.rpartition(".")[0] for name in found})
+        raise ValueError(
+            f"learning_rates names {unknown[0]!r}, but no trained parameter is there; parameters are "
+            f"in {', '.join(tops[:8])}"
+        )
+    return [
+        {"params": [parameter for name, parameter in named if found[name] == rate], "lr": rate}
+        for rate in dict.fromkeys(found.values())
+    ]
+
+
+def _rate_of(name: str, usual: float, rates: Mapping[str, float]) -> float:
+    fitting = [part for part in rates if _is_part(part, name)]
+    return rates[max(fitting, key=len)] if fitting else usual
+
+
+def _is_part(part: str, name: str) -> bool:
+    """Whether whole words of a dotted name are ``part``."""
+    return f".{part}." in f".{name}."

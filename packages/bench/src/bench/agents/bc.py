@@ -54,6 +54,7 @@ class BC(nn.Module):
         ).to(streams.device)
         self.learner = Learner(
             self.named_parameters(),
+            replicas=streams.replicas,
             learning_rate=config.learning_rate,
             max_gradient_norm=config.max_gradient_norm,
         )

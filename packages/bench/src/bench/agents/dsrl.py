@@ -91,6 +91,7 @@ class DSRL(nn.Module):
         self.learner = Learner(
             self.named_parameters(),
             targets=[(self.target_critic, self.critic), (self.target_flow, self.flow)],
+            replicas=streams.replicas,
             learning_rate=config.learning_rate,
             target_rate=config.target_rate,
             max_gradient_norm=config.max_gradient_norm,

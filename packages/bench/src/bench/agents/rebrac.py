@@ -92,6 +92,7 @@ class ReBRAC(nn.Module):
         self.learner = Learner(
             self.named_parameters(),
             targets=[(self.target_critic, self.critic), (self.target_actor, self.actor)],
+            replicas=streams.replicas,
             learning_rate=config.learning_rate,
             target_rate=config.target_rate,
             target_every=config.target_every,
