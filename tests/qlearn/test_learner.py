@@ -192,7 +192,7 @@ def test_a_learner_says_what_it_cannot_train() -> None:
         Learner(plain.named_parameters(), replicas=1).step(plain(torch.ones(4, 4)).mean(-1))
     with pytest.raises(ValueError, match="with replicas=3 every one needs a leading axis of 3"):
         Learner(plain.named_parameters(), replicas=3)
-    with pytest.raises(ValueError, match="learning_rates names 'decoder'.*encoder"):
+    with pytest.raises(ValueError, match=r"learning_rates names 'decoder'.*encoder"):
         Learner(plain.named_parameters(), replicas=1, learning_rates={"decoder": 1.0})
     with pytest.raises(ValueError, match="nothing to train"):
         Learner(plain.requires_grad_(False).named_parameters(), replicas=1)

@@ -163,8 +163,8 @@ def _groups(
     if unknown:
         tops = sorted({name.rpartition(".")[0] for name in found})
         raise ValueError(
-            f"learning_rates names {unknown[0]!r}, but no trained parameter is there; parameters are "
-            f"in {', '.join(tops[:8])}"
+            f"learning_rates names {unknown[0]!r}, but no trained parameter is there; they are in "
+            + ", ".join(tops[:8])
         )
     return [
         {"params": [parameter for name, parameter in named if found[name] == rate], "lr": rate}

@@ -15,6 +15,8 @@ from bench.agents.cgql import CGQL, CGQLConfig
 from bench.agents.dsrl import DSRL, DSRLConfig
 from bench.agents.fql import FQL, FQLConfig
 from bench.agents.ifql import IFQL, IFQLConfig
+from bench.agents.module_policy import ModulePolicy, OwnPolicy
+from bench.agents.networks import FlowPolicy
 from bench.agents.noise import Noise, draw
 from bench.agents.problem import Problem
 from bench.agents.qam import QAM, QAMConfig
@@ -24,7 +26,7 @@ from bench.agents.rebrac import ReBRAC, ReBRACConfig
 from bench.agents.rlpd import RLPD, RLPDConfig
 from bench.agents.sqam import SQAM, SQAMConfig
 from bench.agents.trqam import TRQAM, TRQAMConfig
-from qlearn import ChunkBatch, FlowActor, Learner, RandomStreams
+from qlearn import ChunkBatch, Learner, RandomStreams
 
 __all__ = [
     "AGENTS",
@@ -44,9 +46,12 @@ __all__ = [
     "CGQLConfig",
     "DSRLConfig",
     "FQLConfig",
+    "FlowPolicy",
     "IFQLConfig",
     "Measuring",
+    "ModulePolicy",
     "Noise",
+    "OwnPolicy",
     "Problem",
     "QAMConfig",
     "QAMEdit",
@@ -67,7 +72,7 @@ class Agent(Protocol):
 
     learner: Learner
 
-    def start_from(self, flow: FlowActor) -> None:
+    def start_from(self, flow: FlowPolicy) -> None:
         """Take a behaviour-cloned flow as the starting point."""
 
     def noise(self, batch: int) -> dict[str, Noise]:

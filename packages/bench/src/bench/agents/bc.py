@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from bench.agents.acting import flow_action
 from bench.agents.diffusion import PolicyPrediction, policy_field
 from bench.agents.losses import cloning_loss, take_step
-from bench.agents.networks import flow_actor
+from bench.agents.networks import FlowPolicy, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
-from qlearn import ChunkBatch, FlowActor, Learner, RandomStreams
+from qlearn import ChunkBatch, Learner, RandomStreams
 
 __all__ = ["BC", "BCConfig"]
 
@@ -56,10 +56,11 @@ class BC(nn.Module):
             self.named_parameters(),
             replicas=streams.replicas,
             learning_rate=config.learning_rate,
+            learning_rates=problem.learning_rates,
             max_gradient_norm=config.max_gradient_norm,
         )
 
-    def start_from(self, flow: FlowActor) -> None:
+    def start_from(self, flow: FlowPolicy) -> None:
         """Continue from an already cloned flow."""
         self.flow.load_state_dict(flow.state_dict())
 

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from adjoint import terminal_gradient
 from bench.agents.acting import best_of
 from bench.agents.losses import cloning_loss, critic_loss, take_step
-from bench.agents.networks import critic_ensemble, flow_actor
+from bench.agents.networks import FlowPolicy, critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
 from bench.agents.settings import FlowAgentSettings
 from flowsde import LinearInterpolant, VelocityField, ode_sample
-from qlearn import ChunkBatch, FlowActor, Learner, RandomStreams, td_loss
+from qlearn import ChunkBatch, Learner, RandomStreams, td_loss
 
 __all__ = ["CGQL", "CGQLConfig"]
 
@@ -88,11 +88,12 @@ class CGQL(nn.Module):
             targets=[(self.target_critic, self.critic), (self.target_flow, self.flow)],
             replicas=streams.replicas,
             learning_rate=config.learning_rate,
+            learning_rates=problem.learning_rates,
             target_rate=config.target_rate,
             max_gradient_norm=config.max_gradient_norm,
         )
 
-    def start_from(self, flow: FlowActor) -> None:
+    def start_from(self, flow: FlowPolicy) -> None:
         """Take a behaviour-cloned flow as the one to guide."""
         for policy in (self.flow, self.target_flow):
             policy.load_state_dict(flow.state_dict())

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bench.agents.networks import FlowPolicy
 from flowsde import CosineInterpolant, Interpolant, LinearInterpolant
-from qlearn import FlowActor, FlowField, RecordedField
+from qlearn import FlowField, RecordedField
 
 __all__ = [
     "DiffusionField",
@@ -44,21 +45,33 @@ class RecordedPolicy(Protocol):
 
 
 class PolicyField(Protocol):
-    """The velocity field of a policy at given observations."""
+    """The velocity field of a policy at given observations.
+
+    It may have `record()`, the same field to be evaluated along a path first and differentiated
+    there after (:class:`RecordedPolicy`), and `linearize`; see :class:`adjoint.LeanAdjoint`.
+    """
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """Velocity at ``x (*lead, R, B, D)``, ``t (*lead, R, B)``."""
 
-    def record(self) -> RecordedPolicy:
-        """The same field, to be evaluated along a path first and differentiated there after."""
-
 
 def policy_field(
-    actor: FlowActor, observations: Float[Tensor, "R B O"], prediction: PolicyPrediction
+    actor: FlowPolicy, observations: Float[Tensor, "R B O"], prediction: PolicyPrediction
 ) -> PolicyField:
-    """The velocity field of a network that predicts velocities or noise."""
+    """The velocity field of a network that predicts velocities or noise.
+
+    Raises:
+        ValueError: noise is predicted by a module of the user's.
+    """
     field = actor.field(observations)
-    return field if prediction == "velocity" else DiffusionField(field)
+    if prediction == "velocity":
+        return field
+    if not isinstance(field, FlowField):
+        raise ValueError(
+            "prediction=noise is of the agents' own networks; in a module of your own turn noise "
+            "into a velocity, for instance by flowsde.to_velocity"
+        )
+    return DiffusionField(field)
 
 
 def interpolant_of(prediction: PolicyPrediction) -> Interpolant:
@@ -122,7 +135,7 @@ class RecordedDiffusion:
 
 
 def denoising_loss(
-    actor: FlowActor,
+    actor: FlowPolicy,
     observations: Float[Tensor, "R B O"],
     actions: Float[Tensor, "R B D"],
     noise: Float[Tensor, "R B D"],

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from bench.agents.acting import best_of, flow_action
 from bench.agents.losses import cloning_loss, critic_loss, one_step_losses, take_step
-from bench.agents.networks import critic_ensemble, flow_actor
+from bench.agents.networks import FlowPolicy, critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
 from bench.agents.settings import FlowAgentSettings
-from qlearn import ChunkBatch, FlowActor, Learner, OneStepActor, RandomStreams
+from qlearn import ChunkBatch, Learner, OneStepActor, RandomStreams
 
 __all__ = ["FQL", "FQLConfig"]
 
@@ -72,11 +72,12 @@ class FQL(nn.Module):
             targets=[(self.target_critic, self.critic)],
             replicas=streams.replicas,
             learning_rate=config.learning_rate,
+            learning_rates=problem.learning_rates,
             target_rate=config.target_rate,
             max_gradient_norm=config.max_gradient_norm,
         )
 
-    def start_from(self, flow: FlowActor) -> None:
+    def start_from(self, flow: FlowPolicy) -> None:
         """Take a behaviour-cloned flow as the teacher."""
         self.flow.load_state_dict(flow.state_dict())
 

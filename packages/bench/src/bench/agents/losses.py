@@ -7,11 +7,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench.agents.diffusion import PolicyPrediction, denoising_loss
+from bench.agents.networks import FlowPolicy
 from flowsde import flow_matching_loss
 from qlearn import (
     ChunkBatch,
     EntropyTemperature,
-    FlowActor,
     Learner,
     OneStepActor,
     frozen,
@@ -88,7 +88,7 @@ def policy_and_data_values(
 
 
 def cloning_loss(
-    flow: FlowActor,
+    flow: FlowPolicy,
     batch: ChunkBatch,
     noise: Mapping[str, Tensor],
     prediction: PolicyPrediction = "velocity",

@@ -2,24 +2,34 @@
 
 from collections.abc import Sequence
 
+from bench.agents.module_policy import ModulePolicy
 from bench.agents.problem import Problem
 from qlearn import CriticEnsemble, FlowActor, RandomStreams
 
-__all__ = ["critic_ensemble", "flow_actor"]
+__all__ = ["FlowPolicy", "critic_ensemble", "flow_actor"]
+
+FlowPolicy = FlowActor | ModulePolicy
+"""The project's perceptron for many replicas, or a module of the user's for one."""
 
 
 def flow_actor(
     problem: Problem, hidden: Sequence[int], streams: RandomStreams, *, layer_norm: bool
-) -> FlowActor:
-    """A flow policy on action chunks."""
-    return FlowActor(
-        streams.replicas,
-        problem.observation_dim,
-        problem.chunk_dim,
-        hidden,
-        layer_norm=layer_norm,
-        streams=streams,
-    )
+) -> FlowPolicy:
+    """A flow policy on action chunks: the user's, or a perceptron."""
+
+    def perceptron() -> FlowActor:
+        return FlowActor(
+            streams.replicas,
+            problem.observation_dim,
+            problem.chunk_dim,
+            hidden,
+            layer_norm=layer_norm,
+            streams=streams,
+        )
+
+    if problem.policy is None:
+        return perceptron()
+    return problem.policy.build(problem.horizon, problem.action_dim, streams, perceptron)
 
 
 def critic_ensemble(

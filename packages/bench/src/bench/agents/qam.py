@@ -22,13 +22,13 @@ from bench.agents.losses import (
     policy_and_data_values,
     take_step,
 )
-from bench.agents.networks import critic_ensemble, flow_actor
+from bench.agents.networks import FlowPolicy, critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
 from bench.agents.settings import FlowAgentSettings
 from bench.recorded import added
 from flowsde import MemorylessEuler
-from qlearn import ChunkBatch, FlowActor, Learner, RandomStreams
+from qlearn import ChunkBatch, Learner, RandomStreams
 
 __all__ = ["QAM", "QAMConfig"]
 
@@ -97,6 +97,7 @@ class QAM(nn.Module):
             targets=[(self.target_critic, self.critic), (self.target_slow, self.slow)],
             replicas=streams.replicas,
             learning_rate=config.learning_rate,
+            learning_rates=problem.learning_rates,
             target_rate=config.target_rate,
             max_gradient_norm=config.max_gradient_norm,
         )
@@ -104,7 +105,7 @@ class QAM(nn.Module):
     def extend(self, streams: RandomStreams) -> None:
         """Networks that a variant of QAM trains beside these."""
 
-    def start_from(self, flow: FlowActor) -> None:
+    def start_from(self, flow: FlowPolicy) -> None:
         """Take a behaviour-cloned flow as reference and as the policy to fine-tune."""
         for policy in (self.slow, self.target_slow, self.fast):
             policy.load_state_dict(flow.state_dict())
@@ -174,6 +175,7 @@ class QAM(nn.Module):
         """The policy's chunks after ``batch``, which the critic's target is of."""
         return self.sample(batch.next_observations, noise["next_action"])
 
+    @torch.no_grad()
     def sample(self, observations: Tensor, noise: Tensor) -> Tensor:
         """Action chunks ``(R, B, D)`` of the fine-tuned policy."""
         return flow_action(self.fast.field(observations), noise, self.config.flow_steps)

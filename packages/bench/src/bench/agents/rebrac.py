@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench.agents.losses import critic_loss, take_step
-from bench.agents.networks import critic_ensemble
+from bench.agents.networks import FlowPolicy, critic_ensemble
 from bench.agents.noise import Noise, normal
 from bench.agents.problem import Problem
 from bench.agents.settings import ActorCriticSettings
@@ -23,7 +23,6 @@ from bench.recorded import added
 from qlearn import (
     MLP,
     ChunkBatch,
-    FlowActor,
     Learner,
     RandomStreams,
     frozen,
@@ -94,12 +93,13 @@ class ReBRAC(nn.Module):
             targets=[(self.target_critic, self.critic), (self.target_actor, self.actor)],
             replicas=streams.replicas,
             learning_rate=config.learning_rate,
+            learning_rates=problem.learning_rates,
             target_rate=config.target_rate,
             target_every=config.target_every,
             max_gradient_norm=config.max_gradient_norm,
         )
 
-    def start_from(self, flow: FlowActor) -> None:
+    def start_from(self, flow: FlowPolicy) -> None:
         """Nothing to take: the policy is no flow."""
 
     def noise(self, batch: int) -> dict[str, Noise]:

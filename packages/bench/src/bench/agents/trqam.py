@@ -28,12 +28,12 @@ from bench.agents.losses import (
     policy_and_data_values,
     take_step,
 )
-from bench.agents.networks import critic_ensemble, flow_actor
+from bench.agents.networks import FlowPolicy, critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
 from bench.recorded import added
 from flowsde import sample_path, velocities_along
-from qlearn import ChunkBatch, FlowActor, Learner, RandomStreams
+from qlearn import ChunkBatch, Learner, RandomStreams
 from trustregion import DualDescent, correct_dual, path_kl, solve_dual
 
 __all__ = ["TRQAM", "TRQAMConfig"]
@@ -195,11 +195,12 @@ class TRQAM(nn.Module):
             targets=[(self.target_critic, self.critic), (self.target_slow, self.slow)],
             replicas=streams.replicas,
             learning_rate=config.learning_rate,
+            learning_rates=problem.learning_rates,
             target_rate=config.target_rate,
             max_gradient_norm=config.max_gradient_norm,
         )
 
-    def start_from(self, flow: FlowActor) -> None:
+    def start_from(self, flow: FlowPolicy) -> None:
         """Take a behaviour-cloned flow as reference and as the policy to fine-tune."""
         for policy in (self.slow, self.target_slow, self.fast):
             policy.load_state_dict(flow.state_dict())
@@ -338,14 +339,15 @@ class TRQAM(nn.Module):
         velocities = (velocities_along(self.kernel, field, path) for field in (fine, base))
         return path_kl(self.kernel, *velocities).mean(-1) / self.problem.horizon
 
+    @torch.no_grad()
     def sample(self, observations: Tensor, noise: Tensor) -> Tensor:
         """Action chunks ``(R, B, D)`` of the fine-tuned policy."""
         return self._end(self.fast, observations, noise)
 
-    def _end(self, policy: FlowActor, observations: Tensor, noise: Tensor) -> Tensor:
+    def _end(self, policy: FlowPolicy, observations: Tensor, noise: Tensor) -> Tensor:
         return flow_action(self._field(policy, observations), noise, self.config.flow_steps)
 
-    def _field(self, policy: FlowActor, observations: Tensor) -> PolicyField:
+    def _field(self, policy: FlowPolicy, observations: Tensor) -> PolicyField:
         return policy_field(policy, observations, self.config.prediction)
 
     def acting_noise(self, rows: int) -> dict[str, Noise]:
