@@ -14,6 +14,7 @@ __all__ = [
     "SUITES",
     "Domain",
     "OnlineProtocol",
+    "OwnNetworks",
     "OwnTask",
     "Protocol",
     "Suite",
@@ -114,6 +115,25 @@ class OwnTask:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnNetworks:
+    """What the user's own policy decides of the numbers.
+
+    Attributes:
+        policy: name of the module's class, or `module:factory`.
+        sha256: of its parameters as they are made for seed 0.
+        convention: of its times and velocities.
+        learning_rates: of its parts, where they have one of their own.
+        critic: name and fingerprint of the user's own critic; empty without one.
+    """
+
+    policy: str
+    sha256: str
+    convention: str = "data_at_one"
+    learning_rates: tuple[tuple[str, float], ...] = ()
+    critic: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Domain:
     """Tasks that share a data set and differ in their goal, hence in rewards only.
 
@@ -128,6 +148,7 @@ class Domain:
             `cgql-l mode=mse`, those that go with a value that the user gives; they win over both.
         own: the user's own data and environment instead of OGBench's; then there is one task.
         shard: transitions of each of the files that the data set comes in; None for one file.
+        networks: the user's own instead of an agent's.
     """
 
     name: str
@@ -139,6 +160,7 @@ class Domain:
     agents: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)
     own: OwnTask | None = None
     shard: int | None = added("0.2", None)
+    networks: OwnNetworks | None = added("0.2", None)
 
     @property
     def dataset(self) -> str:

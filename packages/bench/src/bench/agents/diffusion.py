@@ -17,6 +17,7 @@ from flowsde import CosineInterpolant, Interpolant, LinearInterpolant
 from qlearn import FlowField, RecordedField
 
 __all__ = [
+    "ActingPolicy",
     "DiffusionField",
     "PolicyField",
     "PolicyPrediction",
@@ -55,8 +56,15 @@ class PolicyField(Protocol):
         """Velocity at ``x (*lead, R, B, D)``, ``t (*lead, R, B)``."""
 
 
+class ActingPolicy(Protocol):
+    """Anything that has a velocity field at given observations."""
+
+    def field(self, observations: Tensor) -> PolicyField:
+        """The field ``(x, t) -> v``."""
+
+
 def policy_field(
-    actor: FlowPolicy, observations: Float[Tensor, "R B O"], prediction: PolicyPrediction
+    actor: ActingPolicy, observations: Float[Tensor, "R B O"], prediction: PolicyPrediction
 ) -> PolicyField:
     """The velocity field of a network that predicts velocities or noise.
 

@@ -25,6 +25,7 @@ from bench.agents.losses import (
 from bench.agents.networks import FlowPolicy, critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
+from bench.agents.reference import ReferenceKind, averaged, reference_policy
 from bench.agents.settings import FlowAgentSettings
 from bench.recorded import added
 from flowsde import MemorylessEuler
@@ -47,6 +48,9 @@ class QAMConfig(FlowAgentSettings):
             `reinforce`, which never differentiates the critic.
         bridge_steps: noised states per sample, for estimators other than `lean`.
         value_penalty: weight of the policy's mean value less the data's in the critic's loss.
+        reference: that the policy is held to: `ema`, the moving average of a clone that goes on
+            being trained, as published; `frozen`, the policy as it was; `adapters_off`, the policy
+            itself with its adapters switched off.
     """
 
     max_gradient_norm: float | None = 1.0
@@ -56,6 +60,7 @@ class QAMConfig(FlowAgentSettings):
     estimator: EstimatorName = added("0.2", "lean")
     bridge_steps: int = added("0.2", 10)
     value_penalty: float = added("0.2", 0.0)
+    reference: ReferenceKind = added("0.2", "ema")
 
 
 class QAM(nn.Module):
@@ -77,9 +82,10 @@ class QAM(nn.Module):
             bridge_steps=config.bridge_steps,
             flow_steps=config.flow_steps,
         )
-        self.slow = flow_actor(
+        policy = flow_actor(
             problem, config.actor_hidden, streams, layer_norm=config.actor_layer_norm
         )
+        self.slow = policy if config.reference == "ema" else None
         self.critic = critic_ensemble(
             problem,
             config.critics,
@@ -87,14 +93,14 @@ class QAM(nn.Module):
             streams,
             layer_norm=config.critic_layer_norm,
         )
-        self.fast = copy.deepcopy(self.slow)
-        self.target_slow = copy.deepcopy(self.slow).requires_grad_(False)
+        self.fast = copy.deepcopy(policy)
+        self.target_slow = reference_policy(policy, self.fast, config.reference)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.extend(streams)
         self.to(streams.device)
         self.learner = Learner(
             self.named_parameters(),
-            targets=[(self.target_critic, self.critic), (self.target_slow, self.slow)],
+            targets=[(self.target_critic, self.critic), *averaged(self.target_slow, self.slow)],
             replicas=streams.replicas,
             learning_rate=config.learning_rate,
             learning_rates=problem.learning_rates,
@@ -108,15 +114,15 @@ class QAM(nn.Module):
     def start_from(self, flow: FlowPolicy) -> None:
         """Take a behaviour-cloned flow as reference and as the policy to fine-tune."""
         for policy in (self.slow, self.target_slow, self.fast):
-            policy.load_state_dict(flow.state_dict())
+            if isinstance(policy, nn.Module):
+                policy.load_state_dict(flow.state_dict())
 
     def noise(self, batch: int) -> dict[str, Noise]:
         """The random numbers that one update on ``batch`` chunks consumes."""
         size, steps = self.problem.chunk_dim, self.estimator.steps
         return {
             "next_action": normal(batch, size),
-            "bc_x0": normal(batch, size),
-            "bc_t": uniform(batch),
+            **({"bc_x0": normal(batch, size), "bc_t": uniform(batch)} if self.slow else {}),
             **adjoint_noise(batch, size, steps),
         }
 
@@ -155,9 +161,11 @@ class QAM(nn.Module):
             values=values,
         )
 
-        # Reference: behaviour cloning goes on during fine-tuning.
-        cloning = cloning_loss(self.slow, batch, noise)
-        return {"critic_loss": td, "flow_loss": cloning, **matching, **penalty}
+        # Reference: behaviour cloning goes on during fine-tuning, unless it is fixed.
+        cloning = {}
+        if self.slow is not None:
+            cloning["flow_loss"] = cloning_loss(self.slow, batch, noise)
+        return {"critic_loss": td, **cloning, **matching, **penalty}
 
     def update(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One step of critic, reference and fine-tuned policy; metrics are ``(R,)``."""
@@ -166,7 +174,10 @@ class QAM(nn.Module):
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The sum ``(R,)`` that is minimised."""
-        total = losses["critic_loss"] + losses["flow_loss"] + losses["adjoint_loss"]
+        total = losses["critic_loss"]
+        for name in ("flow_loss", "adjoint_loss"):
+            if name in losses:
+                total = total + losses[name]
         if "value_gap" in losses:
             total = total + self.config.value_penalty * losses["value_gap"]
         return total

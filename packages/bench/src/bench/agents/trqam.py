@@ -17,7 +17,13 @@ from torch import Tensor, nn
 
 from bench.agents.acting import best_of, flow_action, sampled
 from bench.agents.adjoint_matching import adjoint_losses, adjoint_noise
-from bench.agents.diffusion import PolicyField, PolicyPrediction, interpolant_of, policy_field
+from bench.agents.diffusion import (
+    ActingPolicy,
+    PolicyField,
+    PolicyPrediction,
+    interpolant_of,
+    policy_field,
+)
 from bench.agents.dual import BudgetShape, budget_of, check_samples
 from bench.agents.endpoint_kl import endpoint_kl
 from bench.agents.estimators import EstimatorName, adjoint_estimator
@@ -31,10 +37,11 @@ from bench.agents.losses import (
 from bench.agents.networks import FlowPolicy, critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
+from bench.agents.reference import ReferenceKind, averaged, reference_policy
 from bench.recorded import added
 from flowsde import sample_path, velocities_along
 from qlearn import ChunkBatch, Learner, RandomStreams
-from trustregion import DualDescent, correct_dual, path_kl, solve_dual
+from trustregion import DualDescent, RelativeDualDescent, correct_dual, path_kl, solve_dual
 
 __all__ = ["TRQAM", "TRQAMConfig"]
 
@@ -67,8 +74,9 @@ class TRQAMConfig:
         budget_schedule: `constant`, or from `kl_budget` to `budget_end` by a line or half a cosine.
         budget_end: KL allowed at the end of a schedule and behind it; a schedule needs it.
         budget_steps: updates that a schedule takes; a schedule needs it.
-        dual: `descend` lambda with the measured KL, or `solve` for it from reference samples and
-            correct that by the measured KL.
+        dual: `descend` lambda with the measured KL; the same on its logarithm, by the `relative`
+            violation of the budget; or `solve` for it from reference samples and correct that by
+            the measured KL.
         dual_samples: reference samples per observation that lambda is solved from.
         dual_states: observations of a batch that lambda is solved from.
         dual_rate: step size of the dual descent on lambda, 0 keeps lambda where it starts; or of
@@ -85,6 +93,9 @@ class TRQAMConfig:
             `reinforce`, which never differentiates the critic.
         bridge_steps: noised states per sample, for estimators other than `lean`.
         value_penalty: weight of the policy's mean value less the data's in the critic's loss.
+        reference: that the policy is held to: `ema`, the moving average of a clone that goes on
+            being trained, as published; `frozen`, the policy as it was; `adapters_off`, the policy
+            itself with its adapters switched off.
         endpoint_kl_samples: actions by which the KL between the policies' own actions is measured
             whenever metrics are logged; 0 for never.
         endpoint_kl_probes: random probes of the divergence in it; 0 computes it.
@@ -114,7 +125,7 @@ class TRQAMConfig:
     budget_schedule: BudgetShape = "constant"
     budget_end: float | None = None
     budget_steps: int | None = None
-    dual: Literal["descend", "solve"] = "descend"
+    dual: Literal["descend", "relative", "solve"] = "descend"
     dual_samples: int = 64
     dual_states: int = 8
     dual_rate: float = 0.01
@@ -130,6 +141,7 @@ class TRQAMConfig:
     estimator: EstimatorName = added("0.2", "lean")
     bridge_steps: int = added("0.2", 10)
     value_penalty: float = added("0.2", 0.0)
+    reference: ReferenceKind = added("0.2", "ema")
     path_kl_samples: int = added("0.2", 0)
 
     @property
@@ -173,9 +185,10 @@ class TRQAM(nn.Module):
             flow_steps=config.flow_steps,
             interpolant=interpolant_of(config.prediction),
         )
-        self.slow = flow_actor(
+        policy = flow_actor(
             problem, config.actor_hidden, streams, layer_norm=config.actor_layer_norm
         )
+        self.slow = policy if config.reference == "ema" else None
         self.critic = critic_ensemble(
             problem,
             config.critics,
@@ -183,8 +196,8 @@ class TRQAM(nn.Module):
             streams,
             layer_norm=config.critic_layer_norm,
         )
-        self.fast = copy.deepcopy(self.slow)
-        self.target_slow = copy.deepcopy(self.slow).requires_grad_(False)
+        self.fast = copy.deepcopy(policy)
+        self.target_slow = reference_policy(policy, self.fast, config.reference)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.dual = _dual(config, problem, streams.replicas)
         if config.dual == "solve":
@@ -192,7 +205,7 @@ class TRQAM(nn.Module):
         self.to(streams.device)
         self.learner = Learner(
             self.named_parameters(),
-            targets=[(self.target_critic, self.critic), (self.target_slow, self.slow)],
+            targets=[(self.target_critic, self.critic), *averaged(self.target_slow, self.slow)],
             replicas=streams.replicas,
             learning_rate=config.learning_rate,
             learning_rates=problem.learning_rates,
@@ -203,15 +216,15 @@ class TRQAM(nn.Module):
     def start_from(self, flow: FlowPolicy) -> None:
         """Take a behaviour-cloned flow as reference and as the policy to fine-tune."""
         for policy in (self.slow, self.target_slow, self.fast):
-            policy.load_state_dict(flow.state_dict())
+            if isinstance(policy, nn.Module):
+                policy.load_state_dict(flow.state_dict())
 
     def noise(self, batch: int) -> dict[str, Noise]:
         """The random numbers that one update on ``batch`` chunks consumes."""
         size, steps = self.problem.chunk_dim, self.estimator.steps
         wanted = {
             "next_action": normal(batch, size),
-            "bc_x0": normal(batch, size),
-            "bc_t": uniform(batch),
+            **({"bc_x0": normal(batch, size), "bc_t": uniform(batch)} if self.slow else {}),
             **adjoint_noise(batch, size, steps),
         }
         if self.config.dual == "solve":
@@ -254,9 +267,11 @@ class TRQAM(nn.Module):
             values=values,
         )
 
-        # Reference: behaviour cloning goes on during fine-tuning.
-        cloning = cloning_loss(self.slow, batch, noise, config.prediction)
-        losses = {"critic_loss": td, "flow_loss": cloning, **matching, **penalty}
+        # Reference: behaviour cloning goes on during fine-tuning, unless it is fixed.
+        cloning = {}
+        if self.slow is not None:
+            cloning["flow_loss"] = cloning_loss(self.slow, batch, noise, config.prediction)
+        losses = {"critic_loss": td, **cloning, **matching, **penalty}
         if not internal:
             losses["kl_penalty"] = self.dual.lambda_ * losses["path_kl"]
         return losses
@@ -269,9 +284,10 @@ class TRQAM(nn.Module):
             values = self.reference_values(batch.observations, noise["reference"])
             moved = solve_dual(dual, self.dual_correction, values, self.problem.horizon)
         losses = self.losses(batch, noise)
-        total = losses["critic_loss"] + losses["flow_loss"] + losses["adjoint_loss"]
-        if "kl_penalty" in losses:
-            total = total + losses["kl_penalty"]
+        total = losses["critic_loss"]
+        for name in ("flow_loss", "adjoint_loss", "kl_penalty"):
+            if name in losses:
+                total = total + losses[name]
         if "value_gap" in losses:
             total = total + self.config.value_penalty * losses["value_gap"]
         metrics = take_step(self.learner, losses, total)
@@ -347,7 +363,7 @@ class TRQAM(nn.Module):
     def _end(self, policy: FlowPolicy, observations: Tensor, noise: Tensor) -> Tensor:
         return flow_action(self._field(policy, observations), noise, self.config.flow_steps)
 
-    def _field(self, policy: FlowPolicy, observations: Tensor) -> PolicyField:
+    def _field(self, policy: ActingPolicy, observations: Tensor) -> PolicyField:
         return policy_field(policy, observations, self.config.prediction)
 
     def acting_noise(self, rows: int) -> dict[str, Noise]:
@@ -395,7 +411,8 @@ def _dual(config: TRQAMConfig, problem: Problem, replicas: int) -> DualDescent:
             )
         largest = max(float(budget(torch.tensor(at))) for at in (0, config.budget_steps or 0))
         check_samples(config.dual_samples, largest, problem.horizon)
-    return DualDescent(
+    form = RelativeDualDescent if config.dual == "relative" else DualDescent
+    return form(
         replicas,
         budget=budget,
         rate=config.dual_rate,

@@ -75,13 +75,20 @@ class _Methods:
     Attributes:
         agent: one or more agents (`bench agents` lists them), or all.
         kl_budget: trust-region budget, for agents that have one.
-        dual: how lambda is found, for agents that have a KL budget: descend, or solve the dual.
+        dual: how lambda is found, for agents that have a KL budget: descend as published, by the
+            relative violation of the budget, or solve the dual.
+        policy: your own policy instead of a perceptron: module:function, of a function that makes
+            an nn.Module with velocity(context, x, t), and encode(observations) if it has one.
+        convention: of its times: data_at_one (v = data - noise), or noise_at_one (v = noise -
+            data), as in openpi and LeRobot.
         set: agent settings as name=value.
     """
 
     agent: tuple[str, ...] = ("trqam",)
     kl_budget: float | None = _setting()
-    dual: Literal["descend", "solve"] | None = _setting()
+    dual: Literal["descend", "relative", "solve"] | None = _setting()
+    policy: str | None = None
+    convention: Literal["data_at_one", "noise_at_one"] = "data_at_one"
     set: tuple[str, ...] = ()
 
 

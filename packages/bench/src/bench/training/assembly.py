@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from bench.agents import AGENTS, Agent, draw
+from bench.agents.networks import flow_actor
 from bench.simulation import SimulatorPool
 from bench.storage import package_versions
 from bench.training.cells import Pack
@@ -11,9 +12,9 @@ from bench.training.compilation import compile_agent
 from bench.training.online import OnlineExperience, load_offline_result
 from bench.training.preparation import PreparedDomain
 from bench.training.pretraining import FlowCache
-from bench.training.recorder import PackRecorder, protocol_fingerprint
+from bench.training.recorder import Evaluator, PackRecorder, protocol_fingerprint
 from bench.training.run_plan import Plan, starts_from_clone
-from qlearn import ChunkSampler, FlowActor, PrefetchingSampler, RandomStreams
+from qlearn import ChunkSampler, PrefetchingSampler, RandomStreams
 
 __all__ = ["build_agent", "build_experience", "build_recorder", "build_sampler", "flow_cache"]
 
@@ -36,13 +37,11 @@ def build_agent(
         offline = plan.directory / "packs" / replace(pack, online=False).name
         unfit = load_offline_result(offline / "checkpoints", pack, agent, str(plan.device))
     elif starts_from_clone(pack):
-        clone = FlowActor(
-            streams.replicas,
-            problem.observation_dim,
-            problem.chunk_dim,
+        clone = flow_actor(
+            problem,
             config.actor_hidden,
+            streams.spawn("clone"),
             layer_norm=config.actor_layer_norm,
-            streams=streams.spawn("clone"),
         )
         unfit = flow_cache(plan, pack, prepared).load([cell.seed for cell in pack.cells], clone)
         agent.start_from(clone)
@@ -78,7 +77,12 @@ def build_sampler(
 
 
 def build_recorder(
-    plan: Plan, pack: Pack, prepared: PreparedDomain, agent: Agent, pool: SimulatorPool
+    plan: Plan,
+    pack: Pack,
+    prepared: PreparedDomain,
+    agent: Agent,
+    pool: SimulatorPool,
+    evaluator: Evaluator | None = None,
 ) -> PackRecorder:
     """The recorder of a pack, with what stands in every row of its tables."""
     config, versions = plan.configs[pack.name], package_versions()
@@ -104,6 +108,7 @@ def build_recorder(
         provenance,
         track=plan.track,
         overlap=pool.workers > 0,
+        evaluator=evaluator,
     )
 
 

@@ -24,6 +24,7 @@ from bench.training.assembly import (
 )
 from bench.training.cells import Pack
 from bench.training.console import Display, Stages, standard_output
+from bench.training.network_checks import check_networks
 from bench.training.online import replay
 from bench.training.planned import record_plan
 from bench.training.precision import emulation_warning, float32_products
@@ -31,6 +32,7 @@ from bench.training.preparation import PreparedDomain
 from bench.training.pretraining import FlowCache
 from bench.training.processes import PackTraining, train_in_processes
 from bench.training.processor import keep_freed_memory
+from bench.training.recorder import Evaluator
 from bench.training.run_plan import Plan
 from bench.training.stopping import heeding_signals
 from bench.training.trainer import Trainer
@@ -49,11 +51,13 @@ class Job:
         plan: what to do.
         command: the command line, for the record.
         console: where people read.
+        evaluator: evaluates instead of the simulators.
     """
 
     plan: Plan
     command: list[str] = field(default_factory=lambda: ["bench", *sys.argv[1:]])
     console: Console = field(default_factory=standard_output)
+    evaluator: Evaluator | None = None
     problems: list[str] = field(default_factory=list, init=False)
 
     def run(self) -> None:
@@ -68,7 +72,8 @@ class Job:
                 self.console.print(f"warning: {warning}", style="yellow", markup=False)
             stages = stack.enter_context(Stages(self.console))
             if plan.processes == 1:
-                train = stack.enter_context(self.training())
+                simulators = None if self.evaluator is None else 0
+                train = stack.enter_context(self.training(simulators))
                 for domain in plan.suite.domains:
                     for pack in plan.in_order:
                         if pack.domain.name == domain.name:
@@ -130,7 +135,9 @@ class Job:
             self.console.print(f"left out: {error}", style="red", markup=False)
             return
         data = build_sampler(plan, pack, prepared, agent, streams.replicas)
-        recorder = build_recorder(plan, pack, prepared, agent, pool)
+        if plan.networks is not None:
+            check_networks(plan.networks.record.policy, agent, prepared.problem, data, streams)
+        recorder = build_recorder(plan, pack, prepared, agent, pool, self.evaluator)
         captured = plan.captured and not prepared.tables.streamed
         if plan.captured and not captured:
             # A graph holds what the GPU does, and these batches come from the host.

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from bench.agents import AGENTS
+from bench.data import TaskData
 from bench.experiment import SCHEDULE, OfflineRequest
 from bench.machine import available_cores
 from bench.simulation import EnvironmentLimits
@@ -19,6 +20,7 @@ from bench.training.cells import Pack, plan
 from bench.training.compilation import check_compiler
 from bench.training.devices import select_device
 from bench.training.kept_packs import in_kept_packs
+from bench.training.own_policy import PlannedNetworks, networks_of, with_networks
 from bench.training.own_task import chosen_suite, environment_limits
 from bench.training.packing import measured_size
 from bench.training.request_checks import check_request
@@ -34,21 +36,34 @@ __all__ = [
 ]
 
 
-def plan_offline(options: OfflineRequest, *, online_only: bool = False) -> Plan:
+def plan_offline(
+    options: OfflineRequest,
+    *,
+    online_only: bool = False,
+    networks: PlannedNetworks | None = None,
+    given: TaskData | None = None,
+) -> Plan:
     """Check every option and lay out the packs.
 
     Args:
         options: of the command.
         online_only: there is an online phase: allow agents that learn in it only.
+        networks: the user's own; by default those that the options name.
+        given: data in memory, instead of those that the options name.
 
     Raises:
         ValueError: an unknown name, an impossible value, or a device that is not there.
     """
     check_request(options)
     require(options.track)
-    chosen = chosen_suite(options, online=online_only).narrowed(options.domains, options.tasks)
+    chosen = chosen_suite(options, online=online_only, given=given)
+    chosen = chosen.narrowed(options.domains, options.tasks)
     if options.preset == "smoke":
         chosen = smoke(chosen)
+    if networks is None and options.policy is not None:
+        networks = networks_of(options.policy, convention=options.convention)
+    if networks is not None:
+        chosen = with_networks(chosen, networks)
     chosen = replace(chosen, protocol=_protocol(chosen, options))
     seeds = _seeds(options)
     agents = agents_named(options.agent, online_only=online_only)
@@ -65,8 +80,9 @@ def plan_offline(options: OfflineRequest, *, online_only: bool = False) -> Plan:
     cloning = settings.pop("bc")
     suffix = "" if options.preset == "full" else f"-{options.preset}"
     directory = options.out or Path("runs") / (chosen.name + suffix)
-    largest_pack = _largest_pack(options, processes, runs, device)
-    if options.pack == "auto" and settings:
+    # A module of the user's has no replica axis.
+    largest_pack = 1 if networks else _largest_pack(options, processes, runs, device)
+    if options.pack == "auto" and settings and networks is None:
         largest_pack = measured_size(
             chosen, settings, directory, runs=runs, device=device, precision=precision,
             compiled=options.compile, captured=options.capture, processes=processes,
@@ -91,6 +107,8 @@ def plan_offline(options: OfflineRequest, *, online_only: bool = False) -> Plan:
         compiled=options.compile,
         captured=options.capture,
         limits=_limits_of_each(environment_limits(options), processes),
+        networks=networks,
+        given=given,
     )
     return in_kept_packs(planned)
 

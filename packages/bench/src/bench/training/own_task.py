@@ -3,6 +3,7 @@
 import logging
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -13,6 +14,7 @@ from bench.data import (
     DataMissing,
     DataRecord,
     Location,
+    TaskData,
     default_data_dir,
     folder_option,
     is_dataset_name,
@@ -29,7 +31,9 @@ __all__ = ["chosen_suite", "environment_limits"]
 _log = logging.getLogger(__name__)
 
 
-def chosen_suite(options: OfflineRequest, *, online: bool = False) -> Suite:
+def chosen_suite(
+    options: OfflineRequest, *, online: bool = False, given: TaskData | None = None
+) -> Suite:
     """The suite that was asked for, or one of the user's own data and environment.
 
     The user's environment is led through all that a run asks of it, see
@@ -38,6 +42,7 @@ def chosen_suite(options: OfflineRequest, *, online: bool = False) -> Suite:
     Args:
         options: of the command.
         online: whether there is an online phase, which stores environments in its checkpoints.
+        given: data in memory instead of `--dataset`; they may come without an environment.
 
     Raises:
         ValueError: an unknown suite or environment, spaces that are no vectors, an environment
@@ -45,13 +50,13 @@ def chosen_suite(options: OfflineRequest, *, online: bool = False) -> Suite:
             exclude each other.
         BenchError: the data are not there or damaged.
     """
-    if options.dataset is None and options.env is None:
+    if options.dataset is None and options.env is None and given is None:
         for name in ("horizon", "solved_at"):
             if getattr(options, name) is not None:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} is of your own task; give --dataset and --env with it")
         return suite("quick" if options.suite is None else options.suite)
-    if options.dataset is None or options.env is None:
+    if given is None and (options.dataset is None or options.env is None):
         raise ValueError("--dataset and --env belong together: what to train on, what to play in")
     if options.suite is not None:
         raise ValueError(
@@ -64,28 +69,55 @@ def chosen_suite(options: OfflineRequest, *, online: bool = False) -> Suite:
     if options.solved_at is not None and not math.isfinite(options.solved_at):
         raise ValueError(f"--solved-at must be a finite return, got {options.solved_at}")
     limits = environment_limits(options)
-    location = _located(options.dataset, options.data_dir)
+    if options.env is None:
+        assert given is not None
+        return _without_environment(given, horizon, options.solved_at)
+    if given is None:
+        assert options.dataset is not None
+        location = _located(options.dataset, options.data_dir)
     found = _rehearsed(options.env, limits, online=online)
     threshold = _threshold(options.env, found) if options.solved_at is None else options.solved_at
-    rows, action_range = _check_data(location, options.env, found.spaces)
+    if given is None:
+        rows, action_range = _check_data(location, options.env, found.spaces)
+    else:
+        rows, action_range = len(given.terminals), None
+        _check_shapes(given.dataset, _shapes_of(given), options.env, found.spaces)
+    dataset = options.dataset if given is None else given.dataset
+    assert dataset is not None
     low, high = found.spaces.action_low, found.spaces.action_high
     plain = bool((low == -1.0).all() and (high == 1.0).all())
     if not plain and not _is_range(action_range, low, high):
         raise ValueError(
             f"{options.env} takes actions from {low.tolist()} to {high.tolist()}, and it is not "
-            f"recorded that the actions of {options.dataset} are scaled from there to [-1, 1] "
+            f"recorded that the actions of {dataset} are scaled from there to [-1, 1] "
             f"(recorded range: {action_range}); import them with `bench data import FILE NAME "
             f"--env {quote(options.env)}{folder_option(options.data_dir)}`"
         )
     task = OwnTask(
         options.env,
-        options.dataset,
+        dataset,
         () if plain else tuple(low.tolist()),
         () if plain else tuple(high.tolist()),
         threshold,
     )
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", options.env)
-    return own_suite(name, task, transitions=rows, horizon=horizon)
+    return own_suite(_as_name(options.env), task, transitions=rows, horizon=horizon)
+
+
+def _without_environment(given: TaskData, horizon: int, solved_at: float | None) -> Suite:
+    """A suite of one task that is played nowhere: a robot's, or one that a function evaluates."""
+    lengths = np.diff(given.episode_ends, prepend=-1) - 1
+    if horizon > lengths.max():
+        raise ValueError(
+            f"chunks of {horizon} actions are longer than every episode of {given.dataset}, the "
+            f"longest of which has {lengths.max()}; give a smaller chunk length"
+        )
+    name = _as_name(given.dataset)
+    task = OwnTask(name, given.dataset, solved_at=solved_at)
+    return own_suite(name, task, transitions=len(given.terminals), horizon=horizon)
+
+
+def _as_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
 
 
 def environment_limits(options: OfflineRequest) -> EnvironmentLimits:
@@ -177,18 +209,7 @@ def _check_data(
     rows = 0
     for path in location.files:
         specs = npz_specs(path)
-        for key, size in (
-            ("observations", spaces.observation_shape[0]),
-            ("actions", spaces.action_low.size),
-        ):
-            if key not in specs:
-                raise ValueError(f"{path}: no array '{key}' (it holds {', '.join(specs)})")
-            shape = specs[key][1]
-            if len(shape) != 2 or shape[1] != size:
-                raise ValueError(
-                    f"{path}: '{key}' has shape {shape}, but {environment} has {key} of {size} "
-                    "numbers: the data are of another environment"
-                )
+        _check_shapes(str(path), {key: spec[1] for key, spec in specs.items()}, environment, spaces)
         if "rewards" not in specs and not is_dataset_name(location.name):
             raise ValueError(
                 f"{path}: no array 'rewards' (it holds {', '.join(specs)}); import data with "
@@ -197,6 +218,27 @@ def _check_data(
         rows += specs["observations"][1][0]
     record = DataRecord.read(location.record_file)
     return rows, None if record is None else record.recipe.get("action_range")
+
+
+def _check_shapes(
+    name: str, shapes: Mapping[str, tuple[int, ...]], environment: str, spaces: Spaces
+) -> None:
+    """Refuse arrays that are not of an environment's spaces."""
+    for key, size in (
+        ("observations", spaces.observation_shape[0]),
+        ("actions", spaces.action_low.size),
+    ):
+        if key not in shapes:
+            raise ValueError(f"{name}: no array '{key}' (it holds {', '.join(shapes)})")
+        if len(shapes[key]) != 2 or shapes[key][1] != size:
+            raise ValueError(
+                f"{name}: '{key}' has shape {shapes[key]}, but {environment} has {key} of {size} "
+                "numbers: the data are of another environment"
+            )
+
+
+def _shapes_of(given: TaskData) -> dict[str, tuple[int, ...]]:
+    return {key: getattr(given, key).shape for key in ("observations", "actions")}
 
 
 def _is_range(found: list[Any] | None, low: np.ndarray, high: np.ndarray) -> bool:

@@ -1,6 +1,6 @@
 """A domain made ready for training: data found or made, put on the device, and recorded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 
@@ -50,6 +50,9 @@ class PreparedDomain:
         tables = Tables.of(data, plan.device, standardise=plan.suite.protocol.standardise)
         spread = tables.action_std
         problem = Problem(len(tables.normalizer.shift), len(spread), domain.horizon, spread)
+        if plan.networks is not None:
+            own = plan.networks
+            problem = replace(problem, policy=own.policy, learning_rates=own.learning_rates)
         return cls(domain, data, tables, problem)
 
     def announce(self, plan: Plan, console: Console) -> None:
@@ -69,6 +72,8 @@ class PreparedDomain:
 
 
 def _load(plan: Plan, domain: Domain, stages: Display) -> TaskData | MappedTaskData:
+    if plan.given is not None:
+        return plan.given
     tasks = [domain.task_name(task) for task in domain.tasks]
     folder, limit = plan.data_dir, plan.data_memory
     try:

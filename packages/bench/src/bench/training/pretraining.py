@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.agents import FlowPolicy, ModulePolicy
 from bench.recorded import recorded
 from bench.storage import RunLock, has_checkpoints, load_checkpoint, save_checkpoint
 from bench.training.cells import Pack
-from qlearn import FlowActor
 
 __all__ = ["FlowCache"]
 
@@ -54,6 +54,8 @@ class FlowCache:
             recorded(config),
             [protocol.batch_size, protocol.pretrain_steps, protocol.chunks, protocol.standardise],
         ]
+        if pack.domain.networks is not None:
+            content.append(recorded(pack.domain.networks))
         key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
         return cls(place / f"{pack.domain.name}--{key}", protocol.pretrain_steps)
 
@@ -61,7 +63,7 @@ class FlowCache:
         """Whether all these seeds have been cloned; a damaged clone counts, and fails to load."""
         return all(has_checkpoints(self._place(seed)) for seed in seeds)
 
-    def save(self, seeds: Sequence[int], flow: FlowActor, stopped: Collection[int] = ()) -> None:
+    def save(self, seeds: Sequence[int], flow: FlowPolicy, stopped: Collection[int] = ()) -> None:
         """Keep replica ``r`` of a flow as that of ``seeds[r]``; present ones are left alone.
 
         Replicas that were stopped have no clone to keep.
@@ -71,10 +73,10 @@ class FlowCache:
                 continue
             with RunLock(self._place(seed), wait=_PATIENCE_SECONDS):  # runs share the folder
                 if not self.holds([seed]):
-                    state = {k: v[replica : replica + 1] for k, v in flow.state_dict().items()}
+                    state = _of_replica(flow, replica)
                     save_checkpoint(self._place(seed), self.steps, state, {"seed": seed})
 
-    def load(self, seeds: Sequence[int], flow: FlowActor) -> dict[int, str]:
+    def load(self, seeds: Sequence[int], flow: FlowPolicy) -> dict[int, str]:
         """Fill replica ``r`` of ``flow`` with the clone of ``seeds[r]``; a seed may recur.
 
         Returns:
@@ -91,11 +93,22 @@ class FlowCache:
             checkpoint = load_checkpoint(self._place(seed), device=device)
             if checkpoint is None:
                 missing[replica] = f"there is no cloned policy of seed {seed} to start from"
-                states.append({n: v[replica : replica + 1] for n, v in flow.state_dict().items()})
+                states.append(_of_replica(flow, replica))
             else:
                 states.append(checkpoint.tensors)
-        flow.load_state_dict({n: torch.cat([s[n] for s in states]) for n in states[0]})
+        whole = states[0]
+        if len(states) > 1:
+            whole = {n: torch.cat([s[n] for s in states]) for n in states[0]}
+        flow.load_state_dict(whole)
         return missing
 
     def _place(self, seed: int) -> Path:
         return self.directory / f"seed-{seed}"
+
+
+def _of_replica(flow: FlowPolicy, replica: int) -> dict[str, Tensor]:
+    """The parameters of one replica; a module of the user's is one as it is."""
+    state: dict[str, Tensor] = flow.state_dict()
+    if isinstance(flow, ModulePolicy):
+        return state
+    return {name: value[replica : replica + 1] for name, value in state.items()}

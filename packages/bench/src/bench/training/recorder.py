@@ -27,9 +27,12 @@ from bench.training.stopping import held_back
 from bench.training.trainer import BegunEvaluation, Failure
 from qlearn import RandomStreams
 
-__all__ = ["PackRecorder", "protocol_fingerprint"]
+__all__ = ["Evaluator", "PackRecorder", "protocol_fingerprint"]
 
 _log = logging.getLogger(__name__)
+
+Evaluator = Callable[[Agent, Pack, int], Evaluation | None]
+"""Evaluates the agent of a pack of one run at a step; None where nothing can be played."""
 
 
 def protocol_fingerprint(pack: Pack, config: Any) -> str:
@@ -75,6 +78,7 @@ class PackRecorder:
         progress: called while evaluating.
         overlap: whether training goes on while an evaluation is played.
         track: names of the trackers that show the curves, see `bench.tracking`.
+        evaluator: plays the episodes instead of the simulators.
     """
 
     pack: Pack
@@ -89,11 +93,12 @@ class PackRecorder:
     progress: Callable[[Progress], None] | None = None
     overlap: bool = False
     track: Sequence[str] = ()
+    evaluator: Evaluator | None = None
     _curves: Curves = field(init=False)
     _evaluations: ResultWriter = field(init=False)
     _training: ResultWriter = field(init=False)
     _thread: ThreadPoolExecutor = field(init=False)
-    _begun: tuple[BegunEvaluation, Future[tuple[Evaluation, float]]] | None = field(
+    _begun: tuple[BegunEvaluation, Future[tuple[Evaluation | None, float]]] | None = field(
         default=None, init=False
     )
     _stopped: dict[Cell, int] = field(default_factory=dict, init=False)
@@ -232,15 +237,18 @@ class PackRecorder:
 
     def _beside(
         self, stream: torch.cuda.Stream | None, agent: Agent, step: int, threads: int
-    ) -> tuple[Evaluation, float]:
+    ) -> tuple[Evaluation | None, float]:
         """The episodes, played in another thread."""
         torch.set_num_threads(threads)  # a new thread would round with its own number
         with torch.cuda.stream(stream):  # None is no stream
             return self._play(agent, step)
 
-    def _play(self, agent: Agent, step: int) -> tuple[Evaluation, float]:
+    def _play(self, agent: Agent, step: int) -> tuple[Evaluation | None, float]:
         """The episodes of an evaluation and the seconds they took."""
         started = time.perf_counter()
+        if self.evaluator is not None:
+            found = self.evaluator(agent, self.pack, step)
+            return found, time.perf_counter() - started
         cells = self.pack.cells
         purpose = "online evaluation" if self.pack.online else "evaluation"
         seeds = [cell.stream(purpose, step) for cell in cells]
@@ -270,7 +278,7 @@ class PackRecorder:
         step: int,
         metrics: Mapping[str, list[float]],
         seconds: float,
-        played: tuple[Evaluation, float],
+        played: tuple[Evaluation | None, float],
     ) -> None:
         self._begun = None
         result, spent = played
@@ -323,24 +331,28 @@ class PackRecorder:
         cell: Cell,
         step: int,
         metrics: Mapping[str, float],
-        result: Evaluation,
+        result: Evaluation | None,
     ) -> dict[str, Any]:
         row = self._cell(cell) | {"phase": self.pack.phase, "step": step}
+        trust = {name: metrics.get(name) for name in ("path_kl", "kl_budget", "lambda")}
+        if result is None:
+            return row | trust
         if (failure := result.failures[index]) is not None:
             _log.error("%s: %s", cell, failure)
             return row | {"failed_at_step": step, "failure": str(failure)}
         successes, own = result.successes[index], self.pack.domain.own
         if own is not None and own.solved_at is not None:
             successes = result.returns[index] >= own.solved_at
-        return row | {
-            "episodes": len(successes),
-            "successes": int(successes.sum()),
-            "return_mean": float(result.returns[index].mean()),
-            "length_mean": float(result.lengths[index].mean()),
-            "path_kl": metrics.get("path_kl"),
-            "kl_budget": metrics.get("kl_budget"),
-            "lambda": metrics.get("lambda"),
-        }
+        return (
+            row
+            | {
+                "episodes": len(successes),
+                "successes": int(successes.sum()),
+                "return_mean": float(result.returns[index].mean()),
+                "length_mean": float(result.lengths[index].mean()),
+            }
+            | trust
+        )
 
     def _tracked(self, cell: Cell) -> TrackedCell:
         method = "--".join((cell.agent, *self.pack.variant))

@@ -8,10 +8,12 @@ from typing import Any, Literal
 import torch
 
 from bench.agents import AGENTS
+from bench.data import TaskData
 from bench.recorded import recorded
 from bench.simulation import EnvironmentLimits
 from bench.suites import Suite
 from bench.training.cells import Pack
+from bench.training.own_policy import PlannedNetworks
 
 __all__ = ["Plan", "starts_from_clone"]
 
@@ -40,6 +42,8 @@ class Plan:
         compiled: whether updates run through `torch.compile`.
         captured: whether they are CUDA graphs, of the same operations.
         limits: what an environment may take in each of the processes that simulate.
+        networks: the user's own instead of the agents'.
+        given: data in memory, instead of those that are looked for by name.
     """
 
     suite: Suite
@@ -60,6 +64,8 @@ class Plan:
     compiled: bool = False
     captured: bool = False
     limits: EnvironmentLimits = field(default_factory=EnvironmentLimits)
+    networks: PlannedNetworks | None = None
+    given: TaskData | None = None
 
     @property
     def in_order(self) -> tuple[Pack, ...]:
@@ -130,9 +136,12 @@ def starts_from_clone(pack: Pack) -> bool:
 
 
 def _own(pack: Pack) -> dict[str, Any]:
-    """What else decides the numbers where data and environment are the user's own."""
-    if pack.domain.own is None:
-        return {}
-    task = asdict(pack.domain.own)
-    del task["dataset"]
-    return {"task": {**task, "horizon": pack.domain.horizon}}
+    """What else decides the numbers where data, environment or networks are the user's own."""
+    found: dict[str, Any] = {}
+    if pack.domain.own is not None:
+        task = asdict(pack.domain.own)
+        del task["dataset"]
+        found["task"] = {**task, "horizon": pack.domain.horizon}
+    if pack.domain.networks is not None:
+        found["networks"] = recorded(pack.domain.networks)
+    return found
