@@ -90,7 +90,9 @@ def test_what_is_no_table_is_named() -> None:
     rows, ends = torch.zeros(4, 2), torch.tensor([0.0, 0.0, 0.0, 1.0])
     named = {"state": rows, "image": rows}
     for observations, message in (
-        (named, r"got dict with keys \['image', 'state'\]"),
+        ({"robot": named}, r"'robot' is itself a mapping, with leaves \['image', 'state'\]"),
+        ({**named, "state": rows[:3]}, r"\['state'\] has leading axes \(3,\), .*'image'\] \(4,\)"),
+        ({**named, "state": rows.numpy()}, r"observations\['state'\] must be one tensor"),
         (rows.numpy(), "got ndarray: convert arrays by torch.as_tensor"),
         ([[0.0, 1.0]], "got list"),
         (rows[:, 0], r"observations has shape \(4,\); expected \(rows, size\)"),

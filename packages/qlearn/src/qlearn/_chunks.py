@@ -1,13 +1,15 @@
 """Batches of action chunks, and how a chunk's rows become one transition."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from qlearn._random import RandomStreams
+from qlearn._tree import Observed, tree_map
 
 __all__ = ["ChunkBatch", "ChunkSource"]
 
@@ -20,21 +22,22 @@ class ChunkBatch:
     actions open loop: discounted reward inside it, observation after it.
 
     Attributes:
-        observations: ``(R, B, O)`` before the chunk, of any number type; images ``(R, B, *O)``.
+        observations: ``(R, B, O)`` before the chunk, of any number type; images ``(R, B, *O)``;
+            several as named leaves ``(R, B, *leaf)``, each of its own type.
         actions: ``(R, B, H * A)``, first step first; raw rows also behind an episode's end.
         rewards: ``(R, B)``, sum of ``discount**j * reward_j`` up to the episode's end. Rewards,
-            masks and validity are float32, or float64 beside observations of float64.
+            masks and validity are float32, or float64 beside one observation of float64.
         masks: ``(R, B)``, 0 where the task ended inside the chunk (nothing to bootstrap), else 1.
         valid: ``(R, B)``, 0 where an episode ends before the last step of the chunk, else 1.
         next_observations: ``(R, B, O)`` after the last step that still belongs to the episode.
     """
 
-    observations: Shaped[Tensor, "R B *O"]
+    observations: Observed
     actions: Float[Tensor, "R B D"]
     rewards: Float[Tensor, "R B"]
     masks: Float[Tensor, "R B"]
     valid: Float[Tensor, "R B"]
-    next_observations: Shaped[Tensor, "R B *O"]
+    next_observations: Observed
 
 
 class ChunkSource(Protocol):
@@ -44,9 +47,9 @@ class ChunkSource(Protocol):
         """``batch`` chunks for each replica, drawn from the replica's own stream."""
 
 
-def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """The type of rewards, masks and discounts beside observations of ``dtype``."""
-    return torch.promote_types(dtype, torch.float32)
+def at_least_float32(dtype: torch.dtype | None) -> torch.dtype:
+    """The type of rewards, masks and discounts beside observations of ``dtype``, None for trees."""
+    return torch.float32 if dtype is None else torch.promote_types(dtype, torch.float32)
 
 
 def summarise(
@@ -74,18 +77,22 @@ def summarise(
 
 def concatenate_batches(first: ChunkBatch, second: ChunkBatch) -> ChunkBatch:
     """The rows of ``first``, then those of ``second``."""
-    return ChunkBatch(*(torch.cat(pair, dim=1) for pair in _pairs(first, second)))
+    return map_batches(lambda a, b: torch.cat([a, b], dim=1), first, second)
 
 
 def select_rows(condition: Bool[Tensor, "R B"], yes: ChunkBatch, no: ChunkBatch) -> ChunkBatch:
     """Row by row, ``yes`` where ``condition`` holds, else ``no``."""
-    return ChunkBatch(
-        *(
-            torch.where(condition.view(*condition.shape, *(1,) * (a.dim() - 2)), a, b)
-            for a, b in _pairs(yes, no)
-        )
-    )
+
+    def select(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(condition.view(*condition.shape, *(1,) * (a.dim() - 2)), a, b)
+
+    return map_batches(select, yes, no)
 
 
-def _pairs(first: ChunkBatch, second: ChunkBatch) -> list[tuple[Tensor, Tensor]]:
-    return [(getattr(first, f.name), getattr(second, f.name)) for f in fields(ChunkBatch)]
+def map_batches(function: Callable[..., Tensor], *batches: ChunkBatch) -> ChunkBatch:
+    """The batch of ``function(tensor of each batch)`` for every tensor."""
+    mapped: dict[str, Any] = {
+        f.name: tree_map(function, *(getattr(b, f.name) for b in batches))
+        for f in fields(ChunkBatch)
+    }
+    return ChunkBatch(**mapped)

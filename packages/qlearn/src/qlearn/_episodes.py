@@ -1,15 +1,35 @@
 """Recorded episodes in a layout that stores every observation once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from qlearn._images import check_images
 from qlearn._mapped import MappedRows
+from qlearn._tree import (
+    LeafSpec,
+    ObservationSpec,
+    Tree,
+    described,
+    leading_shape,
+    matching_leaves,
+    tree_leaves,
+    tree_map,
+)
 
 __all__ = ["EpisodeData"]
+
+if TYPE_CHECKING:
+    # See `qlearn._tree.Observed`.
+    Observations: TypeAlias = Tensor | MappedRows | Any
+else:
+    Observations = (
+        Shaped[Tensor, "N *O"] | MappedRows | Mapping[str, Shaped[Tensor, "N ..."] | MappedRows]
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,23 +45,23 @@ class EpisodeData:
     The tasks of a domain share everything but rewards and masks, whose first axis is the task.
 
     Attributes:
-        observations: ``(N, O)`` in memory or on the disk; images ``(N, *O)`` in memory, of any
-            number type.
+        observations: ``(N, O)`` in memory or on the disk; images ``(N, *O)`` of any number type;
+            several as a mapping of names to such tables, each of its own type.
         actions: ``(N, A)``, likewise.
         ends: ``(E,)`` int64, number of transitions up to the end of each episode; ``ends[-1] = S``.
         rewards: ``(T, N)``, any number type; int8 is exact for OGBench's counted rewards.
         masks: ``(T, N)``, any number type or bool, 0 where the task ended at that row.
     """
 
-    observations: Shaped[Tensor, "N *O"] | MappedRows
+    observations: Observations
     actions: Float[Tensor, "N A"] | MappedRows
     ends: Int[Tensor, "E"]
     rewards: Shaped[Tensor, "T N"]
     masks: Shaped[Tensor, "T N"]
 
     def __post_init__(self) -> None:
-        _check_tables(observations=self.observations, actions=self.actions)
-        rows = len(self.observations)
+        _check_tables(actions=self.actions)
+        rows = _count_rows(self.observations)
         for name, rows_here in (
             ("actions", len(self.actions)),
             ("rewards", self.rewards.shape[-1]),
@@ -60,7 +80,7 @@ class EpisodeData:
     @classmethod
     def from_rows(
         cls,
-        observations: Shaped[Tensor, "N *O"] | MappedRows,
+        observations: Observations,
         actions: Float[Tensor, "N A"] | MappedRows,
         terminals: Shaped[Tensor, "N"],
         rewards: Shaped[Tensor, "T N"] | None = None,
@@ -79,8 +99,9 @@ class EpisodeData:
             ValueError: arrays of different length, an episode without a transition, or no
                 terminal on the last row.
         """
-        _check_tables(observations=observations, actions=actions, terminals=terminals)
-        rows = len(observations)
+        _check_tables(actions=actions, terminals=terminals)
+        rows = _count_rows(observations)
+        check_images(observations)
         if len(terminals) != rows:
             raise ValueError(f"terminals has {len(terminals)} rows, observations {rows}")
         finals = terminals.nonzero().flatten()
@@ -97,7 +118,7 @@ class EpisodeData:
                 "layout an episode of L transitions has L + 1 rows"
             )
         # Expanded zeros and ones take no memory; the reward-free stage of 100M rows needs none.
-        unrewarded = torch.zeros(1, 1, dtype=torch.int8, device=observations.device)
+        unrewarded = torch.zeros(1, 1, dtype=torch.int8, device=terminals.device)
         return cls(
             observations,
             actions,
@@ -109,9 +130,9 @@ class EpisodeData:
     @classmethod
     def from_transitions(
         cls,
-        observations: Shaped[Tensor, "S *O"],
+        observations: Shaped[Tensor, "S *O"] | Mapping[str, Shaped[Tensor, "S ..."]],
         actions: Float[Tensor, "S A"],
-        next_observations: Shaped[Tensor, "S *O"],
+        next_observations: Shaped[Tensor, "S *O"] | Mapping[str, Shaped[Tensor, "S ..."]],
         terminals: Shaped[Tensor, "S"],
         rewards: Shaped[Tensor, "T S"] | None = None,
         masks: Shaped[Tensor, "T S"] | None = None,
@@ -131,21 +152,12 @@ class EpisodeData:
             ValueError: arrays of different length or shape, or a transition inside an episode whose
                 next observation is not the observation that follows.
         """
-        _check_tables(
-            observations=observations,
-            actions=actions,
-            next_observations=next_observations,
-            terminals=terminals,
-        )
-        if next_observations.shape[1:] != observations.shape[1:]:
-            raise ValueError(
-                f"next_observations has rows of shape {tuple(next_observations.shape[1:])}, "
-                f"observations of {tuple(observations.shape[1:])}; expected the same"
-            )
-        count = len(observations)
+        _check_tables(actions=actions, terminals=terminals)
+        count = _count_rows(observations)
+        _check_joined(observations, next_observations)
         for name, given in (
             ("actions", len(actions)),
-            ("next_observations", len(next_observations)),
+            ("next_observations", _count_rows(next_observations, "next_observations")),
             ("terminals", len(terminals)),
             ("rewards", count if rewards is None else rewards.shape[-1]),
             ("masks", count if masks is None else masks.shape[-1]),
@@ -156,8 +168,12 @@ class EpisodeData:
             raise ValueError("no transitions")
         last = terminals.bool().clone()
         last[-1] = True
-        differs = (next_observations[:-1] != observations[1:]).flatten(1).any(-1)
-        jumps = differs & ~last[:-1]
+        jumps = torch.zeros(count - 1, dtype=torch.bool, device=last.device)
+        for (_, leaf), (_, after) in zip(
+            tree_leaves(observations), tree_leaves(next_observations), strict=True
+        ):
+            jumps |= (after[:-1] != leaf[1:]).flatten(1).any(-1)
+        jumps &= ~last[:-1]
         if bool(jumps.any()):
             row = int(jumps.nonzero()[0])
             raise ValueError(
@@ -176,7 +192,11 @@ class EpisodeData:
             return values.new_zeros(shape).index_copy_(axis, rows, values)
 
         return cls.from_rows(
-            spread(observations, 0).index_copy_(0, finals, next_observations[last]),
+            tree_map(
+                lambda leaf, after: spread(leaf, 0).index_copy_(0, finals, after[last]),
+                observations,
+                next_observations,
+            ),
             spread(actions, 0),
             torch.zeros(total, dtype=torch.bool, device=last.device).index_fill_(0, finals, True),
             None if rewards is None else spread(rewards, 1),
@@ -186,7 +206,7 @@ class EpisodeData:
     @property
     def transitions(self) -> int:
         """Number of transitions ``S``."""
-        return len(self.observations) - len(self.ends)
+        return self.rewards.shape[1] - len(self.ends)
 
     @property
     def tasks(self) -> int:
@@ -196,8 +216,18 @@ class EpisodeData:
     @property
     def nbytes(self) -> int:
         """Memory of all arrays in bytes; expanded axes count once, rows on the disk not at all."""
-        arrays = [getattr(self, f.name) for f in fields(self)]
+        arrays = [leaf for f in fields(self) for _, leaf in tree_leaves(getattr(self, f.name))]
         return sum(a.untyped_storage().nbytes() for a in arrays if isinstance(a, Tensor))
+
+    @property
+    def streamed(self) -> bool:
+        """Whether observations, or leaves of them, lie on the disk."""
+        return any(isinstance(leaf, MappedRows) for _, leaf in tree_leaves(self.observations))
+
+    @property
+    def spec(self) -> ObservationSpec:
+        """Shape and type of an observation's leaves."""
+        return tree_map(lambda leaf: LeafSpec(tuple(leaf.shape[1:]), leaf.dtype), self.observations)
 
     def with_tasks(
         self, rewards: Shaped[Tensor, "T N"], masks: Shaped[Tensor, "T N"]
@@ -207,9 +237,12 @@ class EpisodeData:
 
     def to(self, device: torch.device | str) -> "EpisodeData":
         """The same data on ``device``; rows on the disk stay there."""
-        if isinstance(self.observations, MappedRows):
+        if self.streamed:
             return self
-        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        moved: dict[str, Any] = {
+            f.name: tree_map(_to(device), getattr(self, f.name)) for f in fields(self)
+        }
+        return replace(self, **moved)
 
     def rows(
         self, transitions: Int[Tensor, "*shape"]
@@ -219,16 +252,40 @@ class EpisodeData:
         return transitions + episodes, episodes
 
 
+def _to(device: torch.device | str) -> Callable[[Tensor], Tensor]:
+    return lambda leaf: leaf.to(device)
+
+
+def _count_rows(observations: object, name: str = "observations") -> int:
+    """Rows of observations, after checking that every leaf is a table with as many."""
+    leaves = tree_leaves(observations)
+    _check_tables(**{described(name, leaf): table for leaf, table in leaves})
+    return leading_shape(observations, 1, name)[0]  # type: ignore[arg-type]
+
+
+def _check_joined(observations: Tree[Tensor], after: Tree[Tensor]) -> None:
+    """Refuse next observations whose leaves are not those of the observations."""
+    _count_rows(after, "next_observations")
+    for (name, leaf), (_, next_leaf) in zip(
+        tree_leaves(observations), matching_leaves(observations, after), strict=True
+    ):
+        if next_leaf.shape[1:] != leaf.shape[1:]:
+            raise ValueError(
+                f"{described('next_observations', name)} has rows of shape "
+                f"{tuple(next_leaf.shape[1:])}, {described('observations', name)} of "
+                f"{tuple(leaf.shape[1:])}; expected the same"
+            )
+
+
 def _check_tables(**tables: object) -> None:
-    """Refuse what has no rows, such as a dict of observations, whose length is that of its keys."""
+    """Refuse what has no rows."""
     for name, table in tables.items():
         least = 1 if name == "terminals" else 2
         if not isinstance(table, Tensor | MappedRows):
             keys = f" with keys {sorted(map(str, table))}" if isinstance(table, dict) else ""
             raise ValueError(
                 f"{name} must be one tensor with a row per step, got {type(table).__name__}{keys}: "
-                "convert arrays by torch.as_tensor, and concatenate several observations along "
-                "the last axis"
+                "convert arrays by torch.as_tensor"
             )
         if len(table.shape) < least:
             raise ValueError(

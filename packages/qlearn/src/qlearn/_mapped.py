@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 __all__ = ["MappedRows"]
@@ -15,48 +15,60 @@ _ROWS_PER_THREAD = 256  # Below that a thread costs more than the pages it waits
 
 
 class MappedRows:
-    """A float32 table ``(N, D)`` in several pieces, usually memory maps of files.
+    """A table ``(N, *row)`` in several pieces, usually memory maps of files.
 
     Indexing reads the rows asked for and nothing else, sorted by place and in parallel, since what
-    is not in the page cache is waited for. Stands in for a tensor in :class:`EpisodeData`.
+    is not in the page cache is waited for. Stands in for a tensor in :class:`EpisodeData`. Rows
+    keep their type: images of ``torch.uint8`` are read as such.
 
     Args:
-        pieces: tables ``(n_i, D)`` that follow one another; never copied. `torch.from_numpy` makes
-            them of NumPy's memory maps, `torch.from_file` of files.
-        shift: subtracted from every row ``(D,)``.
-        scale: every row is divided by it after that ``(D,)``.
+        pieces: tables ``(n_i, *row)`` that follow one another; never copied. `torch.from_numpy`
+            makes them of NumPy's memory maps, `torch.from_file` of files.
+        shift: subtracted from every row ``(*row)``; of floating-point tables only.
+        scale: every row is divided by it after that ``(*row)``.
         threads: rows are read by so many threads at a time.
 
     Raises:
-        ValueError: no pieces, or pieces of another type or width.
+        ValueError: no pieces, pieces of another type or shape than the first, or a shift or scale
+            of integers.
     """
 
     device = torch.device("cpu")
-    dtype = torch.float32
 
     def __init__(
         self,
-        pieces: Sequence[Float32[Tensor, "rows columns"]],
+        pieces: Sequence[Shaped[Tensor, "..."]],
         *,
-        shift: Float32[Tensor, " columns"] | None = None,
-        scale: Float32[Tensor, " columns"] | None = None,
+        shift: Float[Tensor, "..."] | None = None,
+        scale: Float[Tensor, "..."] | None = None,
         threads: int = 8,
     ) -> None:
         if not pieces:
             raise ValueError("no pieces")
+        first = pieces[0]
         for number, piece in enumerate(pieces):
-            if piece.ndim != 2 or piece.dtype != torch.float32:
+            if piece.ndim < 2:
                 raise ValueError(
-                    f"piece {number} has type {piece.dtype} and shape {tuple(piece.shape)}; "
-                    "expected a table of float32"
+                    f"piece {number} has shape {tuple(piece.shape)}; expected (rows, size)"
                 )
-            if piece.shape[1] != pieces[0].shape[1]:
+            if piece.dtype != first.dtype:
                 raise ValueError(
-                    f"piece {number} has {piece.shape[1]} columns, the first {pieces[0].shape[1]}"
+                    f"piece {number} has type {piece.dtype}, the first {first.dtype}; expected one "
+                    "type"
                 )
+            if piece.shape[1:] != first.shape[1:]:
+                raise ValueError(
+                    f"piece {number} has rows of shape {tuple(piece.shape[1:])}, the first "
+                    f"{tuple(first.shape[1:])}"
+                )
+        if not first.is_floating_point() and not (shift is None and scale is None):
+            raise ValueError(
+                f"a table of {first.dtype} cannot be shifted or scaled: it would be rounded"
+            )
         self.pieces = tuple(pieces)
         self.starts = [0, *itertools.accumulate(len(piece) for piece in pieces)]
-        self.shape = torch.Size((self.starts[-1], pieces[0].shape[1]))
+        self.shape = torch.Size((self.starts[-1], *first.shape[1:]))
+        self.dtype = first.dtype
         self.shift, self.scale = shift, scale
         self._threads = threads
         self._readers = ThreadPoolExecutor(threads, thread_name_prefix="rows")
@@ -69,10 +81,10 @@ class MappedRows:
         """Size of all pieces together, on the disk."""
         return sum(piece.nbytes for piece in self.pieces)
 
-    def __getitem__(self, rows: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape columns"]:
+    def __getitem__(self, rows: Int[Tensor, "*shape"]) -> Shaped[Tensor, "..."]:
         """The rows of these numbers, in their order."""
         wanted, order = rows.reshape(-1).cpu().sort(stable=True)
-        found = torch.empty(len(wanted), self.shape[1])
+        found = torch.empty(len(wanted), *self.shape[1:], dtype=self.dtype)
         parts = min(self._threads, math.ceil(len(wanted) / _ROWS_PER_THREAD))
         if parts <= 1:
             self._read(wanted, order, found)
@@ -85,7 +97,7 @@ class MappedRows:
             ]
             for job in jobs:
                 job.result()
-        return found.view(*rows.shape, self.shape[1])
+        return found.view(*rows.shape, *self.shape[1:])
 
     def _read(self, wanted: Tensor, places: Tensor, found: Tensor) -> None:
         """Put the sorted rows ``wanted`` into the rows ``places`` of ``found``."""

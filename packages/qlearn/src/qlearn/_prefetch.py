@@ -4,13 +4,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from qlearn._chunks import ChunkBatch
+from qlearn._chunks import ChunkBatch, map_batches
 from qlearn._episodes import EpisodeData
 from qlearn._random import RandomStreams
 from qlearn._sampler import ChunkMode, ChunkSampler
@@ -43,7 +43,7 @@ class PrefetchingSampler(ChunkSampler):
     waited for batches), `batches` (handed out) and `restarts` (of the thread) tell how well it did.
 
     Args:
-        data: episodes with :class:`MappedRows` for observations and actions.
+        data: episodes with :class:`MappedRows` for observations (or leaves of them) and actions.
         horizon: chunk length ``H``.
         discount: per step, for the reward sum inside a chunk.
         mode: as of :class:`ChunkSampler`.
@@ -91,8 +91,7 @@ class PrefetchingSampler(ChunkSampler):
         if ready.arrived is not None:
             current = torch.cuda.current_stream(self.device)
             current.wait_event(ready.arrived)
-            for field in fields(ChunkBatch):
-                getattr(ready.batch, field.name).record_stream(current)
+            map_batches(lambda tensor: _used_by(current, tensor), ready.batch)
         self.waited += time.perf_counter() - begin
         self.batches += 1
         return ready.batch
@@ -180,8 +179,9 @@ def on_device(batch: ChunkBatch, device: torch.device) -> ChunkBatch:
     """The batch on ``device``, by way of pinned memory where that is a GPU."""
     if device.type != "cuda":
         return batch
-    moved = {
-        field.name: getattr(batch, field.name).pin_memory().to(device, non_blocking=True)
-        for field in fields(ChunkBatch)
-    }
-    return replace(batch, **moved)
+    return map_batches(lambda t: t.pin_memory().to(device, non_blocking=True), batch)
+
+
+def _used_by(stream: torch.cuda.Stream, tensor: Tensor) -> Tensor:
+    tensor.record_stream(stream)
+    return tensor

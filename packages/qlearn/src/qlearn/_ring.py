@@ -1,6 +1,7 @@
 """Replay of online experience: a ring of transitions per replica."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -9,6 +10,14 @@ from torch import Tensor, nn
 from qlearn._chunks import ChunkBatch, at_least_float32, summarise
 from qlearn._random import RandomStreams
 from qlearn._sampler import ChunkMode, check_horizon, discount_powers
+from qlearn._tree import (
+    LeafSpec,
+    ObservationSpec,
+    described,
+    matching_leaves,
+    tree_leaves,
+    tree_rows,
+)
 
 __all__ = ["RingBuffer"]
 
@@ -27,7 +36,8 @@ class RingBuffer(nn.Module):
     Args:
         replicas: number of rings ``R``.
         capacity: transitions in each.
-        observation_dim: size ``O`` of an observation, or the shape of an image.
+        observation_dim: size ``O`` of an observation, or the shape of an image, or the
+            :attr:`~qlearn.EpisodeData.spec` of named leaves.
         action_dim: size ``A`` of one action.
         horizon: chunk length ``H``.
         discount: per step, for the reward sum inside a chunk.
@@ -35,13 +45,12 @@ class RingBuffer(nn.Module):
         device: where everything lives.
         dtype: type of stored observations, for instance ``torch.uint8`` for images, and of actions
             if it is a float. Rewards, masks and discounts are float32, or float64 beside float64.
+            Named leaves have types of their own; float32 is everything else then.
 
     Raises:
         ValueError: a capacity below the chunk length, or an impossible setting.
     """
 
-    observations: Shaped[Tensor, "R C *O"]
-    next_observations: Shaped[Tensor, "R C *O"]
     actions: Float[Tensor, "R C A"]
     rewards: Float[Tensor, "R C"]
     masks: Float[Tensor, "R C"]
@@ -59,7 +68,7 @@ class RingBuffer(nn.Module):
         self,
         replicas: int,
         capacity: int,
-        observation_dim: int | Sequence[int],
+        observation_dim: int | Sequence[int] | ObservationSpec,
         action_dim: int,
         *,
         horizon: int = 1,
@@ -72,24 +81,28 @@ class RingBuffer(nn.Module):
         check_horizon(horizon, discount, mode)
         if capacity < horizon:
             raise ValueError(f"capacity {capacity} cannot hold a chunk of {horizon} steps")
-        observed = (observation_dim,) if isinstance(observation_dim, int) else (*observation_dim,)
-        if not isinstance(action_dim, int) or min(replicas, action_dim, *observed) < 1:
+        spec = _spec(observation_dim, dtype)
+        sizes = [size for _, leaf in tree_leaves(spec) for size in leaf.shape]
+        if not isinstance(action_dim, int) or min(replicas, action_dim, *sizes) < 1:
             raise ValueError(
                 "replicas, observation_dim and action_dim must be at least 1, got "
                 f"{replicas}, {observation_dim}, {action_dim} (only observations may have a shape)"
             )
+        self.spec = spec
         self.replicas, self.capacity = replicas, capacity
         self.horizon, self.mode = horizon, mode
         self.size = 0
 
-        wide = at_least_float32(dtype)
+        lone = spec.dtype if isinstance(spec, LeafSpec) else None
+        wide = at_least_float32(lone)
 
         def stored(name: str, *shape: int, kind: torch.dtype) -> None:
             self.register_buffer(name, torch.zeros(shape, dtype=kind, device=device))
 
-        stored("observations", replicas, capacity, *observed, kind=dtype)
-        stored("next_observations", replicas, capacity, *observed, kind=dtype)
-        played = dtype if dtype.is_floating_point else wide
+        for name, leaf in tree_leaves(spec):
+            for table in ("observations", "next_observations"):
+                stored(_stored_name(table, name), replicas, capacity, *leaf.shape, kind=leaf.dtype)
+        played = lone if lone is not None and lone.is_floating_point else wide
         stored("actions", replicas, capacity, action_dim, kind=played)
         stored("rewards", replicas, capacity, kind=wide)
         stored("masks", replicas, capacity, kind=wide)
@@ -103,7 +116,7 @@ class RingBuffer(nn.Module):
         stored("whole_dropped", replicas, kind=torch.int64)
         steps = torch.arange(horizon, device=device)
         self.register_buffer("_steps", steps, persistent=False)
-        self.register_buffer("discounts", discount_powers(discount, steps, dtype), persistent=False)
+        self.register_buffer("discounts", discount_powers(discount, steps, lone), persistent=False)
         self.register_buffer(
             "_replica", torch.arange(replicas, device=device).unsqueeze(-1), persistent=False
         )
@@ -112,12 +125,12 @@ class RingBuffer(nn.Module):
     @torch.no_grad()
     def add(
         self,
-        observations: Shaped[Tensor, "R *O"],
+        observations: Shaped[Tensor, "R *O"] | Mapping[str, Shaped[Tensor, "R ..."]],
         actions: Float[Tensor, "R A"],
         rewards: Float[Tensor, "R"],
         masks: Float[Tensor, "R"],
         ends: Bool[Tensor, "R"],
-        next_observations: Shaped[Tensor, "R *O"],
+        next_observations: Shaped[Tensor, "R *O"] | Mapping[str, Shaped[Tensor, "R ..."]],
     ) -> None:
         """Append one transition to every ring, over the oldest one when full.
 
@@ -134,30 +147,51 @@ class RingBuffer(nn.Module):
                 integers.
         """
         slot = (self.added % self.capacity).reshape(1)
-        for buffer, values in (
-            (self.observations, observations),
-            (self.next_observations, next_observations),
-            (self.actions, actions),
-            (self.rewards, rewards),
-            (self.masks, masks),
-            (self.ends, ends),
-        ):
-            if values.is_floating_point() and buffer.dtype in _INTEGERS:
-                raise ValueError(
-                    f"observations of {values.dtype} do not fit a ring of {buffer.dtype}: they "
-                    "would be rounded; give RingBuffer another dtype"
-                )
-            row = values.to(buffer.device, buffer.dtype).unsqueeze(1)
-            if row.shape != (self.replicas, 1, *buffer.shape[2:]):
-                raise ValueError(
-                    f"expected one row per replica, {(self.replicas, *buffer.shape[2:])}, "
-                    f"got {tuple(values.shape)}"
-                )
+        rows = [
+            *self._leaves("observations", observations),
+            *self._leaves("next_observations", next_observations),
+            ("actions", self.actions, actions),
+            ("rewards", self.rewards, rewards),
+            ("masks", self.masks, masks),
+            ("ends", self.ends, ends),
+        ]
+        checked = [(buffer, self._row(name, buffer, values)) for name, buffer, values in rows]
+        for buffer, row in checked:  # all are sound: a refused step leaves nothing behind
             buffer.index_copy_(1, slot, row)
         if self.mode == "within_episode":
             self._list_chunk(ends.to(self.ends.device))
         self.added += 1
         self.size = min(self.size + 1, self.capacity)
+
+    def _leaves(self, table: str, given: Any) -> list[tuple[str, Tensor, Tensor]]:
+        """What messages call each leaf, where it is stored, and what is given for it."""
+        return [
+            (described(table, name), getattr(self, _stored_name(table, name)), values)
+            for (name, _), (_, values) in zip(
+                tree_leaves(self.spec), matching_leaves(self.spec, given, table), strict=True
+            )
+        ]
+
+    def _row(self, name: str, buffer: Tensor, values: Tensor) -> Tensor:
+        """The values as one row of a buffer."""
+        if values.is_floating_point() and buffer.dtype in _INTEGERS:
+            raise ValueError(
+                f"{name} of {values.dtype} do not fit a ring of {buffer.dtype}: they would be "
+                "rounded; give RingBuffer another dtype"
+            )
+        row = values.to(buffer.device, buffer.dtype).unsqueeze(1)
+        if row.shape != (self.replicas, 1, *buffer.shape[2:]):
+            raise ValueError(
+                f"{name}: expected one row per replica, {(self.replicas, *buffer.shape[2:])}, got "
+                f"{tuple(values.shape)}"
+            )
+        return row
+
+    def _stored(self, table: str) -> Any:
+        """The tables of observations or next observations, in the form of an observation."""
+        if isinstance(self.spec, LeafSpec):
+            return getattr(self, table)
+        return {name: getattr(self, _stored_name(table, name)) for name in self.spec}
 
     @property
     def count(self) -> Int[Tensor, "R"]:
@@ -206,12 +240,12 @@ class RingBuffer(nn.Module):
         )
         last = slots.gather(-1, inside.sum(-1, keepdim=True) - 1).squeeze(-1)
         return ChunkBatch(
-            observations=self.observations[self._replica, slots[..., 0]],
+            observations=tree_rows(self._stored("observations"), (self._replica, slots[..., 0])),
             actions=self.actions[replica, slots].flatten(-2),
             rewards=rewards,
             masks=masks,
             valid=valid * (self.count > 0).to(valid.dtype).unsqueeze(-1),
-            next_observations=self.next_observations[self._replica, last],
+            next_observations=tree_rows(self._stored("next_observations"), (self._replica, last)),
         )
 
     def _list_chunk(self, ends: Bool[Tensor, "R"]) -> None:
@@ -231,6 +265,20 @@ class RingBuffer(nn.Module):
 
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def _spec(observed: int | Sequence[int] | ObservationSpec, dtype: torch.dtype) -> ObservationSpec:
+    """What is observed, in the form of an observation."""
+    if isinstance(observed, LeafSpec):
+        return observed
+    if isinstance(observed, Mapping):
+        return dict(sorted(observed.items()))
+    return LeafSpec((observed,) if isinstance(observed, int) else (*observed,), dtype)
+
+
+def _stored_name(table: str, leaf: str) -> str:
+    """Name of a leaf's buffer; names of buffers have no dots."""
+    return f"{table}:{leaf.replace('.', '%2E')}" if leaf else table
 
 
 def _recount(ring: RingBuffer, _: object) -> None:

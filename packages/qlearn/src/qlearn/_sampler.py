@@ -10,6 +10,7 @@ from torch import Tensor
 from qlearn._chunks import ChunkBatch, at_least_float32, summarise
 from qlearn._episodes import EpisodeData, check_tasks
 from qlearn._random import RandomStreams
+from qlearn._tree import lone_dtype, tree_rows
 
 __all__ = ["ChunkMode", "ChunkSampler"]
 
@@ -47,11 +48,11 @@ class ChunkSampler:
     ) -> None:
         check_horizon(horizon, discount, mode)
         check_tasks(tasks, data.tasks)
-        device = data.observations.device
+        device = data.ends.device
         self.data, self.horizon, self.mode = data, horizon, mode
         self.tasks = torch.tensor(tasks, device=device).reshape(-1, 1, 1)
         self.steps = torch.arange(horizon, device=device)
-        self.discounts = discount_powers(discount, self.steps, data.observations.dtype)
+        self.discounts = discount_powers(discount, self.steps, lone_dtype(data.observations))
         # Chunks within an episode are numbered through; adding `shifts` of its episode to such a
         # number gives the first transition.
         lengths = data.ends.diff(prepend=data.ends.new_zeros(1))
@@ -101,16 +102,16 @@ class ChunkSampler:
         )
         first = rows[..., 0]
         return ChunkBatch(
-            observations=data.observations[first],
+            observations=tree_rows(data.observations, first),
             actions=data.actions[rows].flatten(-2),
             rewards=rewards,
             masks=masks,
             valid=valid,
-            next_observations=data.observations[first + inside.sum(-1)],
+            next_observations=tree_rows(data.observations, first + inside.sum(-1)),
         )
 
 
-def discount_powers(discount: float, steps: Tensor, observed: torch.dtype) -> Tensor:
+def discount_powers(discount: float, steps: Tensor, observed: torch.dtype | None) -> Tensor:
     """``discount**j`` for each step ``j``, in float32 at least whatever is observed."""
     powers = torch.full_like(steps, discount, dtype=torch.float64).pow(steps)
     return powers.to(at_least_float32(observed))

@@ -6,9 +6,10 @@ mapping has. A single tensor is the tree of one leaf: every function passes it o
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 __all__ = [
@@ -50,6 +51,12 @@ class LeafSpec(NamedTuple):
         return f"{str(self.dtype).removeprefix('torch.')}{list(self.shape)}"
 
 
+if TYPE_CHECKING:
+    # Whoever made the data knows which of the two it is; code for one tensor need not ask.
+    Observed: TypeAlias = Tensor | Any
+else:
+    Observed = Shaped[Tensor, "R B *O"] | Mapping[str, Shaped[Tensor, "R B ..."]]
+
 ObservationSpec: TypeAlias = LeafSpec | Mapping[str, LeafSpec]
 """Shape and type of every leaf, in the form of the observation that it describes."""
 
@@ -73,6 +80,18 @@ def tree_leaves(tree: Tree[Leaf]) -> list[tuple[str, Leaf]]:
                 f"expected flat names, such as '{name}/{next(iter(leaf), 'leaf')}'"
             )
     return sorted(tree.items())
+
+
+def matching_leaves(
+    tree: Tree[Any], other: Tree[Leaf], name: str = "observations"
+) -> list[tuple[str, Leaf]]:
+    """The leaves of ``other``, after a check that it has the names of ``tree``.
+
+    Raises:
+        ValueError: other names.
+    """
+    _check_names(tree, other, name)
+    return tree_leaves(other)
 
 
 def tree_map(
@@ -100,7 +119,7 @@ def tree_map(
     }
 
 
-def tree_rows(tree: Observation, index: object) -> Observation:
+def tree_rows(tree: Tree[Any], index: object) -> Observation:
     """``leaf[index]`` of every leaf."""
     return tree_map(lambda leaf: leaf[index], tree)
 
@@ -179,6 +198,11 @@ def check_spec(
                 else ""
             )
             raise ValueError(f"{described(name, leaf_name)} is {found}, expected {wanted}{images}")
+
+
+def lone_dtype(tree: Tree[Any]) -> torch.dtype | None:
+    """The type of an observation that is one tensor; None for named leaves, which may differ."""
+    return None if isinstance(tree, Mapping) else tree.dtype
 
 
 def described(name: str, leaf: str) -> str:
