@@ -7,16 +7,19 @@ another, and each gives the numbers that it gives alone.
 from qlearn._arithmetic import has_bfloat16_products
 from qlearn._chunks import ChunkBatch, ChunkSource
 from qlearn._ema import ema_update
+from qlearn._encoders import EncodedCritic, ImageEncoder, ObservationEncoder
 from qlearn._entropy import EntropyTemperature
 from qlearn._episodes import EpisodeData
 from qlearn._flow_actor import FlowActor, FlowField, RecordedField
 from qlearn._frozen import frozen
 from qlearn._gaussian import GaussianActor, TanhGaussian
 from qlearn._gradients import GradientGuard, GradientReport, clip_gradients
+from qlearn._images import is_image, random_shift
 from qlearn._learner import Learner
 from qlearn._mapped import MappedRows
 from qlearn._mixtures import BalancedSampler, ShardRotation, UnionSampler
 from qlearn._networks import MLP, CriticEnsemble
+from qlearn._normalizer import Normalization, ObservationNormalizer
 from qlearn._one_step_actor import OneStepActor
 from qlearn._prefetch import PrefetchingSampler
 from qlearn._random import RandomStreams
@@ -44,6 +47,7 @@ __all__ = [
     "ChunkSampler",
     "ChunkSource",
     "CriticEnsemble",
+    "EncodedCritic",
     "EntropyTemperature",
     "EpisodeData",
     "FlowActor",
@@ -51,10 +55,14 @@ __all__ = [
     "GaussianActor",
     "GradientGuard",
     "GradientReport",
+    "ImageEncoder",
     "LeafSpec",
     "Learner",
     "MappedRows",
+    "Normalization",
     "Observation",
+    "ObservationEncoder",
+    "ObservationNormalizer",
     "ObservationSpec",
     "OneStepActor",
     "PrefetchingSampler",
@@ -70,8 +78,10 @@ __all__ = [
     "expectile_loss",
     "frozen",
     "has_bfloat16_products",
+    "is_image",
     "leading_shape",
     "pessimistic_value",
+    "random_shift",
     "td_loss",
     "td_target",
     "tree_concat",

@@ -10,12 +10,13 @@ import math
 from collections.abc import Iterable, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from qlearn._arithmetic import onednn_suits, rounds_products
 from qlearn._perceptron import Pullback, Recorder, evaluate, linearize
 from qlearn._random import RandomStreams
+from qlearn._tree import Observation, described_tree
 from qlearn._weights import NetworkViews, Weights
 
 __all__ = ["MLP", "CriticEnsemble"]
@@ -157,6 +158,19 @@ class CriticEnsemble(_Layers):
         check_replicas(replicas, streams)
         super().__init__((in_dim, *hidden, 1), (ensemble,), layer_norm, streams)
         self.replicas, self.ensemble = replicas, ensemble
+
+    def encode(self, observations: Observation) -> Shaped[Tensor, "R B O"]:
+        """The observations themselves; :class:`~qlearn.EncodedCritic` takes several leaves.
+
+        Raises:
+            ValueError: observations of several leaves, or images.
+        """
+        if not isinstance(observations, Tensor) or observations.dim() > 3:
+            raise ValueError(
+                "a CriticEnsemble takes one vector per observation, got "
+                f"{described_tree(observations)}; use EncodedCritic with an ObservationEncoder"
+            )
+        return observations
 
     def forward(self, *inputs: Float[Tensor, "..."]) -> Float[Tensor, "*lead R E B"]:
         """Values of every member.

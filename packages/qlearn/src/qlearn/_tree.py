@@ -90,7 +90,7 @@ def matching_leaves(
     Raises:
         ValueError: other names.
     """
-    _check_names(tree, other, name)
+    check_names(tree, other, name)
     return tree_leaves(other)
 
 
@@ -109,10 +109,10 @@ def tree_map(
     """
     if not isinstance(tree, Mapping):
         for other in others:
-            _check_names(tree, other)
+            check_names(tree, other)
         return function(tree, *others)
     for other in others:
-        _check_names(tree, other)
+        check_names(tree, other)
     return {
         name: function(leaf, *(other[name] for other in others))  # type: ignore[index]
         for name, leaf in tree_leaves(tree)
@@ -187,7 +187,7 @@ def check_spec(
     Raises:
         ValueError: another set of leaves, another shape, or another type.
     """
-    _check_names(spec, tree, name)
+    check_names(spec, tree, name)
     leading_shape(tree, dims, name)
     for (leaf_name, leaf), (_, wanted) in zip(tree_leaves(tree), tree_leaves(spec), strict=True):
         found = LeafSpec(tuple(leaf.shape[dims:]), leaf.dtype)
@@ -210,7 +210,8 @@ def described(name: str, leaf: str) -> str:
     return f"{name}[{leaf!r}]" if leaf else name
 
 
-def _check_names(expected: object, given: object, name: str = "observations") -> None:
+def check_names(expected: object, given: object, name: str = "observations") -> None:
+    """Refuse a tree with other leaves than expected."""
     wanted, found = _names(expected), _names(given)
     if wanted != found:
         raise ValueError(f"{name} are {_told(found)}, expected {_told(wanted)}")
@@ -222,3 +223,9 @@ def _names(tree: object) -> list[str] | None:
 
 def _told(names: Iterable[str] | None) -> str:
     return "one tensor" if names is None else f"leaves {list(names)}"
+
+
+def described_tree(tree: Observation) -> str:
+    """Leaves with their types and whole shapes, for messages."""
+    leaves = [(name, LeafSpec(tuple(leaf.shape), leaf.dtype)) for name, leaf in tree_leaves(tree)]
+    return ", ".join(f"{name}: {spec}" if name else str(spec) for name, spec in leaves)
