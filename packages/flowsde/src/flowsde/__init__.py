@@ -12,6 +12,7 @@ from flowsde._adapters import (
     variance_preserving_field,
 )
 from flowsde._bridge import BridgeKernel, bridge_path
+from flowsde._diffusers import DiffusersFlow
 from flowsde._field import (
     VelocityField,
     along_path,
@@ -33,9 +34,10 @@ from flowsde._kernel import (
     coefficient_like,
 )
 from flowsde._likelihood import Divergence, OdeDensity, ode_log_prob, ode_sample_log_prob
+from flowsde._lora import adapters_off, without_adapters
 from flowsde._memoryless_euler import MemorylessEuler
 from flowsde._modules import Condition, module_field
-from flowsde._ode import OdeMethod, ode_sample
+from flowsde._ode import OdeMethod, SampleMethod, ode_sample
 from flowsde._path import Path, path_times, sample_path, step_log_prob, velocities_along
 from flowsde._prediction import Prediction, from_velocity, to_velocity, velocity_field
 from flowsde._schedule import ScheduleInterpolant, ScheduleValues
@@ -47,6 +49,7 @@ __all__ = [
     "Coefficients",
     "Condition",
     "CosineInterpolant",
+    "DiffusersFlow",
     "DiffusionPrediction",
     "Divergence",
     "FollmerKernel",
@@ -57,12 +60,14 @@ __all__ = [
     "OdeMethod",
     "Path",
     "Prediction",
+    "SampleMethod",
     "ScheduleInterpolant",
     "ScheduleValues",
     "StepCoefficients",
     "TimeGrid",
     "TransitionKernel",
     "VelocityField",
+    "adapters_off",
     "along_path",
     "at_least_float32",
     "bridge_path",
@@ -89,4 +94,5 @@ __all__ = [
     "variance_preserving_field",
     "velocities_along",
     "velocity_field",
+    "without_adapters",
 ]

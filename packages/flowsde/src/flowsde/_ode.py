@@ -6,10 +6,13 @@ from typing import Literal, TypeAlias
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsde._field import VelocityField, batch_shape, evaluate, whole_number
+from flowsde._field import VelocityField, batch_shape, evaluate, full_times, whole_number
+from flowsde._interpolant import LINEAR, Interpolant, checked_interpolant
+from flowsde._prediction import from_velocity
 from flowsde._time_grid import TimeGrid, check_steps, time_grid, widths
 
 OdeMethod: TypeAlias = Literal["euler", "midpoint", "heun"]
+SampleMethod: TypeAlias = OdeMethod | Literal["ddim"]
 Slope: TypeAlias = Callable[[Tensor, float], Tensor]
 
 
@@ -26,6 +29,19 @@ def _heun(slope: Slope, x: Tensor, t: float, h: float) -> Tensor:
     return x + 0.5 * h * (first + slope(x + h * first, t + h))
 
 
+def _ddim(interpolant: Interpolant, event_ndim: int) -> Callable[..., Tensor]:
+    checked_interpolant(interpolant)
+
+    def step(slope: Slope, x: Tensor, t: float, h: float) -> Tensor:
+        now, later = (full_times(x, time, event_ndim) for time in (t, t + h))
+        v = slope(x, t)
+        noise = from_velocity("noise", v, x, now, interpolant)
+        data = from_velocity("data", v, x, now, interpolant)
+        return interpolant.interpolate(noise, data, later)
+
+    return step
+
+
 _METHODS: dict[str, Callable[[Slope, Tensor, float, float], Tensor]] = {
     "euler": _euler,
     "midpoint": _midpoint,
@@ -37,28 +53,33 @@ def ode_sample(
     velocity: VelocityField,
     noise: Float[Tensor, "*shape"],
     steps: int | None = None,
-    method: OdeMethod = "euler",
+    method: SampleMethod = "euler",
     event_ndim: int = 1,
     t0: float = 0.0,
     t1: float = 1.0,
     *,
     times: TimeGrid | None = None,
+    interpolant: Interpolant = LINEAR,
 ) -> Float[Tensor, "*shape"]:
     """Integrate the flow ODE from `t0` to `t1` in equal steps, or over a grid of times.
 
     Euler is of order 1 with one evaluation per step; midpoint and Heun are of order 2 with two.
+    DDIM (Song et al., arXiv 2010.02502) goes on along the path between the data and the noise that
+    the velocity predicts: of order 1 with one evaluation, exact where the data do not vary, and
+    what the samplers of diffusion models do. For the linear interpolant it is Euler's method.
     With t0 > t1 the flow runs backwards (data to noise).
 
     Args:
         velocity: The field, finite at every time that is asked: "heun" asks at `t1` as well.
         noise: Starting points at `t0`, (*batch, *event).
         steps: Number of steps; may be left out beside `times`.
-        method: "euler", "midpoint" or "heun".
+        method: "euler", "midpoint", "heun" or "ddim".
         event_ndim: Number of trailing axes that make up one sample.
         t0: Time of the starting points.
         t1: Time of the result.
         times: Points of the steps from noise to data instead of t0 and t1, or a scheduler's sigmas;
             see `time_grid`. `t0=1.0, t1=0.0` runs through them backwards.
+        interpolant: The schedule of the field; only "ddim" needs it.
 
     Returns:
         (*batch, *event).
@@ -66,7 +87,7 @@ def ode_sample(
     Raises:
         ValueError: For an unknown method, fewer than one step, or a bad grid.
     """
-    step = ode_step(method)
+    step = _ddim(interpolant, event_ndim) if method == "ddim" else ode_step(method)
     batch_shape(noise, event_ndim)
     intervals = ode_intervals(steps, t0, t1, times)
 
@@ -111,5 +132,8 @@ def ode_step(method: str) -> Callable[[Slope, Tensor, float, float], Tensor]:
         ValueError: For an unknown method.
     """
     if method not in _METHODS:
-        raise ValueError(f"unknown ODE method {method!r}; expected one of {sorted(_METHODS)}")
+        raise ValueError(
+            f"unknown ODE method {method!r}; expected one of {sorted(_METHODS)}, or 'ddim' for "
+            "samples without their density"
+        )
     return _METHODS[method]
