@@ -103,3 +103,48 @@ for trouble in (
         kwargs={"trouble": trouble},
         max_episode_steps=100,
     )
+
+
+class Leaves(Counting):
+    """Observes a nested dictionary of every kind of leaf; the image shows the step."""
+
+    def __init__(self, trouble: str = "none") -> None:
+        super().__init__("none")
+        box, spaces = gymnasium.spaces.Box, gymnasium.spaces
+        arm = {"joints": box(-np.inf, np.inf, (2,), np.float64), "grip": spaces.Discrete(9)}
+        self.observation_space = spaces.Dict(
+            {
+                "robot": spaces.Dict(arm),
+                "image": box(0, 255, (4, 5, 3), np.uint8),
+                "lamps": spaces.MultiBinary(3),
+            }
+        )
+        self._leaf_trouble = trouble
+
+    def _observe(self) -> Any:
+        image = np.full((4, 5, 3), 20 * self._step, np.uint8)
+        joints = super()._observe()
+        seen = {
+            "robot": {"joints": joints, "grip": self._step},
+            "image": image,
+            "lamps": np.array([1, 0, self._step % 2], np.int8),
+        }
+        if self._step == 3:
+            if self._leaf_trouble == "missing":
+                del seen["lamps"]
+            if self._leaf_trouble == "nan":
+                seen["robot"] = {"joints": joints * np.nan, "grip": 0}
+            if self._leaf_trouble == "float image":
+                seen["image"] = image / 255
+            if self._leaf_trouble == "wide":
+                seen["image"] = np.zeros((5, 4, 3), np.uint8)
+        return seen
+
+
+for trouble in ("none", "missing", "nan", "float image", "wide"):
+    gymnasium.register(
+        f"Leaves-{trouble.title().replace(' ', '')}-v0",
+        entry_point=Leaves,
+        kwargs={"trouble": trouble},
+        max_episode_steps=100,
+    )

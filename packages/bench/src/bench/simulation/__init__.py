@@ -9,6 +9,7 @@ from __future__ import annotations
 from bench.simulation._episodes import Spaces, succeeded, told_success
 from bench.simulation._errors import EnvironmentFaultError
 from bench.simulation._limits import EnvironmentLimits
+from bench.simulation._observations import ArraySpec, ArrayTree, ObservationSpace
 from bench.simulation._pool import SimulatorPool
 from bench.simulation._rehearsal import Rehearsal, rehearse
 from bench.simulation._seeding import episode_seed
@@ -17,10 +18,13 @@ from bench.simulation.evaluation import Evaluation, EvaluationError, Policy, Pro
 from bench.simulation.online import OnlineEnvironments, OnlineStep
 
 __all__ = [
+    "ArraySpec",
+    "ArrayTree",
     "EnvironmentFaultError",
     "EnvironmentLimits",
     "Evaluation",
     "EvaluationError",
+    "ObservationSpace",
     "OnlineEnvironments",
     "OnlineStep",
     "Policy",

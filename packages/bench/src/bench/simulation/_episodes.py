@@ -10,6 +10,7 @@ import numpy as np
 
 from bench.simulation._errors import describe_error
 from bench.simulation._marker import Marker
+from bench.simulation._observations import ArraySpec, ArrayTree, ObservationSpace, stack_rows
 from bench.simulation.environments import SeededEnv, make
 
 __all__ = [
@@ -49,22 +50,29 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Spaces:
-    """Observation shape and type, and action bounds `(A,)`, of a task."""
+    """Shapes and types of observations, and action bounds `(A,)`, of a task."""
 
-    observation_shape: tuple[int, ...]
-    observation_dtype: np.dtype[Any]
+    observed: ObservationSpace
     action_low: np.ndarray
     action_high: np.ndarray
 
     @classmethod
     def of(cls, environment: SeededEnv) -> Spaces:
         """Read them from an environment."""
-        return cls(
-            environment.observation_shape,
-            environment.observation_dtype,
-            environment.action_low,
-            environment.action_high,
-        )
+        return cls(environment.observed, environment.action_low, environment.action_high)
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Shape of an observation that is one array; empty for a dictionary."""
+        return self.observed.shape if isinstance(self.observed, ArraySpec) else ()
+
+    def describe(self) -> str:
+        """Observations and actions, for messages."""
+        observed = self.observed
+        if isinstance(observed, ArraySpec):
+            return f"observations {observed} and {self.action_low.size} actions"
+        entries = ", ".join(f"{name} {leaf}" for name, leaf in observed.items())
+        return f"observations {{{entries}}} and {self.action_low.size} actions"
 
     @classmethod
     def common(cls, spaces: Mapping[str, Spaces]) -> Spaces:
@@ -76,15 +84,13 @@ class Spaces:
         first, mine = next(iter(spaces.items()))
         for task, other in spaces.items():
             if (
-                other.observation_shape != mine.observation_shape
-                or other.observation_dtype != mine.observation_dtype
+                other.observed != mine.observed
                 or not np.array_equal(other.action_low, mine.action_low)
                 or not np.array_equal(other.action_high, mine.action_high)
             ):
                 raise ValueError(
                     "replicas that run together need the same observations and actions: "
-                    f"{first!r} has {mine.observation_shape} and {mine.action_low.size}, "
-                    f"{task!r} has {other.observation_shape} and {other.action_low.size}"
+                    f"{first!r} has {mine.describe()}, {task!r} has {other.describe()}"
                 )
         return mine
 
@@ -93,7 +99,7 @@ class Spaces:
 class Opening:
     """First observation of every episode by index, and the spaces of every task by name."""
 
-    observations: dict[int, np.ndarray]
+    observations: dict[int, ArrayTree]
     spaces: dict[str, Spaces]
     failures: tuple[Failure, ...]
 
@@ -108,7 +114,7 @@ class Chunk:
     """
 
     indices: np.ndarray
-    observations: np.ndarray
+    observations: ArrayTree
     rewards: np.ndarray
     steps: np.ndarray
     done: np.ndarray
@@ -144,7 +150,7 @@ class EpisodeHost:
         wanted = {episode.task for episode in episodes}
         self._idle = {task: idle for task, idle in self._idle.items() if task in wanted}
         prototypes: dict[str, SeededEnv] = {task: idle[0] for task, idle in self._idle.items()}
-        observations: dict[int, np.ndarray] = {}
+        observations: dict[int, ArrayTree] = {}
         spaces: dict[str, Spaces] = {}
         failures: list[Failure] = []
         for episode in episodes:
@@ -183,7 +189,7 @@ class EpisodeHost:
             actions: Their actions `(n, H, A)`; what is left after an episode's end is not played.
         """
         played: list[int] = []
-        rows: list[tuple[np.ndarray, float, int, bool, bool]] = []
+        rows: list[tuple[ArrayTree, float, int, bool, bool]] = []
         failures = []
         for index, chunk in zip(indices.tolist(), actions, strict=True):
             try:
@@ -193,20 +199,20 @@ class EpisodeHost:
                 del self._running[index]  # its environment may be broken: not used again
                 failures.append(Failure(index, describe_error(error)))
         self._marker.leave()
-        columns = [np.array([row[place] for row in rows]) for place in range(5)]
+        columns = [np.array([row[place] for row in rows]) for place in range(1, 5)]
         return Chunk(
             indices=np.array(played, dtype=np.int64),
-            observations=columns[0],
-            rewards=columns[1],
-            steps=columns[2],
-            done=columns[3],
-            successes=columns[4],
+            observations=stack_rows([row[0] for row in rows]),
+            rewards=columns[0],
+            steps=columns[1],
+            done=columns[2],
+            successes=columns[3],
             failures=tuple(failures),
         )
 
     def _play_chunk(
         self, index: int, chunk: np.ndarray
-    ) -> tuple[np.ndarray, float, int, bool, bool]:
+    ) -> tuple[ArrayTree, float, int, bool, bool]:
         running = self._running[index]
         total, steps, done = 0.0, 0, False
         info: dict[str, Any] = {}

@@ -13,6 +13,7 @@ from bench.simulation._episodes import Spaces, told_success
 from bench.simulation._errors import EnvironmentFaultError, describe_error
 from bench.simulation._limits import EnvironmentLimits
 from bench.simulation._marker import Marker
+from bench.simulation._observations import ArrayTree
 from bench.simulation._pool import SimulatorPool, WorkerDeath
 from bench.simulation.environments import SeededEnv, make
 
@@ -56,7 +57,7 @@ def rehearse(task: str, limits: EnvironmentLimits | None = None) -> Rehearsal:
         limits: What it may take.
 
     Raises:
-        ValueError: If the name is unknown or a space is not a box.
+        ValueError: If the name is unknown or a space is of a kind that nothing here can play.
         EnvironmentFaultError: If the environment raises, hangs, takes too much memory, ends its
             process, or returns what it did not announce; the text names it.
     """
@@ -134,11 +135,11 @@ class RehearsalHost:
     ) -> list[np.ndarray]:
         """Observations and rewards of some steps, no further than the episode's end."""
         self._marker.enter(0)
-        rows = [] if seed is None else [environment.reset(seed)[0]]
+        rows = [] if seed is None else _arrays(environment.reset(seed)[0])
         for action in actions:
             self._marker.enter(0)
             observation, reward, terminated, truncated, _ = environment.step(action)
-            rows += [observation.copy(), np.array([reward])]
+            rows += [*_arrays(observation), np.array([reward])]
             if terminated or truncated:
                 break
         return rows
@@ -170,6 +171,12 @@ class RehearsalHost:
                 "it depends on something beside the attributes of the environment and its wrappers"
             )
         return None
+
+
+def _arrays(observation: ArrayTree) -> list[np.ndarray]:
+    """Copies of an observation's arrays: some environments go on writing into theirs."""
+    leaves = observation.values() if isinstance(observation, dict) else [observation]
+    return [leaf.copy() for leaf in leaves]
 
 
 def _same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from bench.simulation._episodes import Failure, Spaces, succeeded
 from bench.simulation._errors import EnvironmentFaultError, describe_error
 from bench.simulation._marker import Marker
+from bench.simulation._observations import ArrayTree, stack_rows
 from bench.simulation._plain import pack, unpack
 from bench.simulation._seeding import episode_seed
 from bench.simulation.environments import SeededEnv, make
@@ -39,8 +40,8 @@ class ReplicaSteps:
     """
 
     indices: np.ndarray
-    reached: np.ndarray
-    current: np.ndarray
+    reached: ArrayTree
+    current: ArrayTree
     rewards: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
@@ -54,7 +55,7 @@ class ReplicaSteps:
 class _Replica:
     environment: SeededEnv
     seed: int
-    current: np.ndarray
+    current: ArrayTree
     episode: int = 0
     total: float = 0.0
     length: int = 0
@@ -64,7 +65,7 @@ class _Replica:
         self.current = self.environment.reset(seed)[0]
         self.total, self.length = 0.0, 0
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, bool, float, int]:
+    def step(self, action: np.ndarray) -> tuple[ArrayTree, float, bool, bool, bool, float, int]:
         reached, reward, terminated, truncated, info = self.environment.step(action)
         self.total += reward
         self.length += 1
@@ -102,7 +103,7 @@ class ReplicaHost:
         self._marker = marker
         self._replicas: dict[int, _Replica] = {}
 
-    def begin(self, starts: Sequence[ReplicaStart]) -> dict[int, tuple[Spaces, np.ndarray]]:
+    def begin(self, starts: Sequence[ReplicaStart]) -> dict[int, tuple[Spaces, ArrayTree]]:
         """Build an environment for each replica and begin its first episode.
 
         Returns:
@@ -112,7 +113,7 @@ class ReplicaHost:
             EnvironmentFaultError: If one cannot be built or reset.
         """
         prototypes: dict[str, SeededEnv] = {}
-        opened: dict[int, tuple[Spaces, np.ndarray]] = {}
+        opened: dict[int, tuple[Spaces, ArrayTree]] = {}
         for start in starts:
             self._marker.enter(start.replica)
             if start.task in prototypes:
@@ -143,17 +144,17 @@ class ReplicaHost:
             except Exception as error:
                 failures.append(Failure(index, describe_error(error)))
         self._marker.leave()
-        columns = [np.array([row[place] for row in rows]) for place in range(8)]
+        columns = [np.array([row[place] for row in rows]) for place in range(1, 7)]
         return ReplicaSteps(
             indices=np.array(played, dtype=np.int64),
-            reached=columns[0],
-            rewards=columns[1],
-            terminated=columns[2],
-            truncated=columns[3],
-            successes=columns[4],
-            returns=columns[5],
-            lengths=columns[6],
-            current=columns[7],
+            reached=stack_rows([row[0] for row in rows]),
+            rewards=columns[0],
+            terminated=columns[1],
+            truncated=columns[2],
+            successes=columns[3],
+            returns=columns[4],
+            lengths=columns[5],
+            current=stack_rows([row[7] for row in rows]),
             failures=tuple(failures),
         )
 
@@ -161,7 +162,7 @@ class ReplicaHost:
         """Return the state of the environments of some replicas, as bytes."""
         return {index: self._replicas[index].state() for index in indices}
 
-    def load_state(self, images: dict[int, np.ndarray]) -> dict[int, tuple[np.ndarray, int]]:
+    def load_state(self, images: dict[int, np.ndarray]) -> dict[int, tuple[ArrayTree, int]]:
         """Continue from such states; returns the observations to act on and episode numbers."""
         for index, image in images.items():
             self._marker.enter(index)

@@ -7,33 +7,45 @@ from typing import Any
 import numpy as np
 
 from bench.simulation._errors import EnvironmentFaultError
+from bench.simulation._observations import ArrayTree, ObservationSpace, taken_apart
 
 __all__ = ["checked_observation", "checked_reward"]
 
 
-def checked_observation(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """Return an observation in the type that policies read.
+def checked_observation(value: Any, space: ObservationSpace) -> ArrayTree:
+    """Return an observation in the types that policies read.
 
     Args:
-        value: What the environment returned: an array, or a list of numbers.
-        shape: Of its observation space.
-        dtype: float32, or the space's own integer type.
+        value: What the environment returned: an array, a list of numbers, or a dictionary of such.
+        space: What it announced.
 
     Raises:
-        EnvironmentFaultError: If it has another shape, holds numbers that are not finite (in
-            float32), or is not what an integer space promises.
+        EnvironmentFaultError: If it has other entries or another shape, holds numbers that are not
+            finite (in float32), or is not what an integer space promises.
     """
+    if not isinstance(space, dict):
+        return _checked(value, space.shape, space.dtype, "observation")
+    found = taken_apart(value, space)
+    return {
+        name: _checked(found[name], leaf.shape, leaf.dtype, f"observation {name!r}")
+        for name, leaf in space.items()
+    }
+
+
+def _checked(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> np.ndarray:
     try:
         given = np.asarray(value)
         with np.errstate(over="ignore", invalid="ignore"):
             converted = given.astype(dtype, copy=False)
     except (TypeError, ValueError) as error:
         raise EnvironmentFaultError(
-            f"the environment's observation is no array of numbers: {error}"
+            f"the environment's {name} is no array of numbers: {error}"
         ) from error
+    if converted.shape == () and shape == (1,):
+        given, converted = given.reshape(1), converted.reshape(1)
     if converted.shape != shape:
         raise EnvironmentFaultError(
-            f"the environment returned an observation of shape {converted.shape}, but its "
+            f"the environment returned an {name} of shape {converted.shape}, but its "
             f"observation_space has {shape}"
         )
     if dtype.kind == "f":
@@ -42,12 +54,12 @@ def checked_observation(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
             place = np.unravel_index(int(np.argmin(finite)), shape)
             entry = ", ".join(map(str, place))
             raise EnvironmentFaultError(
-                f"the environment returned an observation that is not finite in {dtype}: entry "
+                f"the environment returned an {name} that is not finite in {dtype}: entry "
                 f"[{entry}] is {given[place]}"
             )
     elif given.dtype != dtype and not np.array_equal(converted, given):
         raise EnvironmentFaultError(
-            f"the environment returned an observation of {given.dtype} that its observation_space, "
+            f"the environment returned an {name} of {given.dtype} that its observation_space, "
             f"of {dtype}, cannot hold"
         )
     return converted

@@ -8,12 +8,13 @@ import warnings
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, UInt8
 from numpy.random.mtrand import get_bit_generator, set_bit_generator
 
 from bench.machine import switch_drawing_off
 from bench.simulation._errors import EnvironmentFaultError, describe_error
 from bench.simulation._names import environment_id
+from bench.simulation._observations import ArraySpec, ArrayTree, ObservationSpace, announced
 from bench.simulation._plain import is_plain, pack, plain_attributes, restore_attributes, unpack
 from bench.simulation._returned import checked_observation, checked_reward
 from bench.simulation._seeding import fixed_action_space, global_generator, split_seed
@@ -34,15 +35,16 @@ def make(task_name: str, render_mode: str | None = None) -> SeededEnv:
 
     Args:
         task_name: An OGBench single-task name (``cube-single-play-singletask-task1-v0``), an
-            OGBench environment, or any gymnasium id with box-shaped observations and actions.
+            OGBench environment, or any gymnasium id with box-shaped actions whose observations are
+            a box (vector or image) or a dictionary of boxes.
         render_mode: Passed on to the environment where given; one of its `render_modes`.
 
     Returns:
         The environment, to be reset with a seed before its first step.
 
     Raises:
-        ValueError: If the name is unknown, the spaces are not boxes, or the task observes images
-            while drawing is switched off.
+        ValueError: If the name is unknown, the spaces are of another kind, or the task observes
+            images while drawing is switched off.
         EnvironmentFaultError: If the environment raises while it is built or reset.
     """
     if "visual" not in task_name:
@@ -72,16 +74,17 @@ def make(task_name: str, render_mode: str | None = None) -> SeededEnv:
                 f"environment {task_name!r} cannot be made and reset: {describe_error(error)}"
             ) from error
         fixed_action_space(environment.unwrapped)
-    for name in ("observation_space", "action_space"):
-        space = getattr(environment, name)
-        if not isinstance(space, gymnasium.spaces.Box):
-            hint = (
-                "; register a version of it wrapped in gymnasium.wrappers.FlattenObservation"
-                if name == "observation_space"
-                else ""
-            )
-            raise ValueError(f"task {task_name!r} has {name} {space}, expected a Box{hint}")
-    return SeededEnv(task_name, environment)
+    try:
+        observed = announced(environment.observation_space)
+    except ValueError as error:
+        raise ValueError(
+            f"task {task_name!r} has observation_space {environment.observation_space}: {error}"
+        ) from error
+    if not isinstance(environment.action_space, gymnasium.spaces.Box):
+        raise ValueError(
+            f"task {task_name!r} has action_space {environment.action_space}, expected a Box"
+        )
+    return SeededEnv(task_name, environment, observed)
 
 
 class SeededEnv:
@@ -90,18 +93,19 @@ class SeededEnv:
     `reset(seed)` fixes every source of chance of the episode: the environment's generator, its
     action space, NumPy's global generator (which the environment sees only during its own calls;
     the caller's draws are not disturbed) and what an earlier episode left behind. Floating-point
-    observations are float32, as in OGBench's data.
+    observations are float32, as in OGBench's data. Observations of a dictionary space are flat
+    dictionaries of arrays; an entry of an entry is named ``a/b``.
 
     Attributes:
         task_name: The name given to `make`.
-        observation_shape: Shape of one observation.
-        observation_dtype: float32, or the environment's own integer type (images).
+        observed: Shape and type of an observation, or of every entry of one: float32, or the
+            environment's own integer type (images).
         action_low: Lower bounds of the actions `(A,)`.
         action_high: Upper bounds of the actions `(A,)`.
         max_episode_steps: Steps after which an episode is truncated, or None.
     """
 
-    def __init__(self, task_name: str, environment: Any) -> None:
+    def __init__(self, task_name: str, environment: Any, observed: ObservationSpace) -> None:
         from bench.simulation._physics import Physics
 
         self.task_name = task_name
@@ -109,10 +113,7 @@ class SeededEnv:
         self._base = environment.unwrapped
         self._physics = Physics.of(self._base)
         self._bits = np.random.MT19937(0)
-        space = environment.observation_space
-        self.observation_shape: tuple[int, ...] = tuple(space.shape)
-        floating = np.issubdtype(space.dtype, np.floating)
-        self.observation_dtype = np.dtype(np.float32) if floating else np.dtype(space.dtype)
+        self.observed = observed
         self.action_low = np.asarray(environment.action_space.low, dtype=np.float32)
         self.action_high = np.asarray(environment.action_space.high, dtype=np.float32)
         specification = environment.spec
@@ -122,7 +123,7 @@ class SeededEnv:
 
     def reset(
         self, seed: int, options: dict[str, Any] | None = None
-    ) -> tuple[Shaped[np.ndarray, "*observation"], dict[str, Any]]:
+    ) -> tuple[ArrayTree, dict[str, Any]]:
         """Begin the episode that belongs to a seed.
 
         Args:
@@ -147,7 +148,7 @@ class SeededEnv:
 
     def step(
         self, action: Float[np.ndarray, " action"]
-    ) -> tuple[Shaped[np.ndarray, "*observation"], float, bool, bool, dict[str, Any]]:
+    ) -> tuple[ArrayTree, float, bool, bool, dict[str, Any]]:
         """Play one action.
 
         Args:
@@ -176,8 +177,13 @@ class SeededEnv:
             info,
         )
 
-    def _converted(self, observation: Any) -> np.ndarray:
-        return checked_observation(observation, self.observation_shape, self.observation_dtype)
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Shape of an observation that is one array; empty for a dictionary."""
+        return self.observed.shape if isinstance(self.observed, ArraySpec) else ()
+
+    def _converted(self, observation: Any) -> ArrayTree:
+        return checked_observation(observation, self.observed)
 
     def fork(self) -> SeededEnv:
         """Return another environment for the same task; reset it before use.

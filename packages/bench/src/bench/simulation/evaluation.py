@@ -7,20 +7,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 
 from bench.simulation._episodes import Chunk, Episode, Failure, Opening, Spaces
 from bench.simulation._errors import EvaluationError
+from bench.simulation._observations import (
+    ArraySpec,
+    ArrayTree,
+    map_arrays,
+    put_rows,
+    zero_rows,
+)
 from bench.simulation._pool import SimulatorPool, WorkerDeath
 from bench.simulation._seeding import episode_seed
 
 __all__ = ["Evaluation", "EvaluationError", "Policy", "Progress", "evaluate"]
 
 Policy = Callable[
-    [Shaped[np.ndarray, "replicas episodes *observation"], Bool[np.ndarray, "replicas episodes"]],
+    [ArrayTree, Bool[np.ndarray, "replicas episodes"]],
     Float[np.ndarray, "replicas episodes horizon action"],
 ]
 """Observations of all episodes and which of them wait for actions -> an action chunk for each.
+
+Observations are `(replicas, episodes, *observation)`, or a dictionary of such arrays where the
+environment's are one.
 
 Called once per chunk: call number k is about chunk k of every episode that still runs. What it
 returns for the other episodes is ignored.
@@ -216,13 +226,12 @@ class _Run:
         if spaces:
             self._spaces = Spaces.common(spaces)
         else:  # no episode could begin: nothing will be asked of the policy
-            self._spaces = Spaces((0,), np.dtype(np.float32), np.zeros(0), np.zeros(0))
-        self._observations = np.zeros(
-            (self._alive.size, *self._spaces.observation_shape), self._spaces.observation_dtype
-        )
+            nothing = ArraySpec((0,), np.dtype(np.float32))
+            self._spaces = Spaces(nothing, np.zeros(0), np.zeros(0))
+        self._observations = zero_rows(self._spaces.observed, self._alive.size)
         for opening in openings:
             for index, observation in opening.observations.items():
-                self._observations[index] = observation
+                put_rows(self._observations, index, observation)
             self._fail_all(opening.failures)
 
     def _begin(self, place: int) -> tuple[list[Episode], int | None]:
@@ -232,8 +241,10 @@ class _Run:
     def _act(self, policy: Policy) -> np.ndarray:
         """Ask the policy once for all waiting episodes; returns `(R * E, H, A)`."""
         alive = self._alive.reshape(self._shape).copy()
-        observations = self._observations.reshape(*self._shape, *self._spaces.observation_shape)
-        actions = np.asarray(policy(observations.copy(), alive), dtype=np.float32)
+        observations = map_arrays(
+            lambda leaf: leaf.reshape(*self._shape, *leaf.shape[1:]).copy(), self._observations
+        )
+        actions = np.asarray(policy(observations, alive), dtype=np.float32)
         size = self._spaces.action_low.size
         if actions.ndim != 4 or actions.shape[:2] != self._shape or actions.shape[3] != size:
             raise ValueError(
@@ -273,7 +284,7 @@ class _Run:
         indices = chunk.indices
         if indices.size == 0:
             return
-        self._observations[indices] = chunk.observations
+        put_rows(self._observations, indices, chunk.observations)
         self._returns[indices] += chunk.rewards
         self._lengths[indices] += chunk.steps
         self._successes[indices[chunk.done]] = chunk.successes[chunk.done]

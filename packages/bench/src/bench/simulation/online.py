@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from bench.machine import available_cores
 from bench.simulation._episodes import Spaces
 from bench.simulation._errors import EvaluationError
 from bench.simulation._limits import EnvironmentLimits
+from bench.simulation._observations import ArrayTree, map_arrays, put_rows, stack_rows
 from bench.simulation._pool import SimulatorPool, WorkerDeath
 from bench.simulation._replicas import ReplicaHost, ReplicaStart
 
@@ -27,7 +28,8 @@ class OnlineStep:
 
     Attributes:
         observations: The observations reached `(R, *observation)`, at an episode's end its last
-            one (what a replay buffer stores as next observation).
+            one (what a replay buffer stores as next observation); a dictionary of such arrays where
+            the environment's are one.
         rewards: Rewards `(R,)`.
         terminated: Whether the episode ended for good `(R,)`; the return beyond it is zero.
         truncated: Whether it was cut off `(R,)`; the return goes on beyond it.
@@ -38,7 +40,7 @@ class OnlineStep:
             entries are the last observation and zeros.
     """
 
-    observations: Shaped[np.ndarray, "replicas *observation"]
+    observations: ArrayTree
     rewards: Float[np.ndarray, " replicas"]
     terminated: Bool[np.ndarray, " replicas"]
     truncated: Bool[np.ndarray, " replicas"]
@@ -99,7 +101,7 @@ class OnlineEnvironments:
             [] for _ in range(len(self._pool))
         ]
         self._deaths: dict[tuple[int, int], int] = {}
-        opened: dict[int, tuple[Spaces, np.ndarray]] = {}
+        opened: dict[int, tuple[Spaces, ArrayTree]] = {}
         for part in self._call("begin", [(self._starts(p),) for p in range(len(self._pool))]):
             opened |= part
         try:
@@ -108,11 +110,16 @@ class OnlineEnvironments:
         except ValueError:
             self.close()
             raise
-        self._current = np.stack([opened[replica][1] for replica in range(len(tasks))])
+        self._current = stack_rows([opened[replica][1] for replica in range(len(tasks))])
 
-    def observe(self) -> Shaped[np.ndarray, "replicas *observation"]:
-        """Return the observations to act on `(R, *observation)`."""
-        return self._current.copy()
+    @property
+    def spaces(self) -> Spaces:
+        """Observations and actions that all replicas have in common."""
+        return self._spaces
+
+    def observe(self) -> ArrayTree:
+        """Return the observations to act on `(R, *observation)`, or a dictionary of such arrays."""
+        return map_arrays(np.copy, self._current)
 
     def step(self, actions: Float[np.ndarray, "replicas action"]) -> OnlineStep:
         """Play one action per replica.
@@ -137,7 +144,7 @@ class OnlineEnvironments:
             self._fail(replica, "the action is not finite")
         alive = np.array([failure is None for failure in self.failures])
         actions = np.clip(actions, low, high)
-        reached = self._current.copy()
+        reached = self.observe()
         rewards, returns = np.zeros(replicas), np.zeros(replicas)
         terminated, truncated, successes = np.zeros((3, replicas), dtype=bool)
         lengths = np.zeros(replicas, dtype=np.int64)
@@ -157,7 +164,8 @@ class OnlineEnvironments:
             if part.indices.size == 0:
                 continue
             rows = part.indices
-            reached[rows], self._current[rows] = part.reached, part.current
+            put_rows(reached, rows, part.reached)
+            put_rows(self._current, rows, part.current)
             rewards[rows], returns[rows], lengths[rows] = part.rewards, part.returns, part.lengths
             terminated[rows], truncated[rows] = part.terminated, part.truncated
             successes[rows] = part.successes
@@ -221,7 +229,8 @@ class OnlineEnvironments:
         calls = [({r: images[r] for r in self._alive(p)},) for p in range(len(self._pool))]
         for part in self._call("load_state", calls):
             for index, (observation, episode) in part.items():
-                self._current[index], self._episode[index] = observation, episode
+                put_rows(self._current, index, observation)
+                self._episode[index] = episode
         self._keep(images)
 
     def _keep(self, images: dict[int, np.ndarray]) -> None:

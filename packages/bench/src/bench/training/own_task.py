@@ -147,9 +147,10 @@ def _rehearsed(name: str, limits: EnvironmentLimits, *, online: bool) -> Rehears
     low, high = found.spaces.action_low, found.spaces.action_high
     if len(found.spaces.observation_shape) != 1 or low.ndim != 1:
         raise ValueError(
-            f"environment {name!r} has observations of shape {found.spaces.observation_shape} and "
-            f"actions of shape {low.shape}; expected vectors (register a version of it wrapped in "
-            "gymnasium.wrappers.FlattenObservation, and give it as module:id)"
+            f"environment {name!r} has {found.spaces.describe()} in an array of shape {low.shape}; "
+            "expected vectors (register a version of it wrapped in "
+            "gymnasium.wrappers.FlattenObservation, and give it as module:id; images and "
+            "dictionaries as they are take a policy of your own, see bench.FineTuner)"
         )
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ValueError(
