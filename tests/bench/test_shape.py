@@ -7,6 +7,7 @@ import grimp
 import pytest
 
 import bench
+from bench.agents import AGENTS
 
 SOURCE = Path(bench.__file__).parent
 
@@ -46,3 +47,19 @@ def test_functions_stay_short(capsys: pytest.CaptureFixture[str]) -> None:
     assert lengths[longest] <= 80
     assert lengths["training/job.py:_train"] <= 60
     assert lengths["training/options.py:plan_offline"] <= 60
+
+
+def test_nothing_outside_the_agents_reads_a_setting_by_a_name_in_quotes() -> None:
+    settings = {name for entry in AGENTS.values() for name in entry.settings}
+    found = [
+        f"{path.relative_to(SOURCE)}:{node.lineno}"
+        for path in SOURCE.rglob("*.py")
+        if "agents" not in path.relative_to(SOURCE).parts
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in ("getattr", "hasattr")
+        and isinstance(node.args[1], ast.Constant)
+        and node.args[1].value in settings
+    ]
+    assert found == []

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bench.agents import AGENTS, Problem, draw, networks
-from bench.training.settings import meanings
+from bench.agents.settings import setting_meanings
 from qlearn import RandomStreams
 
 from .small_agents import PROBLEM, ROWS, batch_of, build, played, train
@@ -119,7 +119,7 @@ def test_pretrained_agents_start_from_the_cloned_flow(name: str) -> None:
 
 def test_settings_are_documented(name: str) -> None:
     config = AGENTS[name].config
-    assert meanings(config).keys() == {field.name for field in fields(config)}
+    assert setting_meanings(config).keys() == {field.name for field in fields(config)}
 
 
 def test_only_rlpd_waits_for_the_online_phase() -> None:

@@ -1,13 +1,23 @@
 """Every suite's values are settings of the agent they are for."""
 
+from dataclasses import dataclass, fields, replace
+
 import pytest
 import torch
 
-from bench.agents import AGENTS, CGQLConfig, FQLConfig, TRQAMConfig
+from bench.agents import AGENTS, CGQLConfig, FQLConfig, SQAMConfig, TRQAMConfig
+from bench.agents.settings import (
+    discount_of,
+    setting,
+    setting_meanings,
+    setting_range,
+    tried_with,
+    unread_settings,
+)
 from bench.published_settings import published_settings
 from bench.suites import SUITES, Domain
 from bench.training.ranges import check_ranges
-from bench.training.settings import meanings, parse_overrides, resolve
+from bench.training.settings import parse_overrides, resolve
 from qlearn import pessimistic_value
 
 DOMAINS = [
@@ -22,9 +32,9 @@ def test_every_agent_has_settings_on_every_domain(domain: Domain) -> None:
     assert {name.partition(" ")[0] for name in domain.agents} <= set(AGENTS)
     for name, entry in AGENTS.items():
         config = resolve(entry.config, name, domain, {})
-        for setting, value in domain.agents.get(name, {}).items():
-            assert getattr(config, setting) == value
-            assert type(value) is type(getattr(entry.config(), setting)), (name, setting)
+        for name_of, value in domain.agents.get(name, {}).items():
+            assert getattr(config, name_of) == value
+            assert type(value) is type(getattr(entry.config(), name_of)), (name, name_of)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +143,7 @@ def test_a_default_that_is_not_the_published_one_says_so(agent: str) -> None:
     assert "unless noted" in (config.__doc__ or "")
     for name, published in PUBLISHED_DEFAULTS[agent].items():
         assert getattr(config(), name) != published
-        assert "published" in meanings(config)[name], name
+        assert "published" in setting_meanings(config)[name], name
 
 
 @pytest.mark.parametrize("agent", AGENTS)
@@ -156,3 +166,52 @@ def test_lambda_is_solved_for_from_as_many_samples_as_are_given() -> None:
     check_ranges("trqam", TRQAMConfig(dual="solve", kl_budget=0.4), 5)  # 64 samples serve 2 nats
     with pytest.raises(ValueError, match="got 8, which tell at most log 8 nats"):
         check_ranges("trqam", TRQAMConfig(dual="solve", kl_budget=0.4, dual_samples=8), 5)
+
+
+def test_a_config_says_of_every_setting_what_it_means_and_what_it_may_be() -> None:
+    """Numbers that only the config knows: each has a range in which its default lies."""
+    for name, entry in AGENTS.items():
+        config = entry.config()
+        for field in fields(entry.config):
+            value = getattr(config, field.name)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                assert setting_range(entry.config, field.name).holds(value), (name, field.name)
+                assert setting_range(entry.config, field.name).holds(float("nan")) is False
+    assert str(setting_range(TRQAMConfig, "dual_ema")) == "above 0, to 1"
+    # A default of another agent leaves meaning and range as they are.
+    assert setting_range(SQAMConfig, "value_penalty") == setting_range(TRQAMConfig, "value_penalty")
+    assert setting_meanings(SQAMConfig)["estimator"] == setting_meanings(TRQAMConfig)["estimator"]
+    assert SQAMConfig().value_penalty != TRQAMConfig().value_penalty
+
+
+@dataclass(frozen=True)
+class TheirConfig:
+    """Settings of an agent from outside.
+
+    Attributes:
+        strength: of something, in
+            nats.
+    """
+
+    strength: float = -1.0
+    share: float = setting(0.5, "of the rest", least=0, most=1)
+
+
+def test_configs_from_outside_may_leave_that_out() -> None:
+    assert setting_meanings(TheirConfig) == {
+        "strength": "of something, in nats.",
+        "share": "of the rest",
+    }
+    assert setting_range(TheirConfig, "strength").holds(-1.0)
+    assert not setting_range(TheirConfig, "strength").holds(float("inf"))
+    assert not setting_range(TheirConfig, "share").holds(1.5)
+    assert discount_of(TheirConfig()) == 1.0
+    assert unread_settings(TheirConfig()) == {}
+    assert discount_of(TRQAMConfig(discount=0.9)) == 0.9
+
+
+def test_settings_are_tried_narrow_and_with_few_repetitions() -> None:
+    tried = replace(TRQAMConfig(dual_samples=500), **tried_with(TRQAMConfig(flow_steps=900)))
+    assert (tried.actor_hidden, tried.critic_hidden) == ((1,), (1,))
+    # Fewer dual samples are refused for budgets that the given number serves.
+    assert (tried.flow_steps, tried.best_of, tried.dual_samples) == (16, 1, 500)

@@ -158,7 +158,10 @@ def test_rlpd_learns_without_an_offline_phase(tmp_path: Path, data_dir: Path) ->
         (("--offline-share", "0.3"), "add --replay balanced"),
         (("--agent", "bc"), "no online phase"),
         (("--agent", "fql", "--online-kl-budget", "0.3"), "no trust region"),
-        (("--online-kl-budget", "0.3", "--set", "dual-rate=0"), "--online-kl-budget has no use"),
+        (
+            ("--online-kl-budget", "0.3", "--set", "dual-rate=0"),
+            "--online-kl-budget does not apply: dual_rate=0",
+        ),
         (("--online-kl-budget", "-1"), "--online-kl-budget must be above 0, got -1"),
         (("--online-kl-budget", "30", "--dual", "solve"), "dual=solve needs at least e^"),
     ],

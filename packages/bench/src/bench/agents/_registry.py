@@ -45,6 +45,11 @@ class AgentEntry:
         """Names of its settings."""
         return frozenset(field.name for field in fields(self.config))
 
+    @property
+    def fine_tunes_diffusion(self) -> bool:
+        """Whether it takes a cloned policy whose network predicts noise."""
+        return self.pretrained and "prediction" in self.settings
+
     @classmethod
     def of(cls, name: str, found: Any) -> AgentEntry:
         """The entry of an object from outside: an entry itself, or an agent's class.

@@ -4,17 +4,59 @@ Adjoint matching, arXiv 2409.08861.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
 from adjoint import AdjointEstimator
 from bench.agents.diffusion import PolicyField
+from bench.agents.estimators import EstimatorName
 from bench.agents.noise import Noise, normal
+from bench.agents.reference import ReferenceKind
+from bench.agents.settings import FlowAgentSettings, setting
 from flowsde import VelocityField
 from trustregion import path_kl
 
-__all__ = ["adjoint_losses", "adjoint_noise"]
+__all__ = ["AdjointMatchingSettings", "adjoint_losses", "adjoint_noise"]
+
+
+@dataclass(frozen=True, slots=True)
+class AdjointMatchingSettings(FlowAgentSettings):
+    """Settings of a flow policy that is fine-tuned by adjoint matching."""
+
+    max_gradient_norm: float | None = 1.0
+    clip_terminal: bool = setting(True, "take the critic's gradient through `clip(a, -1, 1)`")
+    adjoint_time: Literal["shifted", "consistent"] = setting(
+        "shifted", "time of the base velocity in the adjoint, `t + h` as published or `t`"
+    )
+    estimator: EstimatorName = setting(
+        "lean",
+        "of the adjoint: `lean` as published, `scalar` as in SQAM, `linear_drift`, or "
+        "`reinforce`, which never differentiates the critic",
+        added="0.2",
+    )
+    bridge_steps: int = setting(
+        10,
+        "noised states per sample, for estimators other than `lean`",
+        least=1,
+        most=1_000,
+        added="0.2",
+    )
+    value_penalty: float = setting(
+        0.0,
+        "weight of the policy's mean value less the data's in the critic's loss",
+        least=0,
+        added="0.2",
+    )
+    reference: ReferenceKind = setting(
+        "ema",
+        "that the policy is held to: `ema`, the moving average of a clone that goes on being "
+        "trained, as published; `frozen`, the policy as it was; `adapters_off`, the policy itself "
+        "with its adapters switched off",
+        added="0.2",
+    )
 
 
 def adjoint_noise(batch: int, size: int, steps: int) -> dict[str, Noise]:

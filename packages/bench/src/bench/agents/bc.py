@@ -17,30 +17,31 @@ from bench.agents.losses import cloning_loss, take_step
 from bench.agents.networks import FlowPolicy, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
+from bench.agents.settings import FlowSizes, setting
 from qlearn import ChunkBatch, Learner, RandomStreams
 
-__all__ = ["BC", "BCConfig"]
+__all__ = ["BC", "BCConfig", "cloned_flow"]
 
 
 @dataclass(frozen=True, slots=True)
 class BCConfig:
-    """Settings of behaviour cloning.
+    """Settings of behaviour cloning."""
 
-    Attributes:
-        actor_hidden: widths of the flow policy's hidden layers.
-        actor_layer_norm: LayerNorm in the flow policy.
-        flow_steps: Euler steps of the flow when acting.
-        learning_rate: Adam's step size.
-        max_gradient_norm: global-norm clip per run; None: no clip.
-        prediction: of the policy's network: `velocity`, a flow policy, or `noise`, a diffusion one.
-    """
-
-    actor_hidden: tuple[int, ...] = (512, 512, 512, 512)
-    actor_layer_norm: bool = False
-    flow_steps: int = 10
-    learning_rate: float = 3e-4
-    max_gradient_norm: float | None = 1.0
-    prediction: PolicyPrediction = "velocity"
+    actor_hidden: tuple[int, ...] = setting(
+        (512, 512, 512, 512), "widths of the flow policy's hidden layers"
+    )
+    actor_layer_norm: bool = setting(False, "LayerNorm in the flow policy")
+    flow_steps: int = setting(
+        10, "Euler steps of the flow when acting", least=1, most=1_000, repeats=True
+    )
+    learning_rate: float = setting(3e-4, "Adam's step size", least=0)
+    max_gradient_norm: float | None = setting(
+        1.0, "global-norm clip per run; none: no clip", above=0
+    )
+    prediction: PolicyPrediction = setting(
+        "velocity",
+        "of the policy's network: `velocity`, a flow policy, or `noise`, a diffusion one",
+    )
 
 
 class BC(nn.Module):
@@ -86,3 +87,8 @@ class BC(nn.Module):
         """Action chunks ``(R, n, D)`` in [-1, 1] from the flow ODE."""
         field = policy_field(self.flow, observations, self.config.prediction)
         return flow_action(field, noise["flow"], self.config.flow_steps)
+
+
+def cloned_flow(config: FlowSizes, problem: Problem, streams: RandomStreams) -> FlowPolicy:
+    """The network that a cloned flow is loaded into, to start an agent of these settings from."""
+    return flow_actor(problem, config.actor_hidden, streams, layer_norm=config.actor_layer_norm)

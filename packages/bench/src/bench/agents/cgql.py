@@ -25,7 +25,7 @@ from bench.agents.losses import cloning_loss, critic_loss, take_step
 from bench.agents.networks import FlowPolicy, critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
-from bench.agents.settings import FlowAgentSettings
+from bench.agents.settings import FlowAgentSettings, setting
 from flowsde import LinearInterpolant, VelocityField, ode_sample
 from qlearn import ChunkBatch, Learner, RandomStreams, td_loss
 
@@ -34,27 +34,30 @@ __all__ = ["CGQL", "CGQLConfig"]
 
 @dataclass(frozen=True, slots=True)
 class CGQLConfig(FlowAgentSettings):
-    """Settings of CGQL; the defaults are the published ones unless noted.
+    """Settings of CGQL; the defaults are the published ones unless noted."""
 
-    Attributes:
-        mode: how the noisy critic is learnt, see above; published: `simple`.
-        inverse_temperature: ``tau`` of ``p(a|s) ~ p_flow(a|s) exp(tau Q(s,a))``.
-        guidance: scale of the guidance.
-        noisy_weight: weight of the noisy critic's loss.
-        linex_clip: exponent above which the LINEX loss goes on without the exponential.
-        linex_tail: how it goes on: `linear`, by its tangent; `published`, by a line that jumps at
-            the clip and lacks the term that keeps the critic from growing.
-        guidance_critic: whose gradient guides. The published code always takes `online`, whatever
-            its own setting says.
-    """
-
-    mode: Literal["linex", "mse", "simple"] = "linex"
-    inverse_temperature: float = 1.0
-    guidance: float = 0.1
-    noisy_weight: float = 0.001
-    linex_clip: float = 5.0
-    linex_tail: Literal["linear", "published"] = "linear"
-    guidance_critic: Literal["target", "online"] = "target"
+    mode: Literal["linex", "mse", "simple"] = setting(
+        "linex",
+        "how the noisy critic is learnt: LINEX loss, MSE, or no noisy critic; published: `simple`",
+    )
+    inverse_temperature: float = setting(
+        1.0, "`tau` of `p(a|s) ~ p_flow(a|s) exp(tau Q(s,a))`", least=0
+    )
+    guidance: float = setting(0.1, "scale of the guidance", least=0)
+    noisy_weight: float = setting(0.001, "weight of the noisy critic's loss", least=0)
+    linex_clip: float = setting(
+        5.0, "exponent above which the LINEX loss goes on without the exponential", least=0
+    )
+    linex_tail: Literal["linear", "published"] = setting(
+        "linear",
+        "how it goes on: `linear`, by its tangent; `published`, by a line that jumps at the clip "
+        "and lacks the term that keeps the critic from growing",
+    )
+    guidance_critic: Literal["target", "online"] = setting(
+        "target",
+        "whose gradient guides; the published code always takes `online`, whatever its own "
+        "setting says",
+    )
 
 
 class CGQL(nn.Module):

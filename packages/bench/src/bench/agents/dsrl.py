@@ -20,7 +20,7 @@ from bench.agents.losses import cloning_loss, critic_loss, entropy_losses, take_
 from bench.agents.networks import FlowPolicy, critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
-from bench.agents.settings import FlowAgentSettings
+from bench.agents.settings import FlowAgentSettings, setting
 from qlearn import (
     ChunkBatch,
     EntropyTemperature,
@@ -36,15 +36,12 @@ __all__ = ["DSRL", "DSRLConfig"]
 
 @dataclass(frozen=True, slots=True)
 class DSRLConfig(FlowAgentSettings):
-    """Settings of DSRL; the defaults are the published ones unless noted.
+    """Settings of DSRL; the defaults are the published ones unless noted."""
 
-    Attributes:
-        noise_scale: bound of the chosen noise, per component.
-        target_entropy: of the noise before scaling, in nats per component of the action chunk.
-    """
-
-    noise_scale: float = 1.0
-    target_entropy: float = -0.5
+    noise_scale: float = setting(1.0, "bound of the chosen noise, per component", least=0)
+    target_entropy: float = setting(
+        -0.5, "of the noise before scaling, in nats per component of the action chunk"
+    )
 
 
 class DSRL(nn.Module):

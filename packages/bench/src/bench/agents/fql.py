@@ -18,7 +18,7 @@ from bench.agents.losses import cloning_loss, critic_loss, one_step_losses, take
 from bench.agents.networks import FlowPolicy, critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
-from bench.agents.settings import FlowAgentSettings
+from bench.agents.settings import FlowAgentSettings, setting
 from qlearn import ChunkBatch, Learner, OneStepActor, RandomStreams
 
 __all__ = ["FQL", "FQLConfig"]
@@ -26,13 +26,11 @@ __all__ = ["FQL", "FQLConfig"]
 
 @dataclass(frozen=True, slots=True)
 class FQLConfig(FlowAgentSettings):
-    """Settings of FQL; the defaults are the published ones unless noted.
+    """Settings of FQL; the defaults are the published ones unless noted."""
 
-    Attributes:
-        distill_weight: ``alpha``, weight of the distance between one-step policy and flow.
-    """
-
-    distill_weight: float = 100.0
+    distill_weight: float = setting(
+        100.0, "`alpha`, weight of the distance between one-step policy and flow", least=0
+    )
 
 
 class FQL(nn.Module):

@@ -20,7 +20,7 @@ from bench.agents.losses import cloning_loss, take_step
 from bench.agents.networks import FlowPolicy, critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
-from bench.agents.settings import FlowAgentSettings
+from bench.agents.settings import FlowAgentSettings, setting
 from qlearn import (
     MLP,
     ChunkBatch,
@@ -37,18 +37,26 @@ __all__ = ["IFQL", "IFQLConfig"]
 
 @dataclass(frozen=True, slots=True)
 class IFQLConfig(FlowAgentSettings):
-    """Settings of IFQL; the defaults are the published ones unless noted.
+    """Settings of IFQL; the defaults are the published ones unless noted."""
 
-    Attributes:
-        expectile: ``kappa``, weight of a value below its target; ``1 - kappa`` above it.
-        from_scratch: leave the behaviour-cloned flow aside and start the policy untrained. The
-            published runs did so by mistake (the checkpoint's names did not match); default off.
-        best_of: actions sampled when acting; the one with the best smallest critic value is played.
-    """
-
-    expectile: float = 0.9
-    from_scratch: bool = False
-    best_of: int = 32
+    expectile: float = setting(
+        0.9,
+        "`kappa`, weight of a value below its target; `1 - kappa` above it",
+        least=0,
+        most=1,
+    )
+    from_scratch: bool = setting(
+        False,
+        "leave the behaviour-cloned flow aside and start the policy untrained; the published runs "
+        "did so by mistake (the checkpoint's names did not match); default off",
+    )
+    best_of: int = setting(
+        32,
+        "actions sampled when acting; the one with the best smallest critic value is played",
+        least=1,
+        most=10_000,
+        repeats=True,
+    )
 
 
 class IFQL(nn.Module):

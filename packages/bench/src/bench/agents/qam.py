@@ -7,15 +7,18 @@ towards ``p(a|s) ~ p_slow(a|s) exp(tau Q(s,a))`` by adjoint matching at a fixed 
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench.agents.acting import best_of, flow_action
-from bench.agents.adjoint_matching import adjoint_losses, adjoint_noise
-from bench.agents.estimators import EstimatorName, adjoint_estimator
+from bench.agents.adjoint_matching import (
+    AdjointMatchingSettings,
+    adjoint_losses,
+    adjoint_noise,
+)
+from bench.agents.estimators import adjoint_estimator
 from bench.agents.losses import (
     cloning_loss,
     critic_loss,
@@ -25,9 +28,8 @@ from bench.agents.losses import (
 from bench.agents.networks import FlowPolicy, critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
-from bench.agents.reference import ReferenceKind, averaged, reference_policy
-from bench.agents.settings import FlowAgentSettings
-from bench.recorded import added
+from bench.agents.reference import averaged, reference_policy
+from bench.agents.settings import setting
 from flowsde import MemorylessEuler
 from qlearn import ChunkBatch, Learner, RandomStreams
 
@@ -35,32 +37,15 @@ __all__ = ["QAM", "QAMConfig"]
 
 
 @dataclass(frozen=True, slots=True)
-class QAMConfig(FlowAgentSettings):
-    """Settings of QAM; the defaults are the published ones unless noted.
+class QAMConfig(AdjointMatchingSettings):
+    """Settings of QAM; the defaults are the published ones unless noted."""
 
-    Attributes:
-        max_gradient_norm: global-norm clip over all parameters of a run together; None: no clip.
-        clip_terminal: take the critic's gradient through ``clip(a, -1, 1)``.
-        adjoint_time: time of the base velocity in the adjoint, ``t + h`` as published or ``t``.
-        inverse_temperature: ``tau`` of ``p(a|s) ~ p_slow(a|s) exp(tau Q(s,a))``; published: 0.3,
-            and a value for every domain.
-        estimator: of the adjoint: `lean` as published, `scalar` as in SQAM, `linear_drift`, or
-            `reinforce`, which never differentiates the critic.
-        bridge_steps: noised states per sample, for estimators other than `lean`.
-        value_penalty: weight of the policy's mean value less the data's in the critic's loss.
-        reference: that the policy is held to: `ema`, the moving average of a clone that goes on
-            being trained, as published; `frozen`, the policy as it was; `adapters_off`, the policy
-            itself with its adapters switched off.
-    """
-
-    max_gradient_norm: float | None = 1.0
-    clip_terminal: bool = True
-    adjoint_time: Literal["shifted", "consistent"] = "shifted"
-    inverse_temperature: float = 1.0
-    estimator: EstimatorName = added("0.2", "lean")
-    bridge_steps: int = added("0.2", 10)
-    value_penalty: float = added("0.2", 0.0)
-    reference: ReferenceKind = added("0.2", "ema")
+    inverse_temperature: float = setting(
+        1.0,
+        "`tau` of `p(a|s) ~ p_slow(a|s) exp(tau Q(s,a))`; published: 0.3, and a value for every "
+        "domain",
+        least=0,
+    )
 
 
 class QAM(nn.Module):

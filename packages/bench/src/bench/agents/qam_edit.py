@@ -16,6 +16,7 @@ from bench.agents.acting import best_of, flow_action
 from bench.agents.losses import entropy_losses
 from bench.agents.noise import Noise, normal
 from bench.agents.qam import QAM, QAMConfig
+from bench.agents.settings import setting
 from qlearn import ChunkBatch, EntropyTemperature, GaussianActor, RandomStreams, frozen
 
 __all__ = ["QAMEdit", "QAMEditConfig"]
@@ -23,16 +24,17 @@ __all__ = ["QAMEdit", "QAMEditConfig"]
 
 @dataclass(frozen=True, slots=True)
 class QAMEditConfig(QAMConfig):
-    """Settings of QAM-E: those of QAM, unless noted with the published defaults, and two more.
+    """Settings of QAM-E: those of QAM, unless noted with the published defaults, and two more."""
 
-    Attributes:
-        edit_scale: largest edit of an action component; 0 does without the edit policy, which is
-            QAM (the published default, and the published choice for some domains).
-        target_entropy: of the edit before scaling, in nats per component of the action chunk.
-    """
-
-    edit_scale: float = 0.1
-    target_entropy: float = -0.5
+    edit_scale: float = setting(
+        0.1,
+        "largest edit of an action component; 0 does without the edit policy, which is QAM (the "
+        "published default, and the published choice for some domains)",
+        least=0,
+    )
+    target_entropy: float = setting(
+        -0.5, "of the edit before scaling, in nats per component of the action chunk"
+    )
 
 
 class QAMEdit(QAM):

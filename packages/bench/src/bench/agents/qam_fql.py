@@ -15,6 +15,7 @@ from bench.agents.acting import flow_action
 from bench.agents.losses import one_step_losses
 from bench.agents.noise import Noise, normal
 from bench.agents.qam import QAM, QAMConfig
+from bench.agents.settings import setting
 from qlearn import ChunkBatch, OneStepActor, RandomStreams
 
 __all__ = ["QAMFQL", "QAMFQLConfig"]
@@ -22,15 +23,14 @@ __all__ = ["QAMFQL", "QAMFQLConfig"]
 
 @dataclass(frozen=True, slots=True)
 class QAMFQLConfig(QAMConfig):
-    """Settings of QAM-F: those of QAM, unless noted with the published defaults, and one more.
+    """Settings of QAM-F: those of QAM, unless noted with the published defaults, and one more."""
 
-    Attributes:
-        distill_weight: weight of the distance between one-step policy and flow; 0 does without the
-            one-step policy, which is QAM (the published default, and the published choice for some
-            domains).
-    """
-
-    distill_weight: float = 30.0
+    distill_weight: float = setting(
+        30.0,
+        "weight of the distance between one-step policy and flow; 0 does without the one-step "
+        "policy, which is QAM (the published default, and the published choice for some domains)",
+        least=0,
+    )
 
 
 class QAMFQL(QAM):

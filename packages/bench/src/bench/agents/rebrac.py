@@ -18,8 +18,7 @@ from bench.agents.losses import critic_loss, take_step
 from bench.agents.networks import FlowPolicy, critic_ensemble
 from bench.agents.noise import Noise, normal
 from bench.agents.problem import Problem
-from bench.agents.settings import ActorCriticSettings
-from bench.recorded import added
+from bench.agents.settings import MOST_SAMPLES, ActorCriticSettings, setting
 from qlearn import (
     MLP,
     ChunkBatch,
@@ -34,25 +33,30 @@ __all__ = ["ReBRAC", "ReBRACConfig"]
 
 @dataclass(frozen=True, slots=True)
 class ReBRACConfig(ActorCriticSettings):
-    """Settings of ReBRAC; the defaults are the published ones unless noted.
+    """Settings of ReBRAC; the defaults are the published ones unless noted."""
 
-    Attributes:
-        actor_layer_norm: LayerNorm in the policy.
-        cloning_weight: weight of the squared distance to the data's actions; published: 0, which
-            is TD3, and a value for every domain.
-        target_noise: standard deviation of the noise on target actions.
-        target_noise_clip: bound of that noise.
-        acting_noise_std: standard deviation of the noise on played actions, with the same bound.
-            The published code plays with ``target_noise``, online and in evaluation; default none.
-        target_every: the moving averages move at every update of this multiple; published: 2.
-    """
-
-    actor_layer_norm: bool = False
-    cloning_weight: float = 0.01
-    target_noise: float = 0.2
-    target_noise_clip: float = 0.5
-    acting_noise_std: float = 0.0
-    target_every: int = added("0.2", 1)
+    actor_layer_norm: bool = setting(False, "LayerNorm in the policy")
+    cloning_weight: float = setting(
+        0.01,
+        "weight of the squared distance to the data's actions; published: 0, which is TD3, and a "
+        "value for every domain",
+        least=0,
+    )
+    target_noise: float = setting(0.2, "standard deviation of the noise on target actions", least=0)
+    target_noise_clip: float = setting(0.5, "bound of that noise", least=0)
+    acting_noise_std: float = setting(
+        0.0,
+        "standard deviation of the noise on played actions, with the same bound; the published "
+        "code plays with `target_noise`, online and in evaluation; default none",
+        least=0,
+    )
+    target_every: int = setting(
+        1,
+        "the moving averages move at every update of this multiple; published: 2",
+        least=1,
+        most=MOST_SAMPLES,
+        added="0.2",
+    )
 
 
 class ReBRAC(nn.Module):

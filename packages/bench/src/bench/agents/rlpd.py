@@ -18,8 +18,7 @@ from bench.agents.losses import critic_loss, entropy_losses, take_step
 from bench.agents.networks import FlowPolicy, critic_ensemble
 from bench.agents.noise import Noise, normal
 from bench.agents.problem import Problem
-from bench.agents.settings import ActorCriticSettings
-from bench.recorded import added
+from bench.agents.settings import ActorCriticSettings, setting
 from qlearn import (
     ChunkBatch,
     EntropyTemperature,
@@ -35,15 +34,15 @@ __all__ = ["RLPD", "RLPDConfig"]
 
 @dataclass(frozen=True, slots=True)
 class RLPDConfig(ActorCriticSettings):
-    """Settings of RLPD; the defaults are the published ones unless noted.
+    """Settings of RLPD; the defaults are the published ones unless noted."""
 
-    Attributes:
-        target_entropy: in nats per component of the action chunk.
-        cloning_weight: weight of minus the log-probability of the data's actions.
-    """
-
-    target_entropy: float = -0.5
-    cloning_weight: float = added("0.2", 0.0)
+    target_entropy: float = setting(-0.5, "in nats per component of the action chunk")
+    cloning_weight: float = setting(
+        0.0,
+        "weight of minus the log-probability of the data's actions",
+        least=0,
+        added="0.2",
+    )
 
 
 class RLPD(nn.Module):

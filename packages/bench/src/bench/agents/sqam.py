@@ -9,6 +9,7 @@ data's (`value_penalty`).
 from dataclasses import dataclass
 
 from bench.agents.estimators import EstimatorName
+from bench.agents.settings import setting
 from bench.agents.trqam import TRQAM, TRQAMConfig
 
 __all__ = ["SQAM", "SQAMConfig"]
@@ -16,15 +17,13 @@ __all__ = ["SQAM", "SQAMConfig"]
 
 @dataclass(frozen=True, slots=True)
 class SQAMConfig(TRQAMConfig):
-    """Settings of SQAM; those of :class:`TRQAMConfig` with SQAM's published defaults.
+    """Settings of SQAM: those of :class:`TRQAMConfig`, with SQAM's published defaults."""
 
-    Attributes:
-        kl_budget: KL on noised actions (nats, per action of a chunk) that the trust region allows.
-        estimator: of the adjoint.
-        value_penalty: weight of the policy's mean value less the data's in the critic's loss.
-    """
-
-    kl_budget: float = 0.5
+    kl_budget: float = setting(
+        0.5,
+        "KL on noised actions (nats, per action of a chunk) that the trust region allows",
+        above=0,
+    )
     estimator: EstimatorName = "scalar"
     value_penalty: float = 0.3
 

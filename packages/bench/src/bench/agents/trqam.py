@@ -8,15 +8,19 @@ by solving the dual and correcting for what the policy misses.
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench.agents.acting import best_of, flow_action, sampled
-from bench.agents.adjoint_matching import adjoint_losses, adjoint_noise
+from bench.agents.adjoint_matching import (
+    AdjointMatchingSettings,
+    adjoint_losses,
+    adjoint_noise,
+)
 from bench.agents.diffusion import (
     ActingPolicy,
     PolicyField,
@@ -26,7 +30,7 @@ from bench.agents.diffusion import (
 )
 from bench.agents.dual import BudgetShape, budget_of, check_samples
 from bench.agents.endpoint_kl import endpoint_kl
-from bench.agents.estimators import EstimatorName, adjoint_estimator
+from bench.agents.estimators import adjoint_estimator
 from bench.agents.kernels import KernelName, memoryless_kernel
 from bench.agents.losses import (
     cloning_loss,
@@ -37,8 +41,9 @@ from bench.agents.losses import (
 from bench.agents.networks import FlowPolicy, critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
-from bench.agents.reference import ReferenceKind, averaged, reference_policy
-from bench.recorded import added
+from bench.agents.reference import averaged, reference_policy
+from bench.agents.settings import MOST_SAMPLES, setting
+from bench.experiment import DualSettings
 from flowsde import sample_path, velocities_along
 from qlearn import ChunkBatch, Learner, RandomStreams
 from trustregion import DualDescent, RelativeDualDescent, correct_dual, path_kl, solve_dual
@@ -47,111 +52,112 @@ __all__ = ["TRQAM", "TRQAMConfig"]
 
 
 @dataclass(frozen=True, slots=True)
-class TRQAMConfig:
-    """Settings of TRQAM; the defaults are the published ones.
+class TRQAMConfig(AdjointMatchingSettings):
+    """Settings of TRQAM; the defaults are the published ones."""
 
-    Attributes:
-        actor_hidden: widths of the flow policies' hidden layers.
-        actor_layer_norm: LayerNorm in the flow policies.
-        critic_hidden: widths of the critics' hidden layers.
-        critic_layer_norm: LayerNorm in the critics.
-        critics: size of the critic ensemble.
-        prediction: of the policies' networks: `velocity`, flow policies, or `noise`, diffusion.
-        flow_steps: Euler steps ``K`` of the flow, for acting and for the memoryless SDE.
-        discount: per environment step.
-        pessimism: ``rho`` of ``mean(Q) - rho * std(Q)`` over the target ensemble.
-        learning_rate: Adam's step size.
-        target_rate: EMA rate ``tau`` of the target critic and of the reference policy.
-        max_gradient_norm: global-norm clip over all parameters of a run together; None: no clip.
-        clip_terminal: take the critic's gradient through ``clip(a, -1, 1)``.
-        adjoint_time: time of the base velocity in the adjoint, ``t + h`` as published or ``t``.
-        kernel: discretisation of the memoryless SDE; `memoryless_euler` as published.
-        kernel_scale: standard deviation of the data that a kernel is built for; 0 for the data's.
-        trust_region: `internal`: lambda is in the control problem. `external`: the control problem
-            has a fixed `temperature` and ``lambda * KL`` is added to its loss as a penalty.
-        temperature: lambda of the control problem when the trust region is external.
-        kl_budget: path-space KL (nats, per action of a chunk) that the trust region allows.
-        budget_schedule: `constant`, or from `kl_budget` to `budget_end` by a line or half a cosine.
-        budget_end: KL allowed at the end of a schedule and behind it; a schedule needs it.
-        budget_steps: updates that a schedule takes; a schedule needs it.
-        dual: `descend` lambda with the measured KL; the same on its logarithm, by the `relative`
-            violation of the budget; or `solve` for it from reference samples and correct that by
-            the measured KL.
-        dual_samples: reference samples per observation that lambda is solved from.
-        dual_states: observations of a batch that lambda is solved from.
-        dual_rate: step size of the dual descent on lambda, 0 keeps lambda where it starts; or of
-            the correction of a solved lambda's logarithm, 0 keeps it uncorrected.
-        dual_ema: averaging rate of the KL estimate, or of the logarithm of the solved lambda.
-        dual_clip: KL estimates are capped at this multiple of the budget; for a correction, also
-            from below at the budget divided by it.
-        lambda_min: lower bound of the dual variable.
-        lambda_max: upper bound of the dual variable.
-        lambda_scale: lambda in the control problem is this multiple of the dual variable.
-        lambda_initial: the dual variable at the start.
-        best_of: actions sampled when acting; the one with the best mean critic value is played.
-        estimator: of the adjoint: `lean` as published, `scalar` as in SQAM, `linear_drift`, or
-            `reinforce`, which never differentiates the critic.
-        bridge_steps: noised states per sample, for estimators other than `lean`.
-        value_penalty: weight of the policy's mean value less the data's in the critic's loss.
-        reference: that the policy is held to: `ema`, the moving average of a clone that goes on
-            being trained, as published; `frozen`, the policy as it was; `adapters_off`, the policy
-            itself with its adapters switched off.
-        endpoint_kl_samples: actions by which the KL between the policies' own actions is measured
-            whenever metrics are logged; 0 for never.
-        endpoint_kl_probes: random probes of the divergence in it; 0 computes it.
-        path_kl_samples: SDE paths by which the KL of the policy's own paths is measured whenever
-            metrics are logged, for estimators that follow none; 0 for never.
-    """
-
-    actor_hidden: tuple[int, ...] = (512, 512, 512, 512)
-    actor_layer_norm: bool = False
-    critic_hidden: tuple[int, ...] = (512, 512, 512, 512)
-    critic_layer_norm: bool = True
-    critics: int = 10
-    prediction: PolicyPrediction = "velocity"
-    flow_steps: int = 10
-    discount: float = 0.995
-    pessimism: float = 0.5
-    learning_rate: float = 3e-4
-    target_rate: float = 0.005
-    max_gradient_norm: float | None = 1.0
-    clip_terminal: bool = True
-    adjoint_time: Literal["shifted", "consistent"] = "shifted"
-    kernel: KernelName = "memoryless_euler"
-    kernel_scale: float = 0.0
-    trust_region: Literal["internal", "external"] = "internal"
-    temperature: float = 1.0
-    kl_budget: float = 1.0
-    budget_schedule: BudgetShape = "constant"
-    budget_end: float | None = None
-    budget_steps: int | None = None
-    dual: Literal["descend", "relative", "solve"] = "descend"
-    dual_samples: int = 64
-    dual_states: int = 8
-    dual_rate: float = 0.01
-    dual_ema: float = 0.1
-    dual_clip: float = 2.0
-    lambda_min: float = 0.01
-    lambda_max: float = 100.0
-    lambda_scale: float = 3.0
-    lambda_initial: float = 1.0
-    best_of: int = 1
-    endpoint_kl_samples: int = 0
-    endpoint_kl_probes: int = 0
-    estimator: EstimatorName = added("0.2", "lean")
-    bridge_steps: int = added("0.2", 10)
-    value_penalty: float = added("0.2", 0.0)
-    reference: ReferenceKind = added("0.2", "ema")
-    path_kl_samples: int = added("0.2", 0)
+    prediction: PolicyPrediction = setting(
+        "velocity", "of the policies' networks: `velocity`, flow policies, or `noise`, diffusion"
+    )
+    kernel: KernelName = setting(
+        "memoryless_euler",
+        "discretisation of the memoryless SDE; `memoryless_euler` as published",
+    )
+    kernel_scale: float = setting(
+        0.0,
+        "standard deviation of the data that a kernel is built for; 0 for the data's",
+        least=0,
+    )
+    trust_region: Literal["internal", "external"] = setting(
+        "internal",
+        "`internal`: lambda is in the control problem. `external`: the control problem has a "
+        "fixed `temperature` and `lambda * KL` is added to its loss as a penalty",
+    )
+    temperature: float = setting(
+        1.0, "lambda of the control problem when the trust region is external", above=0
+    )
+    kl_budget: float = setting(
+        1.0, "path-space KL (nats, per action of a chunk) that the trust region allows", above=0
+    )
+    budget_schedule: BudgetShape = setting(
+        "constant",
+        "`constant`, or from `kl_budget` to `budget_end` by a line or half a cosine",
+    )
+    budget_end: float | None = setting(
+        None, "KL allowed at the end of a schedule and after it; a schedule needs it", above=0
+    )
+    budget_steps: int | None = setting(
+        None, "updates that a schedule takes; a schedule needs it", least=1
+    )
+    dual: Literal["descend", "relative", "solve"] = setting(
+        "descend",
+        "`descend` lambda with the measured KL; the same on its logarithm, by the `relative` "
+        "violation of the budget; or `solve` for it from reference samples and correct that by "
+        "the measured KL",
+    )
+    dual_samples: int = setting(
+        64, "reference samples per observation that lambda is solved from", least=1, most=10_000
+    )
+    dual_states: int = setting(
+        8, "observations of a batch that lambda is solved from", least=1, most=10_000
+    )
+    dual_rate: float = setting(
+        0.01,
+        "step size of the dual descent on lambda, 0 keeps lambda where it starts; or of the "
+        "correction of a solved lambda's logarithm, 0 keeps it uncorrected",
+        least=0,
+    )
+    dual_ema: float = setting(
+        0.1,
+        "averaging rate of the KL estimate, or of the logarithm of the solved lambda",
+        above=0,
+        most=1,
+    )
+    # A cap at the budget or below it could only let lambda fall.
+    dual_clip: float = setting(
+        2.0,
+        "KL estimates are capped at this multiple of the budget; for a correction, also from "
+        "below at the budget divided by it",
+        above=1,
+    )
+    lambda_min: float = setting(0.01, "lower bound of the dual variable", above=0)
+    lambda_max: float = setting(100.0, "upper bound of the dual variable", above=0)
+    lambda_scale: float = setting(
+        3.0, "lambda in the control problem is this multiple of the dual variable", above=0
+    )
+    lambda_initial: float = setting(1.0, "the dual variable at the start", above=0)
+    endpoint_kl_samples: int = setting(
+        0,
+        "actions by which the KL between the policies' own actions is measured whenever metrics "
+        "are logged; 0 for never",
+        least=0,
+        most=MOST_SAMPLES,
+        repeats=True,
+    )
+    endpoint_kl_probes: int = setting(
+        0, "random probes of the divergence in it; 0 computes it", least=0, most=MOST_SAMPLES
+    )
+    path_kl_samples: int = setting(
+        0,
+        "SDE paths by which the KL of the policy's own paths is measured whenever metrics are "
+        "logged, for estimators that follow none; 0 for never",
+        least=0,
+        most=MOST_SAMPLES,
+        added="0.2",
+    )
 
     @property
-    def unread(self) -> frozenset[str]:
-        """Settings that do nothing beside the others: with lambda held fixed, those of a budget."""
-        if self.dual == "solve" or self.dual_rate > 0.0:
-            return frozenset()
-        return frozenset(
-            {"kl_budget", "budget_schedule", "budget_end", "budget_steps", "dual_ema", "dual_clip"}
-        )
+    def unread(self) -> dict[str, str]:
+        """Settings that do nothing beside the others, and why."""
+        if not DualSettings(self.dual, self.dual_rate).holds_lambda:
+            return {}
+        of_a_budget = (
+            "kl_budget", "budget_schedule", "budget_end", "budget_steps", "dual_ema", "dual_clip"
+        )  # fmt: skip
+        return dict.fromkeys(of_a_budget, "dual_rate=0 holds lambda fixed whatever the budget")
+
+    def with_budget(self, budget: float) -> Self:
+        """The same at this budget throughout."""
+        return replace(self, budget_schedule="constant", kl_budget=budget)
 
 
 class TRQAM(nn.Module):

@@ -27,8 +27,8 @@ class Agents:
         from rich.table import Table
 
         from bench.agents import AGENTS
+        from bench.agents.settings import setting_meanings
         from bench.suites import unknown
-        from bench.training.settings import meanings
 
         # A pipe has no width of its own.
         console = Console(width=None if sys.stdout.isatty() else 100, markup=False, highlight=False)
@@ -44,19 +44,20 @@ class Agents:
         entry = AGENTS[self.agent]
         console.print(f"{self.agent}: {entry.summary} ({entry.paper})")
         console.print("settings, to be given as --set name=value, and where suites set another:\n")
-        hints, told = get_type_hints(entry.config), meanings(entry.config)
+        hints, told = get_type_hints(entry.config), setting_meanings(entry.config)
         for field in fields(entry.config):
             default = "required" if field.default is MISSING else _text(field.default)
-            console.print(f"{field.name} = {default}  [{_values(field.name, hints[field.name])}]")
+            values = _values(entry.config, field.name, hints[field.name])
+            console.print(f"{field.name} = {default}  [{values}]")
             console.print(Padding(told.get(field.name, ""), (0, 0, 0, 4), expand=False))
             for line in _suite_values(self.agent, entry.config, field.name):
                 console.print(Padding(line, (0, 0, 0, 4), expand=False))
         return 0
 
 
-def _values(name: str, kind: Any) -> str:
+def _values(config: type[Any], name: str, kind: Any) -> str:
     """What a setting of a type may be."""
-    from bench.training.settings import setting_range
+    from bench.agents.settings import setting_range
 
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Literal:
@@ -65,10 +66,10 @@ def _values(name: str, kind: Any) -> str:
         return "widths: 512,512"
     if type(None) in arguments:
         (kind,) = (a for a in arguments if a is not type(None))
-        return f"none, or {_values(name, kind)}"
+        return f"none, or {_values(config, name, kind)}"
     if kind is bool:
         return "true, false"
-    allowed = setting_range(name)
+    allowed = setting_range(config, name)
     number = "integer" if kind is int else "number"
     if math.isinf(allowed.least):
         return number

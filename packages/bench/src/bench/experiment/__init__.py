@@ -12,6 +12,7 @@ from bench.experiment._ablations import (
 )
 from bench.experiment._build import build_request, command_line
 from bench.experiment._cost import CostRequest
+from bench.experiment._dual import DualSettings
 from bench.experiment._offline import (
     SCHEDULE,
     OfflineRequest,
@@ -25,6 +26,7 @@ __all__ = [
     "SCHEDULE",
     "CostRequest",
     "DualRequest",
+    "DualSettings",
     "InternalVsExternalRequest",
     "KernelsRequest",
     "OfflineRequest",

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bench.agents.settings import Sampling
 from bench.policies._trained import TrainedPolicy
 
 __all__ = ["NoiseInput", "Policy"]
@@ -71,7 +72,8 @@ class Policy(nn.Module):
     @property
     def candidates(self) -> int:
         """Actions that are compared by the critic before one is played."""
-        return int(getattr(self._agent[0].config, "best_of", 1))
+        config: object = self._agent[0].config
+        return config.best_of if isinstance(config, Sampling) else 1
 
     def forward(
         self, observation: Float[Tensor, "batch O"], *noise: Float[Tensor, "batch ..."]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from bench.experiment import DualSettings
 from bench.recorded import added_defaults, recorded
 from bench.storage import RunRecord
 from bench.suites import SUITES, OnlineProtocol, Suite
@@ -54,8 +55,7 @@ def packs_without_budget(record: RunRecord) -> set[str]:
     return {
         pack
         for pack, entry, _ in _packs(record.settings)
-        if (settings := entry.get("settings", {})).get("dual_rate") == 0.0
-        and settings.get("dual", "descend") == "descend"
+        if DualSettings.of(entry.get("settings", {})).holds_lambda
     }
 
 

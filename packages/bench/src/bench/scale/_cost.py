@@ -3,9 +3,9 @@
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from bench.agents import AGENTS
+from bench.agents.settings import widest_layer
 from bench.suites import Domain, Suite
 from bench.training.cost import update_flops
 from bench.training.domain_sizes import DomainSizes
@@ -136,7 +136,7 @@ def _domain_cost(
         each = update_flops("bc", cloning, sizes.problem, protocol.batch_size)
         flops += seeds * protocol.pretrain_steps * each
         updates += seeds * protocol.pretrain_steps
-    width = _width(own)
+    width = widest_layer(own)
     return DomainCost(
         name=domain.name,
         width=width,
@@ -152,8 +152,3 @@ def _domain_cost(
 def _evaluations(steps: int, every: int) -> int:
     """How often a phase evaluates: every so often and at its end."""
     return max(1, -(-steps // every))
-
-
-def _width(config: Any) -> int:
-    widths = (getattr(config, name, ()) for name in ("actor_hidden", "critic_hidden"))
-    return max((int(width) for hidden in widths for width in hidden), default=1)

@@ -1,10 +1,11 @@
 """Every agent's settings in every domain, from a command's options, or one clear error."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.agents import AGENTS
+from bench.agents import AGENTS, BCConfig
+from bench.agents.settings import unread_settings
 from bench.experiment import OfflineRequest, given_settings
 from bench.suites import Domain, unknown
 from bench.training.ranges import check_ranges
@@ -36,7 +37,7 @@ def settings_by_agent(
     settings = {"bc": resolved("bc")}
     for agent in agents:
         if agent != "bc":
-            _check_start(agent, [config.prediction for config in settings["bc"].values()])
+            _check_start(agent, settings["bc"].values())
             settings[agent] = resolved(agent)
     return settings
 
@@ -76,11 +77,11 @@ class _Given:
 
     def check_read(self, config: Any) -> None:
         """Refuse what would do nothing beside the other settings."""
+        unread = unread_settings(config)
         for name in self.names:
-            if name in getattr(config, "unread", ()):
+            if name in unread:
                 raise ValueError(
-                    f"{self.spelled(name)} has no use with dual_rate=0, which holds lambda fixed "
-                    "whatever the budget; leave one of the two out"
+                    f"{self.spelled(name)} does not apply: {unread[name]}; leave one of the two out"
                 )
 
     def check(self, agents: Sequence[str]) -> None:
@@ -89,7 +90,7 @@ class _Given:
         for name in self.own:
             if name not in known:
                 who = f"agent {agents[0]!r} has" if len(agents) == 1 else "these agents have"
-                raise ValueError(f"{who} no trust region, so {self.spelled(name)} has no use")
+                raise ValueError(f"{who} no trust region; {self.spelled(name)} does not apply")
         names = [*self.own]
         for text in self.texts:
             name = _name(text)
@@ -102,13 +103,20 @@ class _Given:
             names.append(name)
 
 
-def _check_start(agent: str, predictions: Sequence[str]) -> None:
+def _check_start(agent: str, clones: Iterable[BCConfig]) -> None:
     """Refuse a clone whose network predicts what the agent does not know of."""
     entry = AGENTS[agent]
-    if entry.pretrained and "prediction" not in entry.settings and "noise" in predictions:
+    if (
+        not entry.fine_tunes_diffusion
+        and entry.pretrained
+        and any(c.prediction == "noise" for c in clones)
+    ):
+        known = [
+            name for name, other in AGENTS.items() if name != "bc" and other.fine_tunes_diffusion
+        ]
         raise ValueError(
             f"agent {agent!r} starts from a flow policy, but prediction=noise clones a diffusion "
-            "policy; only trqam fine-tunes one"
+            f"policy, which only {', '.join(known)} fine-tune"
         )
 
 

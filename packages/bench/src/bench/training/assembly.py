@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from bench.agents import AGENTS, Agent, draw
-from bench.agents.networks import flow_actor
+from bench.agents.bc import cloned_flow
+from bench.agents.settings import discount_of
 from bench.simulation import SimulatorPool
 from bench.storage import package_versions
 from bench.training.cells import Pack
@@ -37,12 +38,7 @@ def build_agent(
         offline = plan.directory / "packs" / replace(pack, online=False).name
         unfit = load_offline_result(offline / "checkpoints", pack, agent, str(plan.device))
     elif starts_from_clone(pack):
-        clone = flow_actor(
-            problem,
-            config.actor_hidden,
-            streams.spawn("clone"),
-            layer_norm=config.actor_layer_norm,
-        )
+        clone = cloned_flow(config, problem, streams.spawn("clone"))
         unfit = flow_cache(plan, pack, prepared).load([cell.seed for cell in pack.cells], clone)
         agent.start_from(clone)
     if plan.compiled:
@@ -60,7 +56,7 @@ def build_sampler(
         else [prepared.domain.tasks.index(cell.task) for cell in pack.cells]
     )
     horizon, mode = pack.domain.horizon, pack.protocol.chunks
-    discount = getattr(plan.configs[pack.name], "discount", 1.0)
+    discount = discount_of(plan.configs[pack.name])
     episodes = prepared.tables.episodes
     if not prepared.tables.streamed:
         return ChunkSampler(episodes, horizon, discount, mode=mode, tasks=tasks)
@@ -121,7 +117,7 @@ def build_experience(
         prepared.problem,
         prepared.tables.normalizer,
         streams.spawn("acting"),
-        plan.configs[pack.name].discount,
+        discount_of(plan.configs[pack.name]),
         workers=workers,
         limits=plan.limits,
     )

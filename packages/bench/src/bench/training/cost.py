@@ -4,7 +4,7 @@ import math
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from bench.agents import AGENTS, Problem, draw
+from bench.agents.settings import hidden_widths
 from bench.training.cells import Pack
 from qlearn import ChunkBatch, RandomStreams, has_bfloat16_products
 
@@ -80,11 +81,7 @@ def update_flops(agent: str, config: object, problem: Problem, batch_size: int) 
     ``k`` times some others grow as ``a k + b k^2``, and linearly in the batch.
     """
     settings: Any = config
-    hidden = {
-        name: getattr(settings, name)
-        for name in (entry.name for entry in fields(settings))
-        if name.endswith("_hidden")
-    }
+    hidden = hidden_widths(settings)
     factor = math.gcd(*(width for widths in hidden.values() for width in widths))
 
     def at(scale: int) -> float:

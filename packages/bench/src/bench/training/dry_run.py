@@ -7,6 +7,7 @@ from functools import partial
 from rich.console import Console
 from rich.table import Table
 
+from bench.agents.settings import widest_layer
 from bench.training.console import standard_output
 from bench.training.cost import matmul_rate, pack_cost
 from bench.training.domain_sizes import DomainSizes, domain_sizes
@@ -42,7 +43,7 @@ def describe(plan: Plan, console: Console | None = None, *, measure: bool = Fals
         sizes = domains[pack.domain.name]
         config = plan.configs[pack.name]
         cost = pack_cost(pack, config, sizes.problem, sizes.episode_steps)
-        flops_per_s = rate(_width(config))
+        flops_per_s = rate(widest_layer(config))
         hours = None if flops_per_s is None else cost.flops / flops_per_s / 3600
         simulator_hours = cost.simulator_steps / sizes.steps_per_s / 3600
         products = None if products is None or hours is None else products + hours
@@ -80,7 +81,7 @@ def _stored_rate(plan: Plan) -> tuple[Callable[[int], float | None], str]:
     """Rates by width, and where they are from."""
     rows = read_rates()
     find = partial(_rate_at, rows, plan)
-    widths = sorted({_width(config) for config in plan.configs.values()})
+    widths = sorted({widest_layer(config) for config in plan.configs.values()})
     bases = [found.basis for width in widths if (found := find(width)) is not None]
     if not bases:
         return lambda width: None, "(no rate of it near these widths is stored; --measure times it)"
@@ -113,11 +114,6 @@ def _simulators(domains: dict[str, DomainSizes]) -> str:
     if all(sizes.measured for sizes in domains.values()):
         return "at rates measured just now"
     return "at stored rates of one core of an AMD EPYC"
-
-
-def _width(config: object) -> int:
-    hidden = (getattr(config, name, ()) for name in ("actor_hidden", "critic_hidden"))
-    return max((width for widths in hidden for width in widths), default=1)
 
 
 def _hours(hours: float | None) -> str:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from bench.agents import AGENTS
+from bench.agents.settings import TrustRegion, unread_settings
 from bench.experiment import OfflineRequest, OnlineRequest
 from bench.suites import OnlineProtocol, smoke
 from bench.training.cells import Pack
@@ -32,7 +33,7 @@ def plan_online(options: OnlineRequest) -> Plan:
         offline = settled(offline, "online", online_only=True)
     plan = plan_offline(offline, online_only=True)
     for pack in plan.packs:
-        _check_pack(pack, online, options)
+        _check_pack(pack, plan.configs[pack.name], online, options)
     if not plan.packs:
         raise ValueError("agent 'bc' reads no rewards, so it has no online phase")
     protocol = replace(plan.suite.protocol, online=online)
@@ -80,7 +81,7 @@ def _protocol(published: OnlineProtocol, options: OnlineRequest) -> OnlineProtoc
     return online
 
 
-def _check_pack(pack: Pack, online: OnlineProtocol, options: OnlineRequest) -> None:
+def _check_pack(pack: Pack, config: object, online: OnlineProtocol, options: OnlineRequest) -> None:
     horizon = pack.domain.horizon
     if online.steps < horizon:
         raise ValueError(
@@ -96,29 +97,23 @@ def _check_pack(pack: Pack, online: OnlineProtocol, options: OnlineRequest) -> N
     elif options.offline_share is not None and len(options.agent) == 1:
         raise ValueError("--offline-share is of balanced replay; add --replay balanced")
     alone = len(options.agent) == 1 and options.agent != ("all",)
-    if (
-        options.online_kl_budget is not None
-        and alone
-        and "kl_budget" not in AGENTS[pack.agent].settings
-    ):
+    has_budget = isinstance(config, TrustRegion)
+    if options.online_kl_budget is not None and alone and not has_budget:
         raise ValueError(
-            f"agent {pack.agent!r} has no trust region, so --online-kl-budget has no use"
+            f"agent {pack.agent!r} has no trust region; --online-kl-budget does not apply"
         )
 
 
 def _config(pack: Pack, config: Any, budget: float | None) -> Any:
-    if budget is None or "kl_budget" not in AGENTS[pack.agent].settings:
+    if budget is None or not isinstance(config, TrustRegion):
         return config
-    config = replace(config, budget_schedule="constant", kl_budget=budget)
+    config = config.with_budget(budget)
     check_ranges(
         pack.agent,
         config,
         pack.domain.horizon,
         lambda name: "--online-kl-budget" if name == "kl_budget" else name,
     )
-    if "kl_budget" in getattr(config, "unread", ()):
-        raise ValueError(
-            "--online-kl-budget has no use with dual_rate=0, which holds lambda fixed whatever the "
-            "budget; leave one of the two out"
-        )
+    if reason := unread_settings(config).get("kl_budget"):
+        raise ValueError(f"--online-kl-budget does not apply: {reason}; leave one of the two out")
     return config

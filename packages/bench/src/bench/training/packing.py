@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from bench.agents import Problem
+from bench.agents.settings import widest_layer
 from bench.machine import available_cores, available_memory
 from bench.storage import read_run
 from bench.suites import Domain, Suite
@@ -159,7 +160,7 @@ def measured_size(
             return known
 
     def width(domain: Domain) -> int:
-        return sum(sum(found[domain.name].critic_hidden) for found in configs.values())
+        return sum(widest_layer(found[domain.name]) for found in configs.values())
 
     widest = max(suite.domains, key=width)
     choice = best_pack(

@@ -7,13 +7,11 @@ from functools import cache
 from typing import Any
 
 from bench.agents import Problem
+from bench.agents.settings import setting_range, tried_with
 from bench.training.cost import rehearse
-from bench.training.settings import setting_range
 
 __all__ = ["check_ranges"]
 
-
-_ENOUGH = 16
 _WIDEST = 1 << 17
 
 
@@ -40,16 +38,11 @@ def check_ranges(
             )
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        if not (allowed := setting_range(entry.name)).holds(value):
+        if not (allowed := setting_range(type(config), entry.name)).holds(value):
             finite = "" if math.isfinite(value) else "a finite number, "
             expected = allowed if math.isinf(allowed.least) else f"{finite}{allowed}"
             raise ValueError(f"{name} must be {expected}, got {value} (agent {agent!r})")
-    narrow: dict[str, Any] = {f.name: (1,) for f in fields(config) if f.name.endswith("_hidden")}
-    # Not dual_samples: fewer of them are refused for budgets that the given number serves.
-    for name in ("flow_steps", "best_of", "endpoint_kl_samples"):
-        if hasattr(config, name):  # more of the same
-            narrow[name] = min(getattr(config, name), _ENOUGH)
-    if (refusal := _refusal(agent, replace(config, **narrow), horizon)) is not None:
+    if (refusal := _refusal(agent, replace(config, **tried_with(config)), horizon)) is not None:
         raise ValueError(f"agent {agent!r} refuses its settings: {refusal}")
 
 

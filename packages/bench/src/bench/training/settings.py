@@ -1,17 +1,14 @@
 """Agent settings: defaults, then the suite's values for the domain, then the user's."""
 
-import inspect
-import math
-import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from bench.suites import Domain, Setting, unknown
 
-__all__ = ["SettingRange", "meanings", "parse_overrides", "resolve", "setting_range"]
+__all__ = ["parse_overrides", "resolve"]
 
 
 def resolve(config: type[Any], agent: str, domain: Domain, overrides: Mapping[str, Setting]) -> Any:
@@ -56,77 +53,6 @@ def parse_overrides(config: type[Any], agent: str, texts: Sequence[str]) -> dict
             raise ValueError(unknown(f"setting of agent {agent!r}", name, hints))
         parsed[name] = _parse(name, hints[name], value.strip())
     return parsed
-
-
-def meanings(config: type[Any]) -> dict[str, str]:
-    """What the docstrings of a class and of those that it extends say of each setting."""
-    meanings: dict[str, str] = {}
-    for kind in reversed(config.__mro__):
-        section = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:")[2]
-        found = re.findall(r"^ {4}(\w+): (.*(?:\n {8,}.*)*)", section, re.MULTILINE)
-        meanings |= {name: " ".join(text.replace("``", "`").split()) for name, text in found}
-    return meanings
-
-
-@dataclass(frozen=True, slots=True)
-class SettingRange:
-    """Which numbers a setting may be; all of them are finite.
-
-    Attributes:
-        least: smallest one.
-        most: largest one.
-        above: whether ``least`` itself is refused.
-    """
-
-    least: float = 0.0
-    most: float = math.inf
-    above: bool = False
-
-    def holds(self, value: float) -> bool:
-        """Whether a number is one of them."""
-        low = value > self.least if self.above else value >= self.least
-        return math.isfinite(value) and low and value <= self.most
-
-    def __str__(self) -> str:
-        if math.isinf(self.least):
-            return "finite"
-        if self.above:
-            return f"above {self.least:g}" + (
-                "" if math.isinf(self.most) else f", to {self.most:g}"
-            )
-        return f"{self.least:g} " + ("or more" if math.isinf(self.most) else f"to {self.most:g}")
-
-
-_COUNTS = {
-    "best_of", "bridge_steps", "budget_steps", "critics", "dual_samples", "dual_states",
-    "flow_steps", "target_every",
-}  # fmt: skip
-_MOST = {
-    "best_of": 10_000, "critics": 1_000, "dual_samples": 10_000, "dual_states": 10_000,
-    "flow_steps": 1_000,
-}  # fmt: skip
-"""Above these memory or time have no end."""
-_POSITIVE = {
-    "budget_end", "kl_budget", "lambda_initial", "lambda_max", "lambda_min", "lambda_scale",
-    "max_gradient_norm", "temperature",
-}  # fmt: skip
-_SHARES = {"discount", "expectile", "target_rate"}
-
-
-def setting_range(name: str) -> SettingRange:
-    """The range of a setting that is a number, of whatever agent."""
-    if name in ("pessimism", "target_entropy"):
-        return SettingRange(-math.inf)
-    if name in _COUNTS:
-        return SettingRange(1.0, _MOST.get(name, math.inf))
-    if name in _POSITIVE:
-        return SettingRange(above=True)
-    if name in _SHARES:
-        return SettingRange(most=1.0)
-    if name == "dual_ema":
-        return SettingRange(most=1.0, above=True)
-    # A cap at the budget or below it could only let lambda fall.
-    return SettingRange(1.0, above=True) if name == "dual_clip" else SettingRange()
 
 
 def _parse(name: str, kind: Any, text: str) -> Setting:

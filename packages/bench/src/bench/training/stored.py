@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.agents import AGENTS
+from bench.agents.settings import SettingRange, setting_range
 from bench.errors import ResultsError
 from bench.extensions import is_reference
-from bench.training.settings import setting_range
 
 __all__ = ["require_trusted", "stored_config"]
 
-_MOST = 65_536  # wider layers, or more of anything that is counted, are no settings of a run
+_MOST = 65_536  # wider layers are no settings of a run
 _MOST_LAYERS = 256
 
 
@@ -48,7 +48,7 @@ def stored_config(agent: str, values: object, where: Path) -> Any:
         if name in values:
             value = values[name]
             found[name] = tuple(value) if isinstance(value, list) else value
-            if ours and not _fits(name, found[name], hint):
+            if ours and not _fits(found[name], hint, setting_range(kind, name)):
                 raise ResultsError(f"{where} has {name}={value!r} for {agent}, which no run has")
     try:
         return kind(**found)
@@ -81,12 +81,12 @@ def _not_trusted(what: str, reference: str, option: str, where: Path) -> str:
     )
 
 
-def _fits(name: str, value: object, hint: Any) -> bool:
+def _fits(value: object, hint: Any, allowed: SettingRange) -> bool:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return isinstance(value, str) and value in arguments
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(name, value, argument) for argument in arguments)
+        return any(_fits(value, argument, allowed) for argument in arguments)
     if origin is tuple:
         return (
             isinstance(value, tuple)
@@ -94,11 +94,7 @@ def _fits(name: str, value: object, hint: Any) -> bool:
             and all(type(width) is int and 1 <= width <= _MOST for width in value)
         )
     if hint is int:
-        return type(value) is int and setting_range(name).holds(value) and _counted(name, value)
+        return type(value) is int and allowed.holds(value)
     if hint is float:
-        return type(value) in (int, float) and setting_range(name).holds(value)  # type: ignore[arg-type]
+        return type(value) in (int, float) and allowed.holds(value)  # type: ignore[arg-type]
     return type(value) is hint
-
-
-def _counted(name: str, value: int) -> bool:
-    return name.endswith("_steps") or value <= _MOST
