@@ -2,8 +2,9 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+from typing import Protocol as TypingProtocol
 
 from bench.extensions import installed, is_reference, load_installed, load_reference
 from bench.published_settings import published_settings
@@ -94,6 +95,67 @@ class Protocol:
     online: OnlineProtocol = OnlineProtocol()
 
 
+class TaskSource(TypingProtocol):
+    """Where the tasks of a domain come from; nobody else asks which kind it is."""
+
+    @property
+    def action_range(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """What -1 and 1 of each action stand for; empty where actions are played as they are."""
+
+    @property
+    def published(self) -> bool:
+        """Whether it is a benchmark's: its environments are known, and run in any process."""
+
+    def dataset_name(self, domain: "Domain") -> str:
+        """Name or path of a domain's data set."""
+
+    def task_name(self, domain: "Domain", task: int) -> str:
+        """Name of a single task, which also makes its environment."""
+
+    def successes(self, told: Any, returns: Any) -> Any:
+        """Which of some episodes count as a success.
+
+        Args:
+            told: what the environment says of each, an array of truth values.
+            returns: of each, an array.
+        """
+
+    def describe_success(self) -> str | None:
+        """What counts as a success, for people; None where the benchmark says it."""
+
+    def recorded(self) -> dict[str, Any]:
+        """What decides a run's numbers beside the name of the data set, as plain data."""
+
+
+@dataclass(frozen=True, slots=True)
+class OGBenchTasks:
+    """OGBench's single tasks; success is what the environment says."""
+
+    published: bool = True
+    action_range: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+
+    def dataset_name(self, domain: "Domain") -> str:
+        """OGBench's name, with the size where it is not the standard file."""
+        if domain.transitions == standard_transitions(domain.name):
+            return f"{domain.name}-v0"
+        return f"{domain.name}-{size_text(domain.transitions)}-v0"
+
+    def task_name(self, domain: "Domain", task: int) -> str:
+        """OGBench's name of a single task."""
+        return f"{domain.name}-singletask-task{task}-v0"
+
+    def successes(self, told: Any, returns: Any) -> Any:
+        """As told."""
+        return told
+
+    def describe_success(self) -> None:
+        """Nothing to add."""
+
+    def recorded(self) -> dict[str, Any]:
+        """Nothing: names say all."""
+        return {}
+
+
 @dataclass(frozen=True, slots=True)
 class OwnTask:
     """The user's own data and the environment that policies are evaluated in.
@@ -112,6 +174,45 @@ class OwnTask:
     action_low: tuple[float, ...] = ()
     action_high: tuple[float, ...] = ()
     solved_at: float | None = None
+
+    @property
+    def published(self) -> bool:
+        """It is not: nobody vouches for the environment."""
+        return False
+
+    @property
+    def action_range(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """The environment's, where it is not [-1, 1]."""
+        return self.action_low, self.action_high
+
+    def dataset_name(self, domain: "Domain") -> str:
+        """The user's."""
+        return self.dataset
+
+    def task_name(self, domain: "Domain", task: int) -> str:
+        """The environment's id."""
+        return self.environment
+
+    def successes(self, told: Any, returns: Any) -> Any:
+        """By the return, where that is what counts."""
+        return told if self.solved_at is None else returns >= self.solved_at
+
+    def describe_success(self) -> str:
+        """What an episode's success means."""
+        if self.solved_at is None:
+            return f"environment: {self.environment}; success is what it says in info['success']"
+        return (
+            f"environment: {self.environment}; success is a return of at least {self.solved_at:g}"
+        )
+
+    def recorded(self) -> dict[str, Any]:
+        """All but where the data lie: what they are has a fingerprint."""
+        values = asdict(self)
+        del values["dataset"]
+        return values
+
+
+_OGBENCH = OGBenchTasks()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,19 +264,18 @@ class Domain:
     networks: OwnNetworks | None = added("0.2", None)
 
     @property
+    def source(self) -> TaskSource:
+        """Where its tasks come from."""
+        return _OGBENCH if self.own is None else self.own
+
+    @property
     def dataset(self) -> str:
-        """OGBench's name of the data set, with the size where it is not the standard file."""
-        if self.own is not None:
-            return self.own.dataset
-        if self.transitions == standard_transitions(self.name):
-            return f"{self.name}-v0"
-        return f"{self.name}-{size_text(self.transitions)}-v0"
+        """Name or path of the data set."""
+        return self.source.dataset_name(self)
 
     def task_name(self, task: int) -> str:
-        """OGBench's name of a single task, which also makes its environment."""
-        if self.own is not None:
-            return self.own.environment
-        return f"{self.name}-singletask-task{task}-v0"
+        """Name of a single task, which also makes its environment."""
+        return self.source.task_name(self, task)
 
 
 @dataclass(frozen=True, slots=True)

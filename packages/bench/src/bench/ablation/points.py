@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from bench.experiment import OfflineRequest, given_settings
+from bench.experiment import OfflineRequest, Phase, given_settings, is_cloning
 from bench.results import final_table, scan_training, without_stopped
 from bench.training.kept_packs import in_kept_packs
 from bench.training.options import GridPoint, Plan, plan_grid, plan_offline, settled
@@ -54,7 +54,7 @@ def plan_points(offline: OfflineRequest, name: str, points: Sequence[Point]) -> 
 
 
 def _variant(agent: str, variant: tuple[str, ...]) -> tuple[str, ...]:
-    return () if agent == "bc" else variant
+    return () if is_cloning(agent) else variant
 
 
 def _short(value: object) -> str:
@@ -72,7 +72,7 @@ def outcomes(directory: Path) -> pl.DataFrame:
     """
     table = final_table([directory])
     success = table.domains.filter(agent="trqam")
-    logged = scan_training([directory]).filter(agent="trqam", phase="offline").collect()
+    logged = scan_training([directory]).filter(agent="trqam", phase=Phase.OFFLINE).collect()
     of_agent = without_stopped(logged, table.cells)
     late = of_agent.filter(pl.col("step") > 0.75 * pl.col("step").max().over("domain", "variant"))
     wanted = late.filter(pl.col("metric").is_in(_MEASURED))

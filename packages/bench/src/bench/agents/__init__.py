@@ -1,4 +1,4 @@
-"""The agents, one file each, and the registry that names them.
+"""The agents, one file each; :mod:`bench.registry` names them.
 
 Imports torch and the four libraries, nothing of the simulator, the tables or the disk, so that an
 agent trains on a bare machine from a source checkout.
@@ -9,7 +9,6 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from bench.agents._registry import AgentEntry, Registry
 from bench.agents.bc import BC, BCConfig
 from bench.agents.cgql import CGQL, CGQLConfig
 from bench.agents.dsrl import DSRL, DSRLConfig
@@ -26,6 +25,7 @@ from bench.agents.rebrac import ReBRAC, ReBRACConfig
 from bench.agents.rlpd import RLPD, RLPDConfig
 from bench.agents.sqam import SQAM, SQAMConfig
 from bench.agents.trqam import TRQAM, TRQAMConfig
+from bench.registry import AGENTS, AgentEntry, Registry
 from qlearn import ChunkBatch, Learner, RandomStreams
 
 __all__ = [
@@ -104,79 +104,3 @@ class Measuring(Protocol):
 
     def measure(self, batch: ChunkBatch, streams: RandomStreams) -> dict[str, Tensor]:
         """Metrics ``(R,)`` on rows and random numbers that no update sees."""
-
-
-AGENTS = Registry(
-    {
-        "bc": AgentEntry(
-            "behaviour cloning of a flow policy by flow matching", "arXiv 2210.02747", BCConfig, BC
-        ),
-        "trqam": AgentEntry(
-            "adjoint matching inside a path-space KL trust region",
-            "arXiv 2605.27079",
-            TRQAMConfig,
-            TRQAM,
-        ),
-        "sqam": AgentEntry(
-            "TRQAM with the scalar adjoint and a penalty on overrated actions",
-            "arXiv 2610.10437",
-            SQAMConfig,
-            SQAM,
-        ),
-        "qam": AgentEntry(
-            "adjoint matching at a fixed temperature", "arXiv 2601.14234", QAMConfig, QAM
-        ),
-        "qam-e": AgentEntry(
-            "QAM, its actions edited by a small soft actor-critic",
-            "arXiv 2601.14234",
-            QAMEditConfig,
-            QAMEdit,
-        ),
-        "qam-f": AgentEntry(
-            "QAM, distilled into a one-step policy that climbs the critic",
-            "arXiv 2601.14234",
-            QAMFQLConfig,
-            QAMFQL,
-        ),
-        "fql": AgentEntry(
-            "one-step policy that climbs the critic, held at a cloned flow",
-            "arXiv 2502.02538",
-            FQLConfig,
-            FQL,
-        ),
-        "ifql": AgentEntry(
-            "implicit Q-learning, then the best of many samples of a cloned flow",
-            "arXiv 2502.02538",
-            IFQLConfig,
-            IFQL,
-        ),
-        "dsrl": AgentEntry(
-            "soft actor-critic on the noise that a cloned flow starts from",
-            "arXiv 2506.15799",
-            DSRLConfig,
-            DSRL,
-        ),
-        "cgql-l": AgentEntry(
-            "cloned flow guided by a critic on noisy actions (LINEX, MSE or none)",
-            "arXiv 2601.14234",
-            CGQLConfig,
-            CGQL,
-            exportable=False,
-        ),
-        "rebrac": AgentEntry(
-            "TD3 with a squared distance to the data's actions",
-            "arXiv 2305.09836",
-            ReBRACConfig,
-            ReBRAC,
-            pretrained=False,
-        ),
-        "rlpd": AgentEntry(
-            "soft actor-critic on half offline, half online batches",
-            "arXiv 2302.02948",
-            RLPDConfig,
-            RLPD,
-            pretrained=False,
-            online_only=True,
-        ),
-    }
-)

@@ -30,3 +30,5 @@ class SQAMConfig(TRQAMConfig):
 
 class SQAM(TRQAM):
     """SQAM for a pack of independent runs; see :class:`TRQAM`."""
+
+    config: SQAMConfig

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from bench.agents import AGENTS
 from bench.api.state import process_state_kept
-from bench.experiment import CostRequest, build_request
+from bench.experiment import CostRequest, build_request, resolved_precision
 from bench.scale import (
     DeviceRate,
     SuiteCost,
@@ -143,9 +143,7 @@ def plan(request: CostRequest | None = None, /, **options: Any) -> CostResult:
     if asked.agent not in AGENTS:
         raise ValueError(unknown("agent", asked.agent, AGENTS))
     chosen = suite(asked.suite).narrowed(asked.domains)
-    precision: str = asked.precision
-    if precision == "auto":
-        precision = "float32" if asked.device == "cpu" else "tf32"
+    precision = resolved_precision(asked.precision, gpu=asked.device != "cpu")
     rows = read_rates(asked.rates)
     found: dict[int, DeviceRate] = {}
 

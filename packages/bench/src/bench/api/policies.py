@@ -7,6 +7,7 @@ from typing import Literal
 
 from bench.api.state import process_state_kept
 from bench.drawing import require_encoder
+from bench.experiment import PhaseName
 from bench.export import Exported
 from bench.export import export_policy as write_policy
 from bench.policies import LoadedPolicy, TrainedPolicy, find_policy
@@ -14,8 +15,6 @@ from bench.simulation import SimulatorPool
 from bench.video import SelectedCell, play, record, select_cells
 
 __all__ = ["RecordedVideo", "export_policy", "load_policy", "record_video"]
-
-Phase = Literal["pretrain", "offline", "online"]
 
 
 def load_policy(
@@ -25,7 +24,7 @@ def load_policy(
     agent: str | None = None,
     seed: int | None = None,
     variant: str | None = None,
-    phase: Phase | None = None,
+    phase: PhaseName | None = None,
     noise_seed: int = 0,
     device: str = "cpu",
 ) -> LoadedPolicy:
@@ -60,7 +59,7 @@ def export_policy(
     agent: str | None = None,
     seed: int | None = None,
     variant: str | None = None,
-    phase: Phase | None = None,
+    phase: PhaseName | None = None,
     formats: Sequence[Literal["pt2", "onnx"]] = ("pt2", "onnx"),
     out: str | Path | None = None,
 ) -> Exported:

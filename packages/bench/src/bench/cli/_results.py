@@ -4,6 +4,7 @@ from shlex import quote
 
 from bench.api.ablations import AblationResult
 from bench.api.results import RunResult
+from bench.experiment import Phase
 from bench.storage import read_run
 from bench.terminal import standard_output
 
@@ -42,4 +43,4 @@ def show_ablation(result: AblationResult) -> int:
 
 def _is_plain(result: RunResult) -> bool:
     cells = result.cells
-    return "online" not in cells["phase"] and not (cells["variant"] != "").any()
+    return Phase.ONLINE not in cells["phase"] and not (cells["variant"] != "").any()

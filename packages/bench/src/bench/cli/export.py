@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from bench.experiment import PhaseName
+
 __all__ = ["Export"]
 
 
@@ -34,7 +36,7 @@ class Export:
     task: str | None = None
     seed: int | None = None
     variant: str | None = None
-    phase: Literal["pretrain", "offline", "online"] | None = None
+    phase: PhaseName | None = None
     formats: tuple[Literal["pt2", "onnx"], ...] = ("pt2", "onnx")
     out: Path | None = None
 

@@ -42,7 +42,9 @@ def catalogue(data_dir: Path) -> list[CatalogueEntry]:
     from bench.suites import SUITES  # Suites are free to ask where their data lie.
 
     # A suite may bring data of other origin: their names are not OGBench's.
-    names = {domain.dataset for s in SUITES.values() for domain in s.domains if domain.own is None}
+    names = {
+        domain.dataset for s in SUITES.values() for domain in s.domains if domain.source.published
+    }
     names = {str(DatasetName.parse(name)) if is_dataset_name(name) else name for name in names}
     names |= {f"{stem}-v0" for stem in RECIPES}
     names |= {path.stem for path in data_dir.glob("*.json") if _is_record(path)}

@@ -13,28 +13,55 @@ from bench.experiment._ablations import (
 from bench.experiment._build import build_request, command_line
 from bench.experiment._cost import CostRequest
 from bench.experiment._dual import DualSettings
-from bench.experiment._offline import (
-    SCHEDULE,
-    OfflineRequest,
-    ScheduleOption,
-    given_settings,
+from bench.experiment._execution import (
+    Mode,
+    Precision,
+    PrecisionChoice,
+    execution_mode,
+    resolved_precision,
 )
+from bench.experiment._fields import (
+    ProtocolOption,
+    SettingOption,
+    flag,
+    given_settings,
+    given_values,
+    protocol_options,
+    recorded_options,
+    setting_options,
+)
+from bench.experiment._offline import OfflineRequest
 from bench.experiment._online import OnlineRequest
+from bench.experiment._phase import CLONING, Phase, PhaseName, is_cloning
 from bench.experiment._sweep import SweepRequest
 
 __all__ = [
-    "SCHEDULE",
+    "CLONING",
     "CostRequest",
     "DualRequest",
     "DualSettings",
     "InternalVsExternalRequest",
     "KernelsRequest",
+    "Mode",
     "OfflineRequest",
     "OnlineRequest",
-    "ScheduleOption",
+    "Phase",
+    "PhaseName",
+    "Precision",
+    "PrecisionChoice",
+    "ProtocolOption",
+    "SettingOption",
     "SqamRequest",
     "SweepRequest",
     "build_request",
     "command_line",
+    "execution_mode",
+    "flag",
     "given_settings",
+    "given_values",
+    "is_cloning",
+    "protocol_options",
+    "recorded_options",
+    "resolved_precision",
+    "setting_options",
 ]

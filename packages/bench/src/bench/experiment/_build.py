@@ -8,6 +8,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bench.experiment._fields import flag
+
 __all__ = ["build_request", "command_line"]
 
 _Request = TypeVar("_Request")
@@ -77,7 +79,7 @@ def command_line(
     words = list(command)
     for field in fields(request):
         value = getattr(request, field.name)
-        option = f"--{field.name.replace('_', '-')}"
+        option = flag(field.name)
         if value == field.default:
             continue
         if isinstance(value, bool):

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bench.experiment._execution import PrecisionChoice
+
 __all__ = ["CostRequest"]
 
 
@@ -38,7 +40,7 @@ class CostRequest:
     device: str = "cpu"
     devices: int = 8
     cores: int = 16
-    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
+    precision: PrecisionChoice = "auto"
     mode: Literal["eager", "compiled", "captured"] = "eager"
     rates: Path | None = None
     utilisation: float | None = None

@@ -1,34 +1,13 @@
 """The request of the offline phase, its fields by subject."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-__all__ = ["SCHEDULE", "OfflineRequest", "ScheduleOption", "given_settings"]
+from bench.experiment._execution import PrecisionChoice
+from bench.experiment._fields import protocol_option, recorded_as, setting_option
 
-
-@dataclass(frozen=True, slots=True)
-class ScheduleOption:
-    """An option that replaces a number of the suite's protocol.
-
-    Attributes:
-        protocol: field of :class:`bench.suites.Protocol`.
-        least: smallest value.
-        cloning: whether behaviour cloning depends on it.
-    """
-
-    protocol: str
-    least: int = 1
-    cloning: bool = False
-
-
-def _schedule(protocol: str, *, least: int = 1, cloning: bool = False) -> Any:
-    return field(default=None, metadata={"schedule": ScheduleOption(protocol, least, cloning)})
-
-
-def _setting() -> Any:
-    """An option for a setting of agents, which `set` reaches as well."""
-    return field(default=None, metadata={"setting": True})
+__all__ = ["OfflineRequest"]
 
 
 @dataclass(frozen=True)
@@ -54,11 +33,11 @@ class _Tasks:
         first_seed: the first of them.
     """
 
-    suite: str | None = None
+    suite: str | None = recorded_as("suite")
     dataset: str | None = None
-    env: str | None = None
-    horizon: int | None = None
-    solved_at: float | None = None
+    env: str | None = recorded_as("task.environment")
+    horizon: int | None = recorded_as("task.horizon")
+    solved_at: float | None = recorded_as("task.solved_at")
     env_timeout: float = 300.0
     env_memory: str = "auto"
     preset: Literal["full", "smoke"] = "full"
@@ -85,8 +64,8 @@ class _Methods:
     """
 
     agent: tuple[str, ...] = ("trqam",)
-    kl_budget: float | None = _setting()
-    dual: Literal["descend", "relative", "solve"] | None = _setting()
+    kl_budget: float | None = setting_option("kl_budget", "trust region")
+    dual: Literal["descend", "relative", "solve"] | None = setting_option("dual", "trust region")
     policy: str | None = None
     convention: Literal["data_at_one", "noise_at_one"] = "data_at_one"
     set: tuple[str, ...] = ()
@@ -103,10 +82,10 @@ class _Schedule:
         episodes: episodes per evaluation, instead of the protocol's.
     """
 
-    steps: int | None = _schedule("offline_steps")
-    pretrain_steps: int | None = _schedule("pretrain_steps", least=0, cloning=True)
-    evaluate_every: int | None = _schedule("evaluate_every")
-    episodes: int | None = _schedule("episodes", cloning=True)
+    steps: int | None = protocol_option("offline_steps")
+    pretrain_steps: int | None = protocol_option("pretrain_steps", least=0, cloning=True)
+    evaluate_every: int | None = protocol_option("evaluate_every")
+    episodes: int | None = protocol_option("episodes", cloning=True)
 
 
 @dataclass(frozen=True)
@@ -144,10 +123,10 @@ class _Execution:
     """
 
     device: str = "auto"
-    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
-    compile: bool = False
+    precision: PrecisionChoice = recorded_as("precision", "auto")
+    compile: bool = recorded_as("compiled", default=False)
     capture: bool = False
-    pack: int | Literal["auto"] | None = None
+    pack: int | Literal["auto"] | None = recorded_as("largest_pack")
     processes: int | None = None
 
 
@@ -158,17 +137,3 @@ class OfflineRequest(_Execution, _Places, _Schedule, _Methods, _Tasks):
 
     The fields are documented by subject, on the bases.
     """
-
-
-SCHEDULE: dict[str, ScheduleOption] = {
-    field.name: field.metadata["schedule"]
-    for field in fields(OfflineRequest)
-    if "schedule" in field.metadata
-}
-"""Options that replace numbers of the protocol, by name."""
-
-
-def given_settings(request: OfflineRequest) -> dict[str, Any]:
-    """Settings of agents that a request fixes by options of their own."""
-    named = (field.name for field in fields(request) if field.metadata.get("setting"))
-    return {name: value for name in named if (value := getattr(request, name)) is not None}

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from bench.experiment._fields import online_option
 from bench.experiment._offline import OfflineRequest
 
 __all__ = ["OnlineRequest"]
@@ -24,10 +25,10 @@ class OnlineRequest(OfflineRequest):
         online_kl_budget: trust-region budget of the online phase; the offline one by default.
     """
 
-    online_steps: int | None = None
-    warm_up: int | None = None
-    updates_per_step: int | None = None
-    replay: Literal["auto", "union", "balanced"] | None = None
-    offline_share: float | None = None
-    online_data: Literal["shard", "all"] | None = None
+    online_steps: int | None = online_option("steps", least=1)
+    warm_up: int | None = online_option("warm_up", least=0)
+    updates_per_step: int | None = online_option("updates_per_step", least=1)
+    replay: Literal["auto", "union", "balanced"] | None = online_option("replay")
+    offline_share: float | None = online_option("offline_share", least=0, most=1)
+    online_data: Literal["shard", "all"] | None = online_option("data")
     online_kl_budget: float | None = None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bench.agents import AGENTS
 from bench.errors import CheckpointError, ResultsError
+from bench.experiment import Phase, is_cloning
 from bench.results import is_task
 from bench.storage import Checkpoint, PlannedCell, RunRecord, load_checkpoint, part, read_run
 from bench.training.cells import Cell
@@ -20,8 +21,6 @@ from bench.training.trainer import trained_replica
 from qlearn import RandomStreams
 
 __all__ = ["TrainedPolicy", "built_agent", "find_policy"]
-
-_PHASES = ("pretrain", "offline", "online")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +78,12 @@ def find_policy(
         for cell in run.cells
         for its_phase in cell.final_steps
         if all(value in (None, getattr(cell, name)) for name, value in wanted.items())
-        and (agent is not None or cell.agent != "bc" or phase == "pretrain")
+        and (agent is not None or not is_cloning(cell.agent) or phase == Phase.PRETRAIN)
         and (task is None or is_task(cell.task, task))
         and phase in (None, its_phase)
     ]
     if phase is None and chosen:
-        last = max((its for _, its in chosen), key=_PHASES.index)
+        last = max((its for _, its in chosen), key=lambda its: list(Phase).index(Phase(its)))
         if any(_checkpoints(directory, cell).is_dir() for cell, its in chosen if its == last):
             chosen = [(cell, its) for cell, its in chosen if its == last]
         else:  # That phase has not begun.

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from bench.errors import ResultsError
+from bench.experiment import CLONING, Phase, is_cloning
 from bench.results._final import FinalTable, final_table
 from bench.results._scores import final_rates, flat_settings, method_label
 from bench.results._setting_names import method_pairs, setting_differences
@@ -121,7 +122,7 @@ class Comparison:
 
     @property
     def _only_clones(self) -> bool:
-        return all(method.first == method.second == "bc" for method in self.methods)
+        return all(method.first == method.second == CLONING for method in self.methods)
 
     @property
     def _sentence(self) -> str:
@@ -202,7 +203,7 @@ def _method_differences(first: FinalTable, second: FinalTable) -> list[MethodDif
             difference = _difference(phase, one, other, ours[phase][one], theirs[phase][other])
             if difference is not None:
                 found.append(difference)
-    found = [method for method in found if method.phase != "pretrain"] or found
+    found = [method for method in found if method.phase != Phase.PRETRAIN] or found
     tested = [method for method in found if not method.one_seed]
     corrected = iter(holm_p_values([method.p_value for method in tested]))
     return [
@@ -225,7 +226,7 @@ def _not_compared(
             {
                 method_label(agent, variant)
                 for agent, variant in table.cells.select("agent", "variant").iter_rows()
-                if agent != "bc"
+                if not is_cloning(agent)
             }
             - paired
         )

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from bench.errors import ResultsError
+from bench.experiment import Phase
 from bench.results._cells import cell_results, labelled_evaluations, require_one_origin
 from bench.results._protocol import joined_differences
 from bench.results._schema import CELL_COLUMNS, PHASES
@@ -311,4 +312,4 @@ def _notes(
 def phases(table: FinalTable) -> list[str]:
     """Phases that deserve a table by domain: pretraining only if there is nothing else."""
     found = [phase for phase in PHASES if phase in table.domains["phase"]]
-    return [phase for phase in found if phase != "pretrain"] or found
+    return [phase for phase in found if phase != Phase.PRETRAIN] or found

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from bench.experiment import Phase
 from bench.results._cells import cell_results
 from bench.results._scan import planned_cells, scan_evaluations, scan_training
 from bench.results._schema import CELL_COLUMNS, PHASES
@@ -151,7 +152,9 @@ def _packs(directory: Path, cells: pl.DataFrame) -> pl.DataFrame:
     span = (pl.col("written") - pl.col("begun")).dt.total_microseconds() / 1e6
     new = pl.col("logged") - pl.col("first")
     logged_pace = pl.when((span > 0) & (new > 0)).then(span / new)
-    logged_rate = pl.when(pl.col("phase") != "online").then(1 / logged_pace)  # steps, not updates
+    logged_rate = pl.when(pl.col("phase") != Phase.ONLINE).then(
+        1 / logged_pace
+    )  # steps, not updates
 
     def likely(value: pl.Expr) -> pl.Expr:
         return pl.coalesce(value, value.mean().over("agent", "phase"), value.mean().over("phase"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from bench.experiment import DualSettings
+from bench.experiment import DualSettings, Phase, is_cloning
 from bench.recorded import added_defaults, recorded
 from bench.storage import RunRecord
 from bench.suites import SUITES, OnlineProtocol, Suite
@@ -62,9 +62,9 @@ def packs_without_budget(record: RunRecord) -> set[str]:
 def _packs(settings: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], str]]:
     """Name, entry and phase of every pack."""
     for name, entry in settings.get("packs", {}).items():
-        yield name, entry, "pretrain" if entry.get("agent") == "bc" else "offline"
+        yield name, entry, Phase.PRETRAIN if is_cloning(entry.get("agent", "")) else Phase.OFFLINE
     for name, entry in settings.get("online", {}).get("packs", {}).items():
-        yield name, entry, "online"
+        yield name, entry, Phase.ONLINE
 
 
 def _differences(
@@ -76,13 +76,13 @@ def _differences(
     before_online = usual_online.pop("offline_steps")
     found = settings["protocol"] | pack.get("protocol", {})
     goes_on = "online" in settings and before_online is not None
-    if goes_on and (phase == "online" or found.get("offline_steps") == before_online):
+    if goes_on and (phase == Phase.ONLINE or found.get("offline_steps") == before_online):
         usual["offline_steps"] = before_online
     for name in _COUNTED:
-        unread = name == "offline_steps" and phase == "pretrain"
+        unread = name == "offline_steps" and phase == Phase.PRETRAIN
         if name in found and found[name] != usual[name] and not unread:
             yield _difference(name, found[name], usual[name])
-    if phase == "online":
+    if phase == Phase.ONLINE:
         usual_online = added_defaults(OnlineProtocol) | usual_online
         played = added_defaults(OnlineProtocol) | settings["online"]["protocol"]
         for name, value in played.items():

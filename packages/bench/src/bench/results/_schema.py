@@ -10,6 +10,8 @@ from typing import Any
 
 import polars as pl
 
+from bench.experiment import Phase
+
 __all__ = [
     "CELL_COLUMNS",
     "EVALUATIONS",
@@ -20,7 +22,7 @@ __all__ = [
     "metric_rows",
 ]
 
-PHASES = ("pretrain", "offline", "online")
+PHASES = tuple(map(str, Phase))
 CELL_COLUMNS = ("suite", "domain", "task", "agent", "variant", "seed")
 # What two undisturbed runs of the same cell may differ in.
 TIMING_COLUMNS = ("seconds_training", "seconds_evaluation", "updates_per_second", "recorded_at")

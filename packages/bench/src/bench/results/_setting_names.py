@@ -5,6 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bench.experiment import (
+    CLONING,
+    OfflineRequest,
+    OnlineRequest,
+    flag,
+    is_cloning,
+    recorded_options,
+    setting_options,
+)
 from bench.recorded import added_defaults
 from bench.results._scores import flat_settings, method_label
 from bench.storage import RunRecord
@@ -12,24 +21,18 @@ from bench.suites import OnlineProtocol
 
 __all__ = ["method_pairs", "setting_differences"]
 
-_OPTIONS = {
-    "suite": "--suite",
-    "precision": "--precision",
-    "compiled": "--compile",
-    "largest_pack": "--pack",
-    "protocol.offline_steps": "--steps",
-    "protocol.pretrain_steps": "--pretrain-steps",
-    "protocol.evaluate_every": "--evaluate-every",
-    "protocol.episodes": "--episodes",
-    "online.protocol.steps": "--online-steps",
-    "online.protocol.warm_up": "--warm-up",
-    "online.protocol.updates_per_step": "--updates-per-step",
-    "online.protocol.replay": "--replay",
-    "online.protocol.offline_share": "--offline-share",
-    "online.protocol.data": "--online-data",
+_OPTIONS = recorded_options(OfflineRequest, OnlineRequest)
+_OF_TASK = {
+    name.removeprefix("task."): option
+    for name, option in _OPTIONS.items()
+    if name.startswith("task.")
 }
-_OWN_OPTION = {"kl_budget": "--kl-budget", "dual": "--dual"}
-_OWN_TASK = {"environment": "--env", "horizon": "--horizon", "solved_at": "--solved-at"}
+_OWN_OPTION = {option.name: flag(name) for name, option in setting_options(OfflineRequest).items()}
+_ONLINE_OPTION = {
+    option.name: flag(name)
+    for name, option in setting_options(OnlineRequest).items()
+    if name not in setting_options(OfflineRequest)
+}
 
 _Values = dict[str, dict[str, str]]
 """Setting to domain to value."""
@@ -50,9 +53,9 @@ def setting_differences(
     found = _pairs(*(_of_the_run(record) for record in (first, second)))
     ours, theirs = _of_methods(first), _of_methods(second)
     pairs = method_pairs(ours, theirs)
-    alone = sum(one != "bc" for one, _ in pairs) == 1
+    alone = sum(not is_cloning(one) for one, _ in pairs) == 1
     for one, other in pairs:
-        suffix = "" if alone and one != "bc" else f", {one}"
+        suffix = "" if alone and not is_cloning(one) else f", {one}"
         for name in {**ours[one], **theirs[other]}:
             if one == other or (name in ours[one] and name in theirs[other]):
                 a, b = ours[one].get(name, {}), theirs[other].get(name, {})
@@ -74,9 +77,9 @@ def method_pairs(ours: Iterable[str], theirs: Iterable[str]) -> list[tuple[str, 
     """Which methods are compared: those of the same name, or the single ones of both sides."""
     ours, theirs = set(ours), set(theirs)
     pairs = [(name, name) for name in sorted(ours & theirs)]
-    if set(ours & theirs) <= {"bc"}:
+    if set(ours & theirs) <= {CLONING}:
         # Cloned policies that others start from are not what a comparison is about.
-        one, other = ours - {"bc"}, theirs - {"bc"}
+        one, other = ours - {CLONING}, theirs - {CLONING}
         if len(one) == len(other) == 1:
             pairs.append((one.pop(), other.pop()))
     return pairs
@@ -91,10 +94,10 @@ def _of_the_run(record: RunRecord) -> dict[str, str]:
         protocol = added_defaults(OnlineProtocol) | settings["online"]["protocol"]
         settings["online"] = {"protocol": protocol}
     values = {_OPTIONS.get(name, name): value for name, value in flat_settings(settings).items()}
-    learning = [cell for cell in record.cells if cell.agent != "bc"] or list(record.cells)
+    learning = [cell for cell in record.cells if not is_cloning(cell.agent)] or list(record.cells)
     packs = record.packs.values()
     task: Mapping[str, Any] = next((pack["task"] for pack in packs if "task" in pack), {})
-    values |= {_OWN_TASK[name]: str(task[name]) for name in _OWN_TASK if name in task}
+    values |= {_OF_TASK[name]: str(task[name]) for name in _OF_TASK if name in task}
     listed: dict[str, Iterable[object]] = {
         "--agent": {cell.agent for cell in learning},
         # Not `--seeds` and `--tasks`, which take a count and numbers.
@@ -122,8 +125,9 @@ def _of_methods(record: RunRecord) -> dict[str, _Values]:
             add(pack, entry, {_OWN_OPTION.get(k, f"--set {k}"): value for k, value in settings})
     for pack, entry in record.settings.get("online", {}).get("packs", {}).items():
         # All else is as in the offline phase.
-        if "kl_budget" in entry["settings"]:
-            add(pack, entry, {"--online-kl-budget": str(entry["settings"]["kl_budget"])})
+        settings = entry["settings"]
+        again = {o: str(settings[name]) for name, o in _ONLINE_OPTION.items() if name in settings}
+        add(pack, entry, again)
     return found
 
 

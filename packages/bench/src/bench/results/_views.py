@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.errors import ResultsError
+from bench.experiment import Phase
 from bench.results._aggregate import aggregate_table, pairs_table
 from bench.results._final import FinalTable, phases
 from bench.results._published import published_beside
@@ -80,7 +81,7 @@ def domain_view(table: FinalTable, phase: str) -> pl.DataFrame:
     Raises:
         ResultsError: no result of this phase.
     """
-    first_only = (pl.col("phase") == "pretrain").all().over("suite", "agent", "variant")
+    first_only = (pl.col("phase") == Phase.PRETRAIN).all().over("suite", "agent", "variant")
     rows = table.domains.filter((pl.col("phase") == phase) | first_only)
     if rows.is_empty():
         raise ResultsError(f"the runs have no {phase} phase")
@@ -121,8 +122,8 @@ def phase_view(table: FinalTable) -> pl.DataFrame:
 
     Empty unless there is an online phase. A method without one of the phases has a dash there.
     """
-    trained = table.domains.filter(pl.col("phase") != "pretrain")
-    if "online" not in trained["phase"]:
+    trained = table.domains.filter(pl.col("phase") != Phase.PRETRAIN)
+    if Phase.ONLINE not in trained["phase"]:
         return pl.DataFrame()
     several = trained["suite"].n_unique() > 1
     view: dict[tuple[str, str], dict[str, str]] = {}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bench.agents import AGENTS
 from bench.agents.settings import widest_layer
+from bench.experiment import CLONING, is_cloning
 from bench.suites import Domain, Suite
 from bench.training.cost import update_flops
 from bench.training.domain_sizes import DomainSizes
@@ -118,22 +119,22 @@ def _domain_cost(
     rate: Callable[[int], float],
     online: bool,
 ) -> DomainCost:
-    protocol, entry = suite.protocol, AGENTS[agent]
+    protocol, entry, clones = suite.protocol, AGENTS[agent], is_cloning(agent)
     own = resolve(entry.config, agent, domain, {})
     runs = seeds * len(domain.tasks)
-    offline_updates = protocol.pretrain_steps if agent == "bc" else protocol.offline_steps
-    updates = (seeds if agent == "bc" else runs) * offline_updates
-    played = _evaluations(0 if agent == "bc" else offline_updates, protocol.evaluate_every)
+    offline_updates = protocol.pretrain_steps if clones else protocol.offline_steps
+    updates = (seeds if clones else runs) * offline_updates
+    played = _evaluations(0 if clones else offline_updates, protocol.evaluate_every)
     steps = played * protocol.episodes * sizes.episode_steps
-    if online and agent != "bc":
+    if online and not clones:
         phase = protocol.online
         updates += runs * phase.updates_per_step * (phase.steps - phase.warm_up)
         more = _evaluations(phase.steps, protocol.evaluate_every) * protocol.episodes
         steps += phase.steps + more * sizes.episode_steps
     flops = updates * update_flops(agent, own, sizes.problem, protocol.batch_size)
-    if entry.pretrained and agent != "bc":
-        cloning = resolve(AGENTS["bc"].config, "bc", domain, {})
-        each = update_flops("bc", cloning, sizes.problem, protocol.batch_size)
+    if entry.pretrained and not clones:
+        cloning = resolve(AGENTS[CLONING].config, CLONING, domain, {})
+        each = update_flops(CLONING, cloning, sizes.problem, protocol.batch_size)
         flops += seeds * protocol.pretrain_steps * each
         updates += seeds * protocol.pretrain_steps
     width = widest_layer(own)

@@ -6,7 +6,14 @@ from typing import Any
 
 from bench.agents import AGENTS, BCConfig
 from bench.agents.settings import unread_settings
-from bench.experiment import OfflineRequest, given_settings
+from bench.experiment import (
+    CLONING,
+    OfflineRequest,
+    flag,
+    given_settings,
+    is_cloning,
+    setting_options,
+)
 from bench.suites import Domain, unknown
 from bench.training.ranges import check_ranges
 from bench.training.settings import parse_overrides, resolve
@@ -34,10 +41,10 @@ def settings_by_agent(
             given.check_read(found[domain.name])
         return found
 
-    settings = {"bc": resolved("bc")}
+    settings = {CLONING: resolved(CLONING)}
     for agent in agents:
-        if agent != "bc":
-            _check_start(agent, settings["bc"].values())
+        if not is_cloning(agent):
+            _check_start(agent, settings[CLONING].values())
             settings[agent] = resolved(agent)
     return settings
 
@@ -49,19 +56,23 @@ class _Given:
     Attributes:
         own: by options of their own, name to value.
         texts: by `--set`.
+        options: the options of their own, by the setting's name: flag, and what an agent without
+            the setting lacks.
     """
 
     own: dict[str, Any]
     texts: tuple[str, ...]
+    options: dict[str, tuple[str, str]]
 
     @classmethod
     def of(cls, options: OfflineRequest) -> "_Given":
-        return cls(given_settings(options), options.set)
+        found = {o.name: (flag(name), o.feature) for name, o in setting_options(options).items()}
+        return cls(given_settings(options), options.set, found)
 
     def spelled(self, name: str) -> str:
         """A setting's name as it was typed."""
         if name in self.own:
-            return f"--{name.replace('_', '-')}"
+            return self.options[name][0]
         return next((t.partition("=")[0] for t in self.texts if _name(t) == name), name)
 
     def of_agent(self, agent: str) -> list[str]:
@@ -90,7 +101,8 @@ class _Given:
         for name in self.own:
             if name not in known:
                 who = f"agent {agents[0]!r} has" if len(agents) == 1 else "these agents have"
-                raise ValueError(f"{who} no trust region; {self.spelled(name)} does not apply")
+                option, feature = self.options[name]
+                raise ValueError(f"{who} no {feature}; {option} does not apply")
         names = [*self.own]
         for text in self.texts:
             name = _name(text)
@@ -111,9 +123,8 @@ def _check_start(agent: str, clones: Iterable[BCConfig]) -> None:
         and entry.pretrained
         and any(c.prediction == "noise" for c in clones)
     ):
-        known = [
-            name for name, other in AGENTS.items() if name != "bc" and other.fine_tunes_diffusion
-        ]
+        known = [name for name, other in AGENTS.items() if other.fine_tunes_diffusion]
+        known.remove(CLONING)
         raise ValueError(
             f"agent {agent!r} starts from a flow policy, but prediction=noise clones a diffusion "
             f"policy, which only {', '.join(known)} fine-tune"

@@ -52,7 +52,7 @@ def build_sampler(
     """Chunks of the data set; of one on the disk, read ahead of the updates."""
     tasks = (
         [0] * replicas
-        if pack.agent == "bc"
+        if pack.clones
         else [prepared.domain.tasks.index(cell.task) for cell in pack.cells]
     )
     horizon, mode = pack.domain.horizon, pack.protocol.chunks

@@ -4,13 +4,11 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
+from bench.experiment import Phase, is_cloning
 from bench.suites import Domain, Protocol, Suite
 
-__all__ = ["Cell", "Pack", "Phase", "plan", "split", "stable_seed"]
-
-Phase = Literal["pretrain", "offline", "online"]
+__all__ = ["Cell", "Pack", "plan", "split", "stable_seed"]
 
 
 def stable_seed(*parts: object) -> int:
@@ -76,11 +74,16 @@ class Pack:
     all_tasks: bool = True
 
     @property
+    def clones(self) -> bool:
+        """Whether it is of behaviour cloning."""
+        return is_cloning(self.agent)
+
+    @property
     def phase(self) -> Phase:
         """Phase of the tables that the pack's rows belong to."""
         if self.online:
-            return "online"
-        return "pretrain" if self.agent == "bc" else "offline"
+            return Phase.ONLINE
+        return Phase.PRETRAIN if self.clones else Phase.OFFLINE
 
     @property
     def name(self) -> str:
@@ -106,8 +109,8 @@ class Pack:
     @property
     def replica_seeds(self) -> tuple[int, ...]:
         """Seed of each replica's training stream."""
-        if self.agent == "bc":
-            return tuple(stable_seed(self.domain.name, "bc", seed) for seed in self.seeds)
+        if self.clones:
+            return tuple(stable_seed(self.domain.name, self.agent, seed) for seed in self.seeds)
         purpose = "online training" if self.online else "training"
         return tuple(cell.stream(purpose) for cell in self.cells)
 
@@ -120,11 +123,11 @@ class Pack:
     def steps(self) -> int:
         """Steps until the pack is finished: of the environment if it is online, else updates."""
         match self.phase:
-            case "pretrain":
+            case Phase.PRETRAIN:
                 return self.protocol.pretrain_steps
-            case "offline":
+            case Phase.OFFLINE:
                 return self.protocol.offline_steps
-            case "online":
+            case Phase.ONLINE:
                 return self.protocol.online.steps
 
     def updates_at(self, step: int) -> int:
@@ -179,7 +182,7 @@ def split(whole: Pack, seeds: Sequence[int], largest_pack: int | None) -> list[P
     """
     tasks = whole.domain.tasks
     together = len(seeds) * len(tasks) if largest_pack is None else largest_pack
-    parts = 1 if whole.agent == "bc" else -(-len(tasks) // together)
+    parts = 1 if whole.clones else -(-len(tasks) // together)
     return [
         replace(
             whole,

@@ -128,7 +128,7 @@ def pack_cost(pack: Pack, config: object, problem: Problem, episode_steps: int) 
     """Cost of a pack; ``episode_steps`` is the length at which its episodes are cut."""
     protocol = pack.protocol
     per_update = update_flops(pack.agent, config, problem, protocol.batch_size)
-    evaluations = 1 if pack.agent == "bc" else -(-pack.steps // protocol.evaluate_every)
+    evaluations = 1 if pack.clones else -(-pack.steps // protocol.evaluate_every)
     played = evaluations * protocol.episodes * episode_steps + (pack.steps if pack.online else 0)
     return PackCost(
         per_update * pack.updates_at(pack.steps) * len(pack.replica_seeds),

@@ -54,7 +54,7 @@ class DomainRecord:
             problem: sizes.
             normalizer: of the training data.
         """
-        own = domain.own
+        low, high = domain.source.action_range
         return cls(
             domain.task_name(domain.tasks[0]),
             problem.observation_dim,
@@ -62,8 +62,8 @@ class DomainRecord:
             problem.horizon,
             tuple(normalizer.shift.tolist()),
             tuple(normalizer.scale.tolist()),
-            own.action_low if own is not None else (),
-            own.action_high if own is not None else (),
+            low,
+            high,
             problem.action_spread,
         )
 

@@ -43,7 +43,7 @@ def domain_sizes(domain: Domain, *, measure: bool = False) -> DomainSizes:
         measure: make the environment of its first task and step it with random actions, which takes
             seconds; otherwise only environments that are not in the table are.
     """
-    if not measure and domain.own is None and (row := _stored().get(domain.name)):
+    if not measure and domain.source.published and (row := _stored().get(domain.name)):
         problem = Problem(int(row["observation_dim"]), int(row["action_dim"]), domain.horizon)
         rate = float(row["steps_per_s"])
         return DomainSizes(problem, int(row["episode_steps"]), rate, measured=False)

@@ -194,7 +194,7 @@ class Job:
 @contextmanager
 def _training_in_a_process(plan: Plan, simulators: int) -> Iterator[PackTraining]:
     job = Job(plan, console=Console(quiet=True))
-    if any(domain.own is not None for domain in plan.suite.domains):
+    if not all(domain.source.published for domain in plan.suite.domains):
         # Limits hold in processes of their own; nobody vouches for a user's environment.
         simulators = max(1, simulators)
     hold_directory(plan.directory)  # the parent has the lock; every process notices a lost run

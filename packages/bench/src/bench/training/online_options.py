@@ -5,13 +5,14 @@ from typing import Any
 
 from bench.agents import AGENTS
 from bench.agents.settings import TrustRegion, unread_settings
-from bench.experiment import OfflineRequest, OnlineRequest
+from bench.experiment import OfflineRequest, OnlineRequest, given_values
 from bench.suites import OnlineProtocol, smoke
 from bench.training.cells import Pack
 from bench.training.online import is_balanced
 from bench.training.options import Plan, plan_offline, settled
 from bench.training.own_task import chosen_suite
 from bench.training.ranges import check_ranges
+from bench.training.request_checks import check_request
 
 __all__ = ["plan_online"]
 
@@ -23,6 +24,7 @@ def plan_online(options: OnlineRequest) -> Plan:
         ValueError: an unknown name, an impossible value, or a device that is not there.
     """
     offline: OfflineRequest = options
+    check_request(options)
     chosen = chosen_suite(offline, online=True)
     if offline.preset == "smoke":
         chosen = smoke(chosen)
@@ -56,28 +58,12 @@ def plan_online(options: OnlineRequest) -> Plan:
 
 
 def _protocol(published: OnlineProtocol, options: OnlineRequest) -> OnlineProtocol:
-    given: dict[str, Any] = {
-        "steps": options.online_steps,
-        "warm_up": options.warm_up,
-        "updates_per_step": options.updates_per_step,
-        "replay": options.replay,
-        "offline_share": options.offline_share,
-        "data": options.online_data,
-    }
-    online = replace(published, **{k: v for k, v in given.items() if v is not None})
-    for option, value in (
-        ("online-steps", online.steps),
-        ("updates-per-step", online.updates_per_step),
-    ):
-        if value < 1:
-            raise ValueError(f"--{option} must be at least 1, got {value}")
-    if not 0 <= online.warm_up < online.steps:
+    online = replace(published, **given_values(options, online=True))
+    if online.warm_up >= online.steps:
         raise ValueError(
             f"--warm-up must be at least 0 and less than the {online.steps:,} online steps, got "
             f"{online.warm_up:,}"
         )
-    if not 0.0 <= online.offline_share <= 1.0:
-        raise ValueError(f"--offline-share must lie in [0, 1], got {online.offline_share}")
     return online
 
 

@@ -9,7 +9,7 @@ import torch
 
 from bench.agents import AGENTS
 from bench.data import TaskData
-from bench.experiment import SCHEDULE, OfflineRequest
+from bench.experiment import CLONING, OfflineRequest, given_values, resolved_precision
 from bench.machine import available_cores
 from bench.simulation import EnvironmentLimits
 from bench.suites import Protocol as TrainingProtocol
@@ -70,14 +70,14 @@ def plan_offline(
     device = select_device(options.device)
     runs = options.seeds * len(agents) * sum(len(domain.tasks) for domain in chosen.domains)
     processes = _processes(options, device, runs)
-    precision = _precision(options.precision, device)
+    precision = resolved_precision(options.precision, gpu=device.type == "cuda")
     if options.compile:
         check_compiler(device)
     if options.capture:
         _check_capture(device)
 
     settings = settings_by_agent(options, chosen.domains, agents)
-    cloning = settings.pop("bc")
+    cloning = settings.pop(CLONING)
     suffix = "" if options.preset == "full" else f"-{options.preset}"
     directory = options.out or Path("runs") / (chosen.name + suffix)
     # A module of the user's has no replica axis.
@@ -132,11 +132,11 @@ def _packs(
         configs.update({pack.name: found[pack.domain.name] for pack in packs})
         return packs
 
-    pretraining = packs_of("bc", cloning) if chosen.protocol.pretrain_steps else ()
+    pretraining = packs_of(CLONING, cloning) if chosen.protocol.pretrain_steps else ()
     if not pretraining and not settings:
         raise ValueError(
-            f"agent 'bc' has nothing to train: suite {chosen.name!r} begins without behaviour "
-            "cloning, or --pretrain-steps is 0; give --pretrain-steps 300000, for example"
+            f"agent {CLONING!r} has nothing to train: suite {chosen.name!r} begins without "
+            "behaviour cloning, or --pretrain-steps is 0; give --pretrain-steps 300000, for example"
         )
     packs = tuple(pack for agent, found in settings.items() for pack in packs_of(agent, found))
     return pretraining, packs, configs
@@ -210,8 +210,8 @@ def plan_grid(base: Plan, points: Iterable[GridPoint], kept: Sequence[Pack] = ()
                 configs[named.name] = found.configs[pack.name]
     return replace(
         base,
-        pretraining=tuple(pack for pack in packs.values() if pack.agent == "bc"),
-        packs=tuple(pack for pack in packs.values() if pack.agent != "bc"),
+        pretraining=tuple(pack for pack in packs.values() if pack.clones),
+        packs=tuple(pack for pack in packs.values() if not pack.clones),
         configs=configs,
     )
 
@@ -244,29 +244,8 @@ def _largest_pack(
     return min(even, 2) if device.type == "cpu" else even
 
 
-def _precision(name: str, device: torch.device) -> str:
-    if name == "auto":
-        return "tf32" if device.type == "cuda" else "float32"
-    if name == "tf32" and device.type != "cuda":
-        raise ValueError("--precision tf32 exists on GPUs only; use float32 or bfloat16 on the CPU")
-    return name
-
-
 def _protocol(chosen: Suite, options: OfflineRequest) -> TrainingProtocol:
-    values: dict[str, Any] = {}
-    for name, option in SCHEDULE.items():
-        value = getattr(options, name)
-        if value is not None:
-            _at_least(option.least, name, value)
-            values[option.protocol] = value
-    if isinstance(options.pack, int):
-        _at_least(1, "pack", options.pack)
-    return replace(chosen.protocol, **values)
-
-
-def _at_least(least: int, name: str, value: int) -> None:
-    if value < least:
-        raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+    return replace(chosen.protocol, **given_values(options, online=False))
 
 
 def agents_named(names: Sequence[str], *, online_only: bool = False) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from bench.data import (
     locate,
     npz_specs,
 )
-from bench.experiment import OfflineRequest
+from bench.experiment import OfflineRequest, flag
 from bench.simulation import EnvironmentFaultError, EnvironmentLimits, Rehearsal, Spaces, rehearse
 from bench.suites import OwnTask, Suite, own_suite, suite
 from bench.training.tables import amount_of_bytes
@@ -53,8 +53,9 @@ def chosen_suite(
     if options.dataset is None and options.env is None and given is None:
         for name in ("horizon", "solved_at"):
             if getattr(options, name) is not None:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} is of your own task; give --dataset and --env with it")
+                raise ValueError(
+                    f"{flag(name)} is of your own task; give --dataset and --env with it"
+                )
         return suite("quick" if options.suite is None else options.suite)
     if given is None and (options.dataset is None or options.env is None):
         raise ValueError("--dataset and --env belong together: what to train on, what to play in")

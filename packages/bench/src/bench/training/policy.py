@@ -60,8 +60,7 @@ class ActionScale:
     @classmethod
     def of(cls, domain: Domain) -> "ActionScale":
         """The scale of a domain's environment; OGBench's take actions as they are."""
-        own = domain.own
-        return cls() if own is None else cls.between(own.action_low, own.action_high)
+        return cls.between(*domain.source.action_range)
 
     @classmethod
     def between(cls, low: tuple[float, ...], high: tuple[float, ...]) -> "ActionScale":

@@ -14,7 +14,7 @@ from bench.data import (
     generate,
 )
 from bench.storage import record_data
-from bench.suites import Domain, OwnTask
+from bench.suites import Domain
 from bench.training.console import Display
 from bench.training.domain_record import DomainRecord
 from bench.training.options import Plan
@@ -67,8 +67,8 @@ class PreparedDomain:
             f"data: {data.dataset}, {data.transitions:,} transitions, {data.source}, "
             f"fingerprint {data.fingerprint[:12]}; {self.tables.describe()}"
         )
-        if domain.own is not None:
-            console.print(_describe(domain.own), markup=False)
+        if (note := domain.source.describe_success()) is not None:
+            console.print(note, markup=False)
 
 
 def _load(plan: Plan, domain: Domain, stages: Display) -> TaskData | MappedTaskData:
@@ -92,10 +92,3 @@ def _load(plan: Plan, domain: Domain, stages: Display) -> TaskData | MappedTaskD
         except OSError as error:
             raise folder_error(error) from error
     return load_fitting(domain.dataset, tasks, folder, limit, sparse=domain.sparse)
-
-
-def _describe(task: OwnTask) -> str:
-    """What an episode's success means."""
-    if task.solved_at is None:
-        return f"environment: {task.environment}; success is what it says in info['success']"
-    return f"environment: {task.environment}; success is a return of at least {task.solved_at:g}"

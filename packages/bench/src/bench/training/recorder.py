@@ -53,7 +53,7 @@ def protocol_fingerprint(pack: Pack, config: Any) -> str:
     unrelated_steps = ["evaluate_every", "log_every", "checkpoint_every"]
     if not pack.online:
         unrelated_steps.append("online")
-    if pack.agent == "bc":
+    if pack.clones:
         unrelated_steps.append("offline_steps")
     for name in unrelated_steps:
         del protocol[name]
@@ -156,7 +156,7 @@ class PackRecorder:
 
     def _warn_of_lost_tables(self, step: int) -> None:
         """Say so where a table should have rows from before a step, but is gone."""
-        protocol, clones = self.pack.protocol, self.pack.agent == "bc"
+        protocol, clones = self.pack.protocol, self.pack.clones
         for writer, first in (
             (self._training, protocol.log_every),
             # A signal may have left the last evaluation before the step to be played yet.
@@ -340,9 +340,8 @@ class PackRecorder:
         if (failure := result.failures[index]) is not None:
             _log.error("%s: %s", cell, failure)
             return row | {"failed_at_step": step, "failure": str(failure)}
-        successes, own = result.successes[index], self.pack.domain.own
-        if own is not None and own.solved_at is not None:
-            successes = result.returns[index] >= own.solved_at
+        source = self.pack.domain.source
+        successes = source.successes(result.successes[index], result.returns[index])
         return (
             row
             | {

@@ -1,12 +1,10 @@
 """What a look at a request alone can refuse: before torch, data or simulators are touched."""
 
-import math
 import re
 from pathlib import Path
-from typing import Any
 
 from bench.errors import RunLockedError
-from bench.experiment import OfflineRequest
+from bench.experiment import OfflineRequest, flag, protocol_options
 from bench.storage import in_use, lock_holder
 from bench.suites import suite
 
@@ -14,10 +12,7 @@ __all__ = ["amount_of_bytes", "check_folder", "check_free", "check_request"]
 
 _MOST_SEEDS = 10_000
 _MOST_STEPS = 10**12
-_COUNTS = (
-    "steps", "pretrain_steps", "evaluate_every", "episodes", "pack", "processes", "horizon",
-    "online_steps", "updates_per_step",
-)  # fmt: skip
+_COUNTS = ("pack", "processes", "horizon")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
@@ -28,12 +23,10 @@ def check_request(request: OfflineRequest) -> None:
         ValueError: a number out of its range, an unknown suite, domain or task, a place that cannot
             be used, or an amount that is none; the text names the option.
     """
+    for name, option in protocol_options(request).items():
+        _require_within(name, getattr(request, name), option.least, min(option.most, _MOST_STEPS))
     for name in _COUNTS:
-        value = getattr(request, name, None)
-        least = 0 if name == "pretrain_steps" else 1
-        if isinstance(value, int) and not least <= value <= _MOST_STEPS:
-            bound = f"at least {least}" if value < least else f"at most {_MOST_STEPS:,}"
-            raise ValueError(f"--{name.replace('_', '-')} must be {bound}, got {value}")
+        _require_within(name, getattr(request, name), 1, _MOST_STEPS)
     if request.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {request.seeds}")
     if request.seeds > _MOST_SEEDS:
@@ -45,10 +38,6 @@ def check_request(request: OfflineRequest) -> None:
         raise ValueError(
             f"--first-seed must be at least 0 and of at most 18 digits, got {request.first_seed}"
         )
-    for name in ("kl_budget", "online_kl_budget"):
-        budget: Any = getattr(request, name, None)
-        if budget is not None and not (math.isfinite(budget) and budget > 0.0):
-            raise ValueError(f"--{name.replace('_', '-')} must be above 0, got {budget}")
     check_folder("--out", request.out)
     check_folder("--data-dir", request.data_dir)
     data = None if request.dataset is None else Path(request.dataset)
@@ -58,6 +47,13 @@ def check_request(request: OfflineRequest) -> None:
         amount_of_bytes("--data-memory", request.data_memory)
     if request.dataset is None and request.env is None:
         suite(request.suite or "quick").narrowed(request.domains, request.tasks)
+
+
+def _require_within(name: str, value: object, least: float, most: float) -> None:
+    if not isinstance(value, int | float) or least <= value <= most:
+        return
+    bound = f"at least {least:,}" if not value >= least else f"at most {most:,}"
+    raise ValueError(f"{flag(name)} must be {bound}, got {value}")
 
 
 def check_free(directory: Path) -> None:

@@ -1,7 +1,7 @@
 """What a job will do: packs with their settings, and where and how they are trained."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,15 +132,13 @@ class Plan:
 
 def starts_from_clone(pack: Pack) -> bool:
     """Whether the agents of an offline pack start from behaviour-cloned flows."""
-    return pack.agent != "bc" and AGENTS[pack.agent].pretrained and pack.protocol.pretrain_steps > 0
+    return not pack.clones and AGENTS[pack.agent].pretrained and pack.protocol.pretrain_steps > 0
 
 
 def _own(pack: Pack) -> dict[str, Any]:
     """What else decides the numbers where data, environment or networks are the user's own."""
     found: dict[str, Any] = {}
-    if pack.domain.own is not None:
-        task = asdict(pack.domain.own)
-        del task["dataset"]
+    if task := pack.domain.source.recorded():
         found["task"] = {**task, "horizon": pack.domain.horizon}
     if pack.domain.networks is not None:
         found["networks"] = recorded(pack.domain.networks)

@@ -8,7 +8,14 @@ from itertools import product
 from typing import Any
 
 from bench.agents import AGENTS
-from bench.experiment import SCHEDULE, OfflineRequest, SweepRequest, given_settings
+from bench.experiment import (
+    CLONING,
+    OfflineRequest,
+    SweepRequest,
+    given_settings,
+    is_cloning,
+    protocol_options,
+)
 from bench.suites import unknown
 from bench.training.kept_packs import in_kept_packs
 from bench.training.options import GridPoint, Plan, agents_named, plan_grid, plan_offline, settled
@@ -17,7 +24,8 @@ from bench.training.settings import parse_overrides
 __all__ = ["plan_sweep"]
 
 _MOST_POINTS = 1_000
-_OF_CLONING = tuple(name for name, option in SCHEDULE.items() if option.cloning)
+_SCHEDULE = protocol_options(OfflineRequest)
+_OF_CLONING = tuple(name for name, option in _SCHEDULE.items() if option.cloning)
 
 
 def plan_sweep(options: SweepRequest) -> Plan:
@@ -31,13 +39,13 @@ def plan_sweep(options: SweepRequest) -> Plan:
             given by itself.
     """
     offline: OfflineRequest = options
-    agents = tuple(dict.fromkeys((*agents_named(offline.agent), "bc")))
+    agents = tuple(dict.fromkeys((*agents_named(offline.agent), CLONING)))
     axes = _axes(options.over, agents, offline)
     if (count := math.prod(map(len, axes.values()))) > _MOST_POINTS:
         raise ValueError(f"--over makes {count:,} points; at most {_MOST_POINTS:,} are planned")
     # What a point is not told it has in common with the first: without the swept settings there may
     # be nothing that can be planned.
-    first = {name: values[0] for name, values in axes.items() if name not in SCHEDULE}
+    first = {name: values[0] for name, values in axes.items() if name not in _SCHEDULE}
     base = settled(_at(offline, first), "-".join(["sweep", *axes]).replace("_", "-"))
     offline = replace(offline, out=base.out, pack=base.pack)
     points = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
@@ -61,7 +69,7 @@ def _axes(
     """Setting to its values as texts, spelled the same way however they were given."""
     if not texts:
         raise ValueError("say what to sweep, for example: --over kl-budget=0.1,0.3,1,3")
-    known = {field for agent in agents for field in AGENTS[agent].settings} | {*SCHEDULE}
+    known = {field for agent in agents for field in AGENTS[agent].settings} | {*_SCHEDULE}
     axes: dict[str, tuple[str, ...]] = {}
     for text in texts:
         name, separator, listed = text.partition("=")
@@ -87,13 +95,13 @@ def _axes(
 
 def _given(offline: OfflineRequest) -> set[str]:
     """Settings that the command fixes."""
-    alone = {name for name in SCHEDULE if getattr(offline, name) is not None}
+    alone = {name for name in _SCHEDULE if getattr(offline, name) is not None}
     alone |= given_settings(offline).keys()
     return alone | {text.partition("=")[0].strip().replace("-", "_") for text in offline.set}
 
 
 def _spelled(name: str, text: str, agents: Sequence[str]) -> str:
-    if name in SCHEDULE:
+    if name in _SCHEDULE:
         try:
             return str(int(text))
         except ValueError:
@@ -109,17 +117,19 @@ def _spelled(name: str, text: str, agents: Sequence[str]) -> str:
 
 def _at(offline: OfflineRequest, point: Mapping[str, str]) -> OfflineRequest:
     """The options of one point of the grid."""
-    protocol: dict[str, Any] = {n: int(v) for n, v in point.items() if n in SCHEDULE}
-    texts = [f"{name}={value}" for name, value in point.items() if name not in SCHEDULE]
+    protocol: dict[str, Any] = {n: int(v) for n, v in point.items() if n in _SCHEDULE}
+    texts = [f"{name}={value}" for name, value in point.items() if name not in _SCHEDULE]
     return replace(offline, set=(*offline.set, *texts), **protocol)
 
 
 def _variant(agent: str, point: Mapping[str, str]) -> tuple[str, ...]:
     # What cloning depends on, the agents that start from its flows depend on too.
     concerns = (
-        {*_OF_CLONING, *AGENTS["bc"].settings} if AGENTS[agent].pretrained or agent == "bc" else {}
+        {*_OF_CLONING, *AGENTS[CLONING].settings}
+        if AGENTS[agent].pretrained or is_cloning(agent)
+        else {}
     )
-    own = {*concerns, *AGENTS[agent].settings} | ({*SCHEDULE} if agent != "bc" else set())
+    own = {*concerns, *AGENTS[agent].settings} | ({*_SCHEDULE} if not is_cloning(agent) else set())
     return tuple(
         f"{name.replace('_', '-')}={value}" for name, value in point.items() if name in own
     )

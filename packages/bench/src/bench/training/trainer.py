@@ -231,7 +231,7 @@ class Trainer:
         """Train from the last checkpoint to the end of the pack's protocol."""
         protocol = self.pack.protocol
         self.restore()
-        if self.step == 0 and self.pack.agent != "bc":
+        if self.step == 0 and not self.pack.clones:
             self.save()
         self.tick(self.step)
         with held_back(), self._saved_if_stopped():
@@ -269,7 +269,7 @@ class Trainer:
         """Whether a step ends with an evaluation; cloned flows are evaluated once."""
         if step == self.pack.steps:
             return True
-        often = self.pack.agent != "bc" and step > 0
+        often = not self.pack.clones and step > 0
         return often and step % self.pack.protocol.evaluate_every == 0
 
     def finish(self) -> None:

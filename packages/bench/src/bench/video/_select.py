@@ -9,6 +9,7 @@ from shlex import quote
 from typing import Any
 
 from bench.agents import AGENTS
+from bench.experiment import Phase, is_cloning
 from bench.results import is_task, method_label, task_label
 from bench.storage import PlannedCell, RunRecord, read_run, require_count
 from bench.suites import unknown
@@ -52,7 +53,7 @@ class SelectedCell:
         variant = self.cell.variant.replace(", ", "--")
         task = self.cell.task.removesuffix("-v0").replace(":", "-").replace("/", "-")
         parts = [task, self.cell.agent, variant]
-        online = ["online"] if self.phase == "online" else []
+        online = ["online"] if self.phase == Phase.ONLINE else []
         return "--".join(filter(None, [*parts, f"seed-{self.cell.seed}", *online]))
 
 
@@ -100,14 +101,16 @@ def select_cells(
             tasks = ", ".join(sorted({cell.task for cell in cells}))
             raise ValueError(f"{directory} has no task {task}; its tasks are {tasks}")
         cells = found
-    if agent is None and any(cell.agent != "bc" for cell in cells):
-        cells = [cell for cell in cells if cell.agent != "bc"]
+    if agent is None and any(not is_cloning(cell.agent) for cell in cells):
+        cells = [cell for cell in cells if not is_cloning(cell.agent)]
     if seed is None:
         first = min((cell.seed for cell in cells), default=0)
         cells = [cell for cell in cells if cell.seed == first]
-    later = {(c.task, c.agent, c.variant) for c in cells if "online" in c.final_steps}
+    later = {(c.task, c.agent, c.variant) for c in cells if Phase.ONLINE in c.final_steps}
     cells = [
-        c for c in cells if "online" in c.final_steps or (c.task, c.agent, c.variant) not in later
+        cell
+        for cell in cells
+        if Phase.ONLINE in cell.final_steps or (cell.task, cell.agent, cell.variant) not in later
     ]
     if not cells:
         raise ValueError(f"{directory} has no run with these of agent, task, seed and variant")
@@ -120,7 +123,7 @@ def _selected(
     pack = [other for other in record.cells if other.pack == cell.pack]
     (phase,) = cell.final_steps
     # Behaviour cloning reads no rewards: the tasks of a seed share one policy.
-    replicas = len(settings["seeds"]) if phase == "pretrain" else len(pack)
+    replicas = len(settings["seeds"]) if phase == Phase.PRETRAIN else len(pack)
     episodes = settings.get("protocol", {}).get("episodes", record.settings["protocol"]["episodes"])
     episodes = min(require_count("episodes", episodes, directory, least=1), _MOST_EPISODES)
     shared = len(pack) // replicas

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from bench.experiment import Phase
 from bench.results._cells import without_stopped
 from bench.results._final import rate_interval
 from bench.results._scan import planned_cells, scan_training
@@ -83,7 +84,7 @@ def success_curves(evaluations: pl.DataFrame, cells: pl.DataFrame) -> list[Curve
                 np.array([interval.high for interval, _ in intervals]),
                 runs,
                 f"95 %, {intervals[-1][1]}" if intervals[-1][1] else "none",
-                reference=set(part["phase"]) == {"pretrain"},
+                reference=set(part["phase"]) == {Phase.PRETRAIN},
             )
         )
     return curves

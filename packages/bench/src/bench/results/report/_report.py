@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 from matplotlib.figure import Figure
 
+from bench.experiment import Phase
 from bench.results._aggregate import aggregate_table, method_scores, pairs_table
 from bench.results._cells import labelled_evaluations
 from bench.results._final import FinalTable, final_table, phases
@@ -162,7 +163,7 @@ def _drawings(runs: Sequence[Path], table: FinalTable) -> list[_Drawing]:
         drawings.append(_Drawing("Learning curves", caption, figure))
     drawings += _trust_region(runs, table, looks, note)
     for phase in phases(table):
-        rows = table.domains.filter(pl.col("phase").is_in([phase, "pretrain"]))
+        rows = table.domains.filter(pl.col("phase").is_in([phase, Phase.PRETRAIN]))
         if rows["success"].null_count() < rows.height:
             caption = (
                 f"Final success per domain, {phase}. Filled: ours, 95 % intervals; runs per task: "
@@ -236,9 +237,9 @@ def _basis(table: FinalTable) -> str:
 def _online_from(table: FinalTable) -> float | None:
     """Where the online phase begins on the axis of steps, see `success_curves`."""
     cells = table.cells
-    if "online" not in cells["phase"]:
+    if Phase.ONLINE not in cells["phase"]:
         return None
-    offline = cells.filter(pl.col("phase") == "offline")["planned_step"].max()
+    offline = cells.filter(pl.col("phase") == Phase.OFFLINE)["planned_step"].max()
     return float(offline) if isinstance(offline, int) else None
 
 

@@ -13,25 +13,15 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.experiment import is_cloning
+from bench.registry import AGENTS
+
 __all__ = ["STYLE", "Look", "Looks", "finish", "grid", "looks_of", "rendered", "short_number"]
 
 # Every method's own, whatever else is in the report: Okabe and Ito's, which differ for every kind
 # of colour vision, and others between them; black is kept for notes.
-_COLOURS = {
-    "trqam": "#0072B2",
-    "sqam": "#00A6A6",
-    "qam": "#D55E00",
-    "qam-e": "#E69F00",
-    "qam-f": "#B2182B",
-    "fql": "#009E73",
-    "ifql": "#8BC34A",
-    "dsrl": "#7B3294",
-    "cgql-l": "#CC79A7",
-    "rebrac": "#7F3B08",
-    "rlpd": "#56B4E9",
-    "bc": "#757575",
-}
-_PALETTE = (*_COLOURS.values(), "#7A7A00")
+_OWN = AGENTS.colours()
+_PALETTE = (*(_OWN[name] for name in sorted(_OWN, key=is_cloning)), "#7A7A00")
 _DASHES = ("solid", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1, 2)))
 STYLE: Any = {  # matplotlib's type for this lists all its 300 settings
     "font.size": 9,
@@ -58,7 +48,8 @@ def looks_of(methods: Sequence[str]) -> Looks:
 
     Beyond twelve the colours come again with other dashes.
     """
-    looks: Looks = {name: (_COLOURS[name], _DASHES[0]) for name in methods if name in _COLOURS}
+    own = AGENTS.colours()
+    looks: Looks = {name: (own[name], _DASHES[0]) for name in methods if name in own}
     taken = [colour for colour, _ in looks.values()]
     free = [
         (colour, dash)
