@@ -150,11 +150,9 @@ def record_video(
         ValueError: nothing fits, or a number out of its range.
         BenchError: there is no checkpoint, or an environment failed.
     """
-    for name, value in (("size", size), ("most-frames", most_frames)):
-        if not 1 <= value <= 2000:
-            raise ValueError(f"--{name} must lie between 1 and 2000, got {value}")
-    if not 0.1 <= rate <= 100:
-        raise ValueError(f"--rate must lie between 0.1 and 100, got {rate}")
+    _require_within("size", size, 1, 2000)
+    _require_within("most-frames", most_frames, 1, 2000)
+    _require_within("rate", rate, 0.1, 100)
     require_encoder(format)
     directory = Path(run)
     named = None if task is None else str(task)
@@ -173,6 +171,11 @@ def record_video(
             )  # fmt: skip
             videos.append(RecordedVideo(file, cell, rollout.step, rollout.solved, used))
     return videos
+
+
+def _require_within(name: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"--{name} must lie between {least:g} and {most:g}, got {value}")
 
 
 def _episodes(selected: Sequence[SelectedCell], episodes: Sequence[int] | None) -> tuple[int, ...]:

@@ -79,31 +79,35 @@ def generate(
         OSError: if a file cannot be written.
     """
     name = DatasetName.parse(dataset)
-    if recipe is None:
-        recipe = recipe_for(name)
-        _check_size(name, recipe, transitions)
+    recipe = _recipe_of(name, transitions) if recipe is None else recipe
     if recipe.collector == "walker":
         recipe = with_walker(recipe, data_dir, policy)
     processes = available_cores() if processes is None else processes
     _check_settings(seed=(seed, 0), processes=(processes, 1), transitions=(transitions, 1))
-
-    settings = {"seed": seed, **recipe.settings()}
-    source: Source = "random policy" if recipe.collector == "random" else "generated"
-    versions = simulator_versions()
-    # The folder carries the settings in its name: parts made by other settings are never mixed in.
-    key = hashlib.sha256(json.dumps([settings, versions]).encode()).hexdigest()[:12]
-    parts_dir = data_dir / f".{name}.{key}.parts"
+    made = _record_of(name, recipe, seed)
+    parts_dir = data_dir / f".{name}.{_key(made)}.parts"
     plans = plan_files(name, recipe, data_dir, parts_dir, transitions)
     training = [plan.path for plan in plans if plan.split == "train"]
-    if not overwrite and _already_made(name, data_dir, plans, settings, source):
+    if not overwrite and _already_made(name, data_dir, plans, made.recipe, made.source):
         return training
-
     with RunLock(parts_dir, alternative="another folder with --data-dir"):
         files = _fill(plans, name.environment_id, recipe, seed, processes, progress)
-        record = DataRecord(str(name), source, "", settings, versions, files)
-        record.write(name.record_file(data_dir))
+        replace(made, files=files).write(name.record_file(data_dir))
         shutil.rmtree(parts_dir)
     return training
+
+
+def _record_of(name: DatasetName, recipe: Recipe, seed: int) -> DataRecord:
+    """What will be recorded of the data, but for their files."""
+    source: Source = "random policy" if recipe.collector == "random" else "generated"
+    settings = {"seed": seed, **recipe.settings()}
+    return DataRecord(str(name), source, "", settings, simulator_versions(), {})
+
+
+def _key(made: DataRecord) -> str:
+    """Name of the folder of the parts: those made by other settings are never mixed in."""
+    text = json.dumps([made.recipe, made.versions])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _check_size(name: DatasetName, recipe: Recipe, transitions: int | None) -> None:

@@ -95,28 +95,13 @@ def get(
     if connections < 1:
         raise ValueError(f"connections is {connections}; expected 1 or more")
     name = DatasetName.parse(dataset)
-    offered = list(download_sources() if sources is None else sources)
-    if all(source.is_published for source in offered):
-        check_published(name)
-    count = name.shards
-    if any(source.dataset == str(name) for source in offered):
-        offered = [source for source in offered if source.has(str(name))]
-    elif 0 < count < 100:
-        # The large sets are published with a hundred files; smaller ones are the first of them.
-        name = name.resized(100_000_000)
-    offered = [source for source in offered if source.has(str(name))]
-    training = name.files(data_dir)[: max(1, count)]
-    optional = name.files(data_dir, validation=True)[: max(1, count)] if validation else []
+    count = max(1, name.shards)
+    name, offered = _offered(name, list(download_sources() if sources is None else sources))
+    training = name.files(data_dir)[:count]
+    optional = name.files(data_dir, validation=True)[:count] if validation else []
     record = DataRecord.read(name.record_file(data_dir)) or DataRecord(str(name), "unknown")
-    if (
-        not overwrite
-        and record.source in ("generated", "random policy", "imported")
-        and training[0].exists()
-    ):
-        raise ValueError(
-            f"{training[0]} exists and was {record.source} here: replace it with "
-            "--overwrite, or use another folder with --data-dir"
-        )
+    if not overwrite and training[0].exists():
+        _require_downloaded(training[0], record)
     folder = data_dir / f".{name}.download"
     with RunLock(folder, alternative="another folder with --data-dir"):
         largest = _BYTES_A_ROW * (min(name.transitions or 0, SHARD_TRANSITIONS) or _MOST_ROWS)
@@ -128,12 +113,29 @@ def get(
         job.run(connections, set(optional))
         job.write_record(name)
         shutil.rmtree(folder)
-    return Downloaded(
-        files=tuple(p for p in (*training, *optional) if p not in job.missing),
-        fetched=tuple(job.fetched),
-        replaced=tuple(job.replaced),
-        missing=tuple(job.missing),
-    )
+    there = tuple(path for path in (*training, *optional) if path not in job.missing)
+    return Downloaded(there, tuple(job.fetched), tuple(job.replaced), tuple(job.missing))
+
+
+def _offered(
+    name: DatasetName, sources: Sequence[DownloadSource]
+) -> tuple[DatasetName, list[DownloadSource]]:
+    """The name under which a dataset is published, and the sources that have it."""
+    if all(source.is_published for source in sources):
+        check_published(name)
+    if 0 < name.shards < 100 and not any(source.dataset == str(name) for source in sources):
+        # The large sets are published with a hundred files; smaller ones are the first of them.
+        name = name.resized(100_000_000)
+    return name, [source for source in sources if source.has(str(name))]
+
+
+def _require_downloaded(file: Path, record: DataRecord) -> None:
+    """Refuse to replace data that were made or imported here."""
+    if record.source in ("generated", "random policy", "imported"):
+        raise ValueError(
+            f"{file} exists and was {record.source} here: replace it with "
+            "--overwrite, or use another folder with --data-dir"
+        )
 
 
 class _Download:

@@ -1,6 +1,6 @@
 """The user's own data, brought into OGBench's file layout."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +87,37 @@ def import_data(
     bounds = _bounds(action_range)
     choices = Choices(layout, tuple(observation_keys), terminals, timeouts, next_observations)
     target = data_dir / f"{dataset}.npz"
+    place = _place(source, target, overwrite=overwrite)
+    with _recognised(place, source, choices, ogbench=is_dataset_name(dataset)) as (found, own):
+        bounds = bounds or own
+        arrays, episodes = _read(place, found, bounds)
+    arrays["terminals"] = ends = check_arrays(place, arrays)
+    if is_dataset_name(dataset):
+        _check_published(place, DatasetName.parse(dataset), arrays)
+    lines = (describe_layout(found), describe_ends(arrays, episodes), describe_values(arrays))
+    recipe: dict[str, Any] = {"observation_keys": list(observation_keys)}
+    recipe["action_range"] = None if bounds is None else [bound.tolist() for bound in bounds]
+    recipe["recognised"] = list(lines)
+    origin = source if source.startswith("minari:") else place.name
+    entry = _write(target, arrays, ends)
+    record = DataRecord(dataset, "imported", origin, recipe, {}, {target.name: entry})
+    record.write(data_dir / f"{dataset}.json")
+    return Imported(target, lines)
+
+
+def _read(
+    place: Path, found: Layout, bounds: Bounds | None
+) -> tuple[dict[str, np.ndarray], list[Episode]]:
+    """The arrays of a data file, and the episodes where the source has them apart."""
+    _check_memory(place, found)
+    if found.states:
+        return _as_found(found.states, bounds), []
+    episodes = list(read_episodes(place, found.tables, bounds))
+    return _joined(place, episodes), episodes
+
+
+def _place(source: str, target: Path, *, overwrite: bool) -> Path:
+    """Where the source lies, if it is there and the target may be written."""
     place = Path(source)
     if not source.startswith("minari:"):
         place = with_home(source)
@@ -96,29 +127,14 @@ def import_data(
             raise ValueError(f"{place} is the file to be written: give the dataset another name")
     if target.exists() and not overwrite:
         raise ValueError(f"{target} exists: replace it with --overwrite, or choose another name")
-    with _recognised(place, source, choices, ogbench=is_dataset_name(dataset)) as (found, own):
-        bounds = bounds or own
-        _check_memory(place, found)
-        episodes: list[Episode] = []
-        if found.states:
-            arrays = _as_found(found.states, bounds)
-        else:
-            episodes = list(read_episodes(place, found.tables, bounds))
-            arrays = _joined(place, episodes)
-    arrays["terminals"] = ends = check_arrays(place, arrays)
-    if is_dataset_name(dataset):
-        _check_published(place, DatasetName.parse(dataset), arrays)
-    lines = (describe_layout(found), describe_ends(arrays, episodes), describe_values(arrays))
+    return place
+
+
+def _write(target: Path, arrays: Mapping[str, np.ndarray], ends: np.ndarray) -> FileRecord:
+    """Write the arrays of a data file."""
     specs = {key: (array.dtype, array.shape) for key, array in arrays.items()}
     fingerprint = write_npz(target, specs, lambda key: [arrays[key]])
-    entry = FileRecord(target.stat().st_size, len(ends), int(ends.sum()), fingerprint)
-    settings: dict[str, Any] = {"observation_keys": list(observation_keys)}
-    settings["action_range"] = None if bounds is None else [bound.tolist() for bound in bounds]
-    settings["recognised"] = list(lines)
-    origin = source if source.startswith("minari:") else place.name
-    record = DataRecord(dataset, "imported", origin, settings, {}, {target.name: entry})
-    record.write(data_dir / f"{dataset}.json")
-    return Imported(target, lines)
+    return FileRecord(target.stat().st_size, len(ends), int(ends.sum()), fingerprint)
 
 
 def _bounds(action_range: tuple[ArrayLike, ArrayLike] | None) -> Bounds | None:

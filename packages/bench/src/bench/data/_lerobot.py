@@ -65,10 +65,7 @@ def read_lerobot(folder: Path, choices: Choices) -> Layout:
     check_fits(folder, 16 * counts * len(read), available_memory())
     with _parquet(folder):
         frames = pl.concat([pl.read_parquet(file, columns=read) for file in files])
-    for key in read:
-        if frames[key].null_count():
-            row = frames[key].is_null().arg_true()[0]
-            raise DataDamaged(f"{folder}: '{key}', frame {row}: there is no value")
+    _check_values(folder, frames)
     frames = frames.sort("episode_index", "frame_index")
     _check_complete(folder, frames, info)
     last = np.append(np.diff(frames["episode_index"].to_numpy()) != 0, values=True)
@@ -90,6 +87,13 @@ def read_lerobot(folder: Path, choices: Choices) -> Layout:
     return Layout(
         "frames (LeRobot)", (table,), ignored=tuple(key for key in schema if key not in read)
     )
+
+
+def _check_values(folder: Path, frames: pl.DataFrame) -> None:
+    for key in frames.columns:
+        if frames[key].null_count():
+            row = frames[key].is_null().arg_true()[0]
+            raise DataDamaged(f"{folder}: '{key}', frame {row}: there is no value")
 
 
 @contextmanager

@@ -94,16 +94,24 @@ def locate(dataset: str, data_dir: Path | None = None, *, validation: bool = Fal
             )
         return Location(dataset, (path,), record_file)
     if not is_dataset_name(dataset):
-        there = [path.stem for path in data_dir.glob("*.json") if path.with_suffix(".npz").exists()]
-        near = difflib.get_close_matches(dataset, there)
-        hint = f"; in {data_dir} there is {' and '.join(near)}" if near else ""
-        where = folder_option(data_dir)
-        raise DataMissing(
-            f"'{dataset}' is neither a .npz file nor imported into {data_dir}{hint}: `bench data "
-            f"import FILE {dataset}{where}` brings it there, --data-dir names another folder "
-            "(OGBench's datasets have names such as cube-double-play-v0)"
-        )
-    name = DatasetName.parse(dataset)
+        raise DataMissing(_unknown_dataset(dataset, data_dir))
+    return _published(DatasetName.parse(dataset), data_dir, validation=validation)
+
+
+def _unknown_dataset(dataset: str, data_dir: Path) -> str:
+    """What to say of a name that is neither OGBench's nor of an imported dataset."""
+    there = [path.stem for path in data_dir.glob("*.json") if path.with_suffix(".npz").exists()]
+    near = difflib.get_close_matches(dataset, there)
+    hint = f"; in {data_dir} there is {' and '.join(near)}" if near else ""
+    return (
+        f"'{dataset}' is neither a .npz file nor imported into {data_dir}{hint}: `bench data "
+        f"import FILE {dataset}{folder_option(data_dir)}` brings it there, --data-dir names "
+        "another folder (OGBench's datasets have names such as cube-double-play-v0)"
+    )
+
+
+def _published(name: DatasetName, data_dir: Path, *, validation: bool) -> Location:
+    """The files of one of OGBench's datasets, or of a larger one that begins with it."""
     tried = []
     for candidate in _candidates(name):
         files = candidate.files(data_dir, validation=validation)[: max(1, name.shards)]

@@ -83,11 +83,7 @@ def find_policy(
         and phase in (None, its_phase)
     ]
     if phase is None and chosen:
-        last = max((its for _, its in chosen), key=lambda its: list(Phase).index(Phase(its)))
-        if any(_checkpoints(directory, cell).is_dir() for cell, its in chosen if its == last):
-            chosen = [(cell, its) for cell, its in chosen if its == last]
-        else:  # That phase has not begun.
-            chosen = [(cell, its) for cell, its in chosen if its != last] or chosen
+        chosen = _of_the_last_phase(directory, chosen)
     if not chosen:
         given = {**wanted, "task": task, "phase": phase}
         asked = " ".join(
@@ -106,6 +102,16 @@ def find_policy(
     if agent is not None:
         AGENTS.get(agent)  # The user names it, so its module may be imported.
     return _load(directory, run, planned, its_phase)
+
+
+def _of_the_last_phase(
+    directory: Path, cells: list[tuple[PlannedCell, str]]
+) -> list[tuple[PlannedCell, str]]:
+    """Those of the last phase that has begun."""
+    last = max((its for _, its in cells), key=lambda its: list(Phase).index(Phase(its)))
+    if any(_checkpoints(directory, cell).is_dir() for cell, its in cells if its == last):
+        return [(cell, its) for cell, its in cells if its == last]
+    return [(cell, its) for cell, its in cells if its != last] or cells
 
 
 def _choices(cells: Sequence[tuple[PlannedCell, str]], fewest: int) -> str:

@@ -117,36 +117,11 @@ def cell_results(runs: Sequence[Path], evaluations: pl.DataFrame | None = None) 
         ResultsError: as `labelled_evaluations`.
     """
     rows = labelled_evaluations(runs) if evaluations is None else evaluations
-    measured = rows.filter(pl.col("success_rate").is_not_null()).sort("step")
-    last = [
-        "step", "episodes", "successes", "success_rate", "return_mean", "length_mean", "path_kl",
-        "kl_budget", "lambda", *ORIGIN_COLUMNS, "precision", "device", "updates_per_second",
-        "recorded_at",
-    ]  # fmt: skip
-    cells = measured.group_by(*_KEY, "run").agg(
-        *(pl.col(name).last() for name in last),
-        best_rate=pl.col("success_rate").max(),
-        best_step=pl.col("step").get(pl.col("success_rate").arg_max()),
-        evaluations=pl.len(),
-        # The first is what its pack has taken so far, the second of one evaluation.
-        seconds=pl.col("seconds_training").max() + pl.col("seconds_evaluation").sum(),
-    )
-    failed = rows.filter(pl.col("failure").is_not_null())
-    # Whatever else failed, a stop is what ended the run.
-    failures = (
-        failed.sort(_STOP, "step", descending=[False, False])
-        .group_by(*_KEY, "run", maintain_order=True)
-        .agg(
-            pl.col("failure").last(),
-            pl.coalesce("failed_at_step", "step").last().alias("failed_at_step"),
-            failed_evaluations=(~_STOP).sum(),
-            stopped=_STOP.any(),
-        )
-    )
     planned = planned_cells(runs).drop("pack", "fixed_lambda")
     keys = [*_KEY, "run"]
     joined = (
-        cells.join(failures, on=keys, how="full", coalesce=True)
+        _measured(rows)
+        .join(_failures(rows), on=keys, how="full", coalesce=True)
         .join(planned, on=keys, how="full", coalesce=True)
         .with_columns(
             # Without a plan (tables without their run.json) the longest run sets the length.
@@ -172,6 +147,39 @@ def cell_results(runs: Sequence[Path], evaluations: pl.DataFrame | None = None) 
         failure=pl.when(ailing).then("failure"),
         failed_at_step=pl.when(ailing).then("failed_at_step"),
     ).sort(keys)
+
+
+def _measured(rows: pl.DataFrame) -> pl.DataFrame:
+    """The last and the best evaluation of every cell that has one."""
+    last = [
+        "step", "episodes", "successes", "success_rate", "return_mean", "length_mean", "path_kl",
+        "kl_budget", "lambda", *ORIGIN_COLUMNS, "precision", "device", "updates_per_second",
+        "recorded_at",
+    ]  # fmt: skip
+    measured = rows.filter(pl.col("success_rate").is_not_null()).sort("step")
+    return measured.group_by(*_KEY, "run").agg(
+        *(pl.col(name).last() for name in last),
+        best_rate=pl.col("success_rate").max(),
+        best_step=pl.col("step").get(pl.col("success_rate").arg_max()),
+        evaluations=pl.len(),
+        # The first is what its pack has taken so far, the second of one evaluation.
+        seconds=pl.col("seconds_training").max() + pl.col("seconds_evaluation").sum(),
+    )
+
+
+def _failures(rows: pl.DataFrame) -> pl.DataFrame:
+    """The last failure of every cell that has one; whatever else failed, a stop ended the run."""
+    failed = rows.filter(pl.col("failure").is_not_null())
+    return (
+        failed.sort(_STOP, "step", descending=[False, False])
+        .group_by(*_KEY, "run", maintain_order=True)
+        .agg(
+            pl.col("failure").last(),
+            pl.coalesce("failed_at_step", "step").last().alias("failed_at_step"),
+            failed_evaluations=(~_STOP).sum(),
+            stopped=_STOP.any(),
+        )
+    )
 
 
 def without_stopped(rows: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:

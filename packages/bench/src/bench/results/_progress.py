@@ -116,17 +116,7 @@ def _packs(directory: Path, cells: pl.DataFrame) -> pl.DataFrame:
     keys = [*CELL_COLUMNS, "phase"]
     ended = cells.filter(pl.col("finished") | pl.col("failure").is_not_null()).select(keys)
     open_cells = of_pack.join(ended, on=keys, how="anti").group_by("pack").len("unfinished")
-    evaluated = (
-        scan_evaluations([directory]).drop("run").collect().join(of_pack, on=keys)
-        .group_by("pack")
-        .agg(
-            evaluated=pl.col("step").max(),
-            first=pl.col("step").min(),
-            begun=pl.col("recorded_at").min(),
-            last=pl.col("recorded_at").max(),
-            rate=pl.col("updates_per_second").sort_by("step").last(),
-        )
-    )  # fmt: skip
+    evaluated = _evaluated(directory, of_pack)
     logged = (
         scan_training([directory]).select(*keys, "step").collect().join(of_pack, on=keys)
         .group_by("pack").agg(logged=pl.col("step").max())
@@ -152,9 +142,8 @@ def _packs(directory: Path, cells: pl.DataFrame) -> pl.DataFrame:
     span = (pl.col("written") - pl.col("begun")).dt.total_microseconds() / 1e6
     new = pl.col("logged") - pl.col("first")
     logged_pace = pl.when((span > 0) & (new > 0)).then(span / new)
-    logged_rate = pl.when(pl.col("phase") != Phase.ONLINE).then(
-        1 / logged_pace
-    )  # steps, not updates
+    of_updates = pl.col("phase") != Phase.ONLINE  # online they are of environment steps
+    logged_rate = pl.when(of_updates).then(1 / logged_pace)
 
     def likely(value: pl.Expr) -> pl.Expr:
         return pl.coalesce(value, value.mean().over("agent", "phase"), value.mean().over("phase"))
@@ -164,6 +153,22 @@ def _packs(directory: Path, cells: pl.DataFrame) -> pl.DataFrame:
         step=pl.max_horizontal("evaluated", "logged").fill_null(0).clip(0, pl.col("planned_step")),
         rate=likely(pl.coalesce("rate", logged_rate)),
         pace=likely(pl.coalesce(pace, logged_pace)),
+    )
+
+
+def _evaluated(directory: Path, of_pack: pl.DataFrame) -> pl.DataFrame:
+    """Of every pack with an evaluation: its first and last step, their times, the last rate."""
+    rows = scan_evaluations([directory]).drop("run").collect()
+    return (
+        rows.join(of_pack, on=[*CELL_COLUMNS, "phase"])
+        .group_by("pack")
+        .agg(
+            evaluated=pl.col("step").max(),
+            first=pl.col("step").min(),
+            begun=pl.col("recorded_at").min(),
+            last=pl.col("recorded_at").max(),
+            rate=pl.col("updates_per_second").sort_by("step").last(),
+        )
     )
 
 

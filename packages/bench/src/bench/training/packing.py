@@ -98,13 +98,7 @@ def best_pack(
     assert agents
     if runs < 1:
         raise ValueError(f"there must be at least one run to pack, got {runs}")
-    if device.type == "cuda":
-        processes = processes or 1
-        free = float(torch.cuda.mem_get_info(device)[0])
-    else:
-        processes = min(processes or available_cores(), runs)
-        free = float(available_memory())
-        torch.set_num_threads(1)
+    processes, free = _places(device, runs, processes)
     most = -(-runs // max(processes, len(agents)))
 
     def measure(replicas: int) -> PackRate:
@@ -127,6 +121,14 @@ def best_pack(
         return PackRate(replicas, together, max(rate.memory for rate in found))
 
     return choose(measure, most, processes, _FILL * free)
+
+
+def _places(device: torch.device, runs: int, processes: int | None) -> tuple[int, float]:
+    """Packs at a time, and the free memory in bytes that they share."""
+    if device.type == "cuda":
+        return processes or 1, float(torch.cuda.mem_get_info(device)[0])
+    torch.set_num_threads(1)
+    return min(processes or available_cores(), runs), float(available_memory())
 
 
 def measured_size(
