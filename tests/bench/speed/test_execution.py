@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import cast
+from typing import cast, get_type_hints
 
 import pytest
 import torch
@@ -11,6 +11,16 @@ from torch._dynamo.utils import counters
 
 from bench.agents import Agent, Problem
 from bench.agents.trqam import TRQAMConfig
+from bench.cli._values import kind_of
+from bench.experiment import (
+    CostRequest,
+    Mode,
+    OfflineRequest,
+    execution_mode,
+    is_captured,
+    is_compiled,
+)
+from bench.speed.request import SpeedRequest
 from bench.training.capture import CapturedUpdates
 from bench.training.compilation import compile_agent, has_compiler
 from bench.training.workload import Workload, agent_config
@@ -98,4 +108,23 @@ def test_captured_updates_are_eager_ones(agent: str, compiled: bool) -> None:
 
 def test_a_capture_on_the_cpu_is_refused() -> None:
     with pytest.raises(ValueError, match="only CUDA devices capture"):
-        workload("cpu").prepared(captured=True)
+        workload("cpu").prepared("captured")
+
+
+@pytest.mark.parametrize(
+    ("compiled", "captured", "mode"),
+    [
+        (False, False, "eager"),
+        (True, False, "compiled"),
+        (False, True, "captured"),
+        (True, True, "compiled+captured"),
+    ],
+)
+def test_one_word_for_every_mode_of_execution(compiled: bool, captured: bool, mode: Mode) -> None:
+    """Training, measuring and estimating mean the same by it."""
+    request = OfflineRequest(compile=compiled, capture=captured)
+    assert execution_mode(compiled=request.compile, captured=request.capture) == mode
+    assert is_compiled(mode) is compiled
+    assert is_captured(mode) is captured
+    for request_type, field in ((SpeedRequest, "modes"), (CostRequest, "mode")):
+        assert mode in kind_of(get_type_hints(request_type)[field]).choices

@@ -97,6 +97,13 @@ def generate(
     return training
 
 
+def _recipe_of(name: DatasetName, transitions: int | None) -> Recipe:
+    """The published recipe, if the name stands for so many transitions."""
+    recipe = recipe_for(name)
+    _check_size(name, recipe, transitions)
+    return recipe
+
+
 def _record_of(name: DatasetName, recipe: Recipe, seed: int) -> DataRecord:
     """What will be recorded of the data, but for their files."""
     source: Source = "random policy" if recipe.collector == "random" else "generated"

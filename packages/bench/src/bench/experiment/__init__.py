@@ -18,6 +18,8 @@ from bench.experiment._execution import (
     Precision,
     PrecisionChoice,
     execution_mode,
+    is_captured,
+    is_compiled,
     resolved_precision,
 )
 from bench.experiment._fields import (
@@ -59,7 +61,9 @@ __all__ = [
     "flag",
     "given_settings",
     "given_values",
+    "is_captured",
     "is_cloning",
+    "is_compiled",
     "protocol_options",
     "recorded_options",
     "resolved_precision",

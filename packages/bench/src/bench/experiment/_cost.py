@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from bench.experiment._execution import PrecisionChoice
+from bench.experiment._execution import Mode, PrecisionChoice
 
 __all__ = ["CostRequest"]
 
@@ -25,7 +24,7 @@ class CostRequest:
         cores: of the CPU for simulators.
         precision: of the matrix products; auto is tf32, on a cpu float32.
         mode: of execution that the rate was measured in; `bench offline` trains eagerly, with
-            --compile compiled, with --compile --capture captured.
+            --compile compiled, with --capture captured, with both compiled+captured.
         rates: table that `bench speed --out FILE.csv` wrote; the kept one by default.
         utilisation: where nothing was measured, estimate by this part of the device's peak.
         measure: time the suite's simulators on this machine, which takes a minute or two; by
@@ -41,7 +40,7 @@ class CostRequest:
     devices: int = 8
     cores: int = 16
     precision: PrecisionChoice = "auto"
-    mode: Literal["eager", "compiled", "captured"] = "eager"
+    mode: Mode = "eager"
     rates: Path | None = None
     utilisation: float | None = None
     measure: bool = False

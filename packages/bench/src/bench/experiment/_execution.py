@@ -2,7 +2,15 @@
 
 from typing import Literal
 
-__all__ = ["Mode", "Precision", "PrecisionChoice", "execution_mode", "resolved_precision"]
+__all__ = [
+    "Mode",
+    "Precision",
+    "PrecisionChoice",
+    "execution_mode",
+    "is_captured",
+    "is_compiled",
+    "resolved_precision",
+]
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 PrecisionChoice = Literal["auto", "float32", "tf32", "bfloat16"]
@@ -28,3 +36,13 @@ def execution_mode(*, compiled: bool, captured: bool) -> Mode:
     if captured:
         return "compiled+captured" if compiled else "captured"
     return "compiled" if compiled else "eager"
+
+
+def is_compiled(mode: Mode) -> bool:
+    """Whether updates run through `torch.compile`."""
+    return mode in ("compiled", "compiled+captured")
+
+
+def is_captured(mode: Mode) -> bool:
+    """Whether updates are launched as one CUDA graph."""
+    return mode in ("captured", "compiled+captured")

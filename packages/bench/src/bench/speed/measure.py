@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import torch
 
 from bench.agents import Problem
+from bench.experiment import Mode, Precision, is_captured
 from bench.speed.peer import Peer
-from bench.speed.request import Mode, Precision, SpeedRequest
+from bench.speed.request import SpeedRequest
 from bench.speed.roofline import bandwidth, launches, traffic
 from bench.speed.row import SpeedRow
 from bench.training.cost import (
@@ -104,8 +105,11 @@ def _check(request: SpeedRequest, device: torch.device, tell: Callable[[str], No
     """Refuse before anything is measured what this machine cannot do; warn of what is slow."""
     for agent in request.agents:
         agent_config(agent, 1, 1, 1)
-    if "captured" in request.modes and device.type != "cuda":
-        raise ValueError("the mode captured needs a CUDA device: take eager or compiled")
+    if any(map(is_captured, request.modes)) and device.type != "cuda":
+        raise ValueError(
+            f"--modes {' '.join(request.modes)}: captured updates need a CUDA device, not "
+            f"{device}; use eager or compiled"
+        )
     for precision in request.precisions:
         with float32_products(precision, device):
             pass
@@ -162,12 +166,10 @@ def _enter(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     workload = Workload.build(agent, config, problem, replicas, request.batch, device, precision)
-    per_call = request.per_launch if mode == "captured" else 1
+    per_call = request.per_launch if is_captured(mode) else 1
     started = time.perf_counter()
     with float32_products(precision, device):
-        updates = workload.prepared(
-            compiled=mode != "eager", captured=mode == "captured", per_call=per_call
-        )
+        updates = workload.prepared(mode, per_call)
         updates()
         finish(device)
         first = time.perf_counter() - started

@@ -6,10 +6,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Clock", "Mode", "Precision", "SpeedRequest"]
+from bench.experiment import Mode, Precision
 
-Precision = Literal["float32", "tf32", "bfloat16"]
-Mode = Literal["eager", "compiled", "captured"]
+__all__ = ["Clock", "SpeedRequest"]
+
 Clock = Literal["wall", "cpu"]
 
 
@@ -26,7 +26,8 @@ class SpeedRequest:
         widths: of the four hidden layers of every network.
         replicas: runs trained as one.
         precisions: of the matrix products; tf32 is for GPUs.
-        modes: eager, compiled (torch.compile) or captured (whole updates in one CUDA graph).
+        modes: eager, compiled (torch.compile), captured (whole updates in one CUDA graph), or
+            compiled+captured.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.
         batch: chunks per update and replica.
         critics: size of the critic ensembles.

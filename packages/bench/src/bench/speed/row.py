@@ -15,7 +15,7 @@ class SpeedRow:
         replicas: trained as one.
         batch: chunks per update and replica.
         precision: of the matrix products.
-        mode: eager, compiled or captured.
+        mode: of execution, :data:`bench.experiment.Mode`.
         device: name of the hardware.
         threads: of the CPU, in each process.
         updates_per_s: median over turns; each is an update of all replicas. Mean over processes.

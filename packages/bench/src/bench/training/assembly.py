@@ -6,6 +6,7 @@ from typing import Any
 from bench.agents import AGENTS, Agent, draw
 from bench.agents.bc import cloned_flow
 from bench.agents.settings import discount_of
+from bench.experiment import is_compiled
 from bench.simulation import SimulatorPool
 from bench.storage import package_versions
 from bench.training.cells import Pack
@@ -41,7 +42,7 @@ def build_agent(
         clone = cloned_flow(config, problem, streams.spawn("clone"))
         unfit = flow_cache(plan, pack, prepared).load([cell.seed for cell in pack.cells], clone)
         agent.start_from(clone)
-    if plan.compiled:
+    if is_compiled(plan.mode):
         compile_agent(agent)
     return agent, unfit
 

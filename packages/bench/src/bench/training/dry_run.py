@@ -103,9 +103,8 @@ def _rate_at(rows: list[dict[str, str]], plan: Plan, width: int) -> DeviceRate |
         device = next(iter(names), name)
     else:
         device = "cpu"
-    mode = "captured" if plan.captured else "compiled" if plan.compiled else "eager"
     try:
-        return device_rate(rows, device, _AGENT, width, plan.precision, mode)
+        return device_rate(rows, device, _AGENT, width, plan.precision, plan.mode)
     except ValueError:
         return None
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from bench.agents import BC
 from bench.errors import CheckpointError
+from bench.experiment import is_captured
 from bench.results import final_table, write_table
 from bench.simulation import SimulatorPool
 from bench.storage import RunLock, has_checkpoints, hold_directory, log_to
@@ -138,8 +139,8 @@ class Job:
         if plan.networks is not None:
             check_networks(plan.networks.record.policy, agent, prepared.problem, data, streams)
         recorder = build_recorder(plan, pack, prepared, agent, pool, self.evaluator)
-        captured = plan.captured and not prepared.tables.streamed
-        if plan.captured and not captured:
+        captured = is_captured(plan.mode) and not prepared.tables.streamed
+        if is_captured(plan.mode) and not captured:
             # A graph holds what the GPU does, and these batches come from the host.
             self.console.print(
                 f"{pack.name}: not captured, as its data are read from the disk (--data-memory)",

@@ -9,7 +9,15 @@ import torch
 
 from bench.agents import AGENTS
 from bench.data import TaskData
-from bench.experiment import CLONING, OfflineRequest, given_values, resolved_precision
+from bench.experiment import (
+    CLONING,
+    OfflineRequest,
+    execution_mode,
+    given_values,
+    is_captured,
+    is_compiled,
+    resolved_precision,
+)
 from bench.machine import available_cores
 from bench.simulation import EnvironmentLimits
 from bench.suites import Protocol as TrainingProtocol
@@ -71,9 +79,10 @@ def plan_offline(
     runs = options.seeds * len(agents) * sum(len(domain.tasks) for domain in chosen.domains)
     processes = _processes(options, device, runs)
     precision = resolved_precision(options.precision, gpu=device.type == "cuda")
-    if options.compile:
+    mode = execution_mode(compiled=options.compile, captured=options.capture)
+    if is_compiled(mode):
         check_compiler(device)
-    if options.capture:
+    if is_captured(mode):
         _check_capture(device)
 
     settings = settings_by_agent(options, chosen.domains, agents)
@@ -85,7 +94,7 @@ def plan_offline(
     if options.pack == "auto" and settings and networks is None:
         largest_pack = measured_size(
             chosen, settings, directory, runs=runs, device=device, precision=precision,
-            compiled=options.compile, captured=options.capture, processes=processes,
+            mode=mode, processes=processes,
         )  # fmt: skip
 
     pretraining, packs, configs = _packs(chosen, cloning, settings, seeds, largest_pack)
@@ -104,8 +113,7 @@ def plan_offline(
         walkers="any" if options.preset == "smoke" else "recipe",
         data_memory=memory_limit(options.data_memory, device, processes),
         track=options.track,
-        compiled=options.compile,
-        captured=options.capture,
+        mode=mode,
         limits=_limits_of_each(environment_limits(options), processes),
         networks=networks,
         given=given,

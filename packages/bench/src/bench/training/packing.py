@@ -10,6 +10,7 @@ import torch
 
 from bench.agents import Problem
 from bench.agents.settings import widest_layer
+from bench.experiment import Mode, is_captured
 from bench.machine import available_cores, available_memory
 from bench.storage import read_run
 from bench.suites import Domain, Suite
@@ -67,8 +68,7 @@ def best_pack(
     runs: int,
     device: torch.device,
     precision: str = "float32",
-    compiled: bool = False,
-    captured: bool = False,
+    mode: Mode = "eager",
     processes: int | None = None,
     seconds: float = 1.0,
 ) -> PackChoice:
@@ -87,8 +87,7 @@ def best_pack(
             work.
         device: where.
         precision: of the matrix products.
-        compiled: whether updates run through `torch.compile`.
-        captured: whether they are CUDA graphs.
+        mode: how updates are executed.
         processes: packs at a time; by default one on a GPU and one per usable core of a CPU.
         seconds: length of each measurement.
 
@@ -111,8 +110,7 @@ def best_pack(
                 replicas,
                 device,
                 precision=precision,
-                compiled=compiled,
-                captured=captured,
+                mode=mode,
                 seconds=seconds,
             )
             for agent, config in agents.items()
@@ -139,8 +137,7 @@ def measured_size(
     runs: int,
     device: torch.device,
     precision: str,
-    compiled: bool,
-    captured: bool,
+    mode: Mode,
     processes: int,
 ) -> int:
     """The largest pack of a plan: that of its run directory, or the best on its widest domain.
@@ -152,8 +149,7 @@ def measured_size(
         runs: of all agents, domains and seeds.
         device: where.
         precision: of the matrix products.
-        compiled: whether updates run through `torch.compile`.
-        captured: whether they are CUDA graphs.
+        mode: how updates are executed.
         processes: packs at a time.
     """
     if (directory / "run.json").exists():
@@ -172,8 +168,7 @@ def measured_size(
         runs=runs,
         device=device,
         precision=precision,
-        compiled=compiled,
-        captured=captured,
+        mode=mode,
         processes=processes,
     )
     return choice.replicas
@@ -210,8 +205,7 @@ def measured_pack(
     device: torch.device,
     *,
     precision: str = "float32",
-    compiled: bool = False,
-    captured: bool = False,
+    mode: Mode = "eager",
     seconds: float = 1.0,
 ) -> PackRate:
     """Rate and memory of packs of one size; threads as torch is set."""
@@ -221,12 +215,13 @@ def measured_pack(
     before = peak_memory(device) if device.type == "cpu" else 0.0
     workload = Workload.build(agent, config, problem, replicas, batch, device, precision)
     with float32_products(precision, device):
-        updates = workload.prepared(compiled=compiled, captured=captured)
+        updates = workload.prepared(mode)
         rate = calls_per_second(updates, seconds, device)
     # A CPU process knows its largest size only, so what an earlier pack took counts for less.
     state = sum(p.numel() * p.element_size() for p in workload.agent.learner.parameters)
     # What a graph holds is reserved, and not allocated between its launches.
-    peak = float(torch.cuda.max_memory_reserved(device)) if captured else peak_memory(device)
+    graphs = is_captured(mode)
+    peak = float(torch.cuda.max_memory_reserved(device)) if graphs else peak_memory(device)
     memory = max(peak - before, 4.0 * state)
     return PackRate(replicas, rate * replicas, memory)
 

@@ -76,7 +76,7 @@ def device_rate(
         agent: name in the registry.
         width: of the hidden layers.
         precision: of the matrix products.
-        mode: of execution: eager, compiled or captured; others are never taken instead.
+        mode: of execution, :data:`bench.experiment.Mode`; others are never taken instead.
         utilisation: where nothing was measured, estimate by this part of the device's peak.
 
     Raises:

@@ -9,6 +9,7 @@ import torch
 
 from bench.agents import AGENTS
 from bench.data import TaskData
+from bench.experiment import Mode, is_compiled
 from bench.recorded import recorded
 from bench.simulation import EnvironmentLimits
 from bench.suites import Suite
@@ -39,8 +40,7 @@ class Plan:
             where there is no expert.
         data_memory: bytes that a data set may take; larger ones are read from the disk.
         track: names of the trackers that show the curves.
-        compiled: whether updates run through `torch.compile`.
-        captured: whether they are CUDA graphs, of the same operations.
+        mode: how updates are executed.
         limits: what an environment may take in each of the processes that simulate.
         networks: the user's own instead of the agents'.
         given: data in memory, instead of those that are looked for by name.
@@ -61,8 +61,7 @@ class Plan:
     walkers: Literal["recipe", "any"] = "recipe"
     data_memory: int = 1 << 62
     track: tuple[str, ...] = ()
-    compiled: bool = False
-    captured: bool = False
+    mode: Mode = "eager"
     limits: EnvironmentLimits = field(default_factory=EnvironmentLimits)
     networks: PlannedNetworks | None = None
     given: TaskData | None = None
@@ -99,7 +98,7 @@ class Plan:
             "protocol": protocol,
             "precision": self.precision,
             # Named only where it is so: run directories from before it existed go on.
-            **({"compiled": True} if self.compiled else {}),
+            **({"compiled": True} if is_compiled(self.mode) else {}),
             "largest_pack": self.largest_pack,
             "packs": self._packs((*self.pretraining, *self.packs)),
         }

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.agents import AGENTS, Agent, Problem, draw
+from bench.experiment import Mode, is_captured, is_compiled
 from bench.suites import unknown
 from bench.training.capture import CapturedUpdates
 from bench.training.compilation import compile_agent
@@ -71,23 +72,20 @@ class Workload:
         with autocast(self.precision, self.streams.device):
             return self.agent.update(batch, noise)
 
-    def prepared(
-        self, *, compiled: bool = False, captured: bool = False, per_call: int = 1
-    ) -> Callable[[], object]:
+    def prepared(self, mode: Mode = "eager", per_call: int = 1) -> Callable[[], object]:
         """A function that performs updates in some way, done with what comes before the first.
 
         Args:
-            compiled: through `torch.compile`.
-            captured: as one CUDA graph.
-            per_call: updates in that graph.
+            mode: which.
+            per_call: updates in a captured graph.
 
         Raises:
             ValueError: there are no graphs on the device.
             BenchError: there is no compiler for it, or it refuses the capture.
         """
-        if compiled:
+        if is_compiled(mode):
             compile_agent(self.agent)
-        if not captured:
+        if not is_captured(mode):
             return self.update
         launch = CapturedUpdates(self.update, self.streams, per_call)
         for _ in range(launch.eager_calls):
