@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from qlearn import MLP, FlowActor, Learner, RandomStreams
+from qlearn._adam import Adam
 
 
 def network(seeds: list[int]) -> MLP:
@@ -196,3 +197,33 @@ def test_a_learner_says_what_it_cannot_train() -> None:
         Learner(plain.named_parameters(), replicas=1, learning_rates={"decoder": 1.0})
     with pytest.raises(ValueError, match="nothing to train"):
         Learner(plain.requires_grad_(False).named_parameters(), replicas=1)
+
+
+def test_adam_is_torchs_fused_one_bit_for_bit_and_continues_exactly() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    shapes = {"a": (2, 30, 8), "b": (2, 8), "c": (3,)}
+    mine = {name: drawn(*shape) for name, shape in shapes.items()}
+    torchs = [torch.nn.Parameter(value.clone()) for value in mine.values()]
+    rates = {"a": 1e-2, "b": 1e-2, "c": 1e-3}
+    ours = Adam(mine.items(), rates)
+    groups = [{"params": [p], "lr": rates[n]} for n, p in zip(mine, torchs, strict=True)]
+    reference = torch.optim.Adam(groups, fused=True)
+    assert ours.state_dict() == {}
+    for step in range(6):
+        if step == 3:
+            saved = {name: value.clone() for name, value in ours.state_dict().items()}
+            ours = Adam(mine.items(), rates)
+            ours.load_state_dict(saved)
+        gradients = [drawn(*shape) for shape in shapes.values()]
+        ours.step(gradients)
+        for parameter, gradient in zip(torchs, gradients, strict=True):
+            parameter.grad = gradient
+        reference.step()
+    for one, two in zip(mine.values(), torchs, strict=True):
+        torch.testing.assert_close(one, two.detach(), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="of other parameters"):
+        Adam(list(mine.items())[:2], rates).load_state_dict(saved)

@@ -1,20 +1,17 @@
 """One optimisation step for many replicas: clip, move the targets, Adam."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from qlearn._adam import Adam
 from qlearn._arithmetic import without_autocast
 from qlearn._ema import ema_update
 from qlearn._gradients import GradientGuard, GradientReport
 
 __all__ = ["Learner"]
-
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class Learner:
@@ -71,15 +68,10 @@ class Learner:
         self.target_rate, self.target_every = target_rate, target_every
         self._targets = [p for target, _ in targets for p in target.parameters()]
         self._onlines = [p for _, online in targets for p in online.parameters()]
-        self._groups = _groups(named, learning_rate, learning_rates or {})
+        self.adam = Adam(named, _rates(named, learning_rate, learning_rates or {}))
         failed = self.guard.first_bad
         self.failed_at = torch.full_like(failed, -1)
         self._steps = failed.new_zeros(())
-
-    @cached_property
-    def adam(self) -> torch.optim.Adam:
-        """The optimiser, made when it is needed: making it imports torch's compiler."""
-        return torch.optim.Adam(self._groups, fused=True, capturable=self.parameters[0].is_cuda)
 
     def step(self, loss: Float[Tensor, "R"]) -> GradientReport:
         """One update from the losses of all replicas.
@@ -109,9 +101,7 @@ class Learner:
         self.failed_at.copy_(torch.where(first, self._steps, self.failed_at))
         if self._targets:
             ema_update(self._targets, self._onlines, self._rate())
-        for parameter, gradient in zip(self.parameters, report.gradients, strict=True):
-            parameter.grad = gradient
-        self.adam.step()
+        self.adam.step(report.gradients)
         return report
 
     def _rate(self) -> float | Float[Tensor, ""]:
@@ -125,9 +115,7 @@ class Learner:
         """Adam's moments, the step count and the failure record, by flat names."""
         state = {f"guard.{name}": value for name, value in self.guard.state_dict().items()}
         state |= {"failed_at": self.failed_at, "steps": self._steps}
-        for name, parameter in zip(self.names, self.parameters, strict=True):
-            for moment, value in self.adam.state[parameter].items():
-                state[f"adam.{moment}.{name}"] = value
+        state |= {f"adam.{name}": value for name, value in self.adam.state_dict().items()}
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -136,28 +124,20 @@ class Learner:
         Raises:
             ValueError: the state is of other parameters.
         """
-        saved = {name for name in state if name.startswith("adam.step.")}
-        mine = {f"adam.step.{name}" for name in self.names}
-        if saved and saved != mine:
-            raise ValueError(
-                f"the state is of other parameters: {sorted(saved ^ mine)[:3]} and more are on one "
-                "side only; load it into the agent that saved it"
-            )
-        self.guard.load_state_dict(
-            {n.removeprefix("guard."): v for n, v in state.items() if n.startswith("guard.")}
-        )
+        self.adam.load_state_dict(_below("adam.", state))
+        self.guard.load_state_dict(_below("guard.", state))
         self.failed_at.copy_(state["failed_at"])
         self._steps.copy_(state["steps"])
-        for name, parameter in zip(self.names, self.parameters, strict=True):
-            if saved:
-                moments = {m: state[f"adam.{m}.{name}"].clone() for m in _MOMENTS}
-                self.adam.state[parameter] = moments
 
 
-def _groups(
+def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+
+
+def _rates(
     named: Sequence[tuple[str, nn.Parameter]], usual: float, rates: Mapping[str, float]
-) -> list[dict[str, Any]]:
-    """Adam's parameter groups: one, unless parts have learning rates of their own."""
+) -> dict[str, float]:
+    """Step size of every parameter: one, unless parts have learning rates of their own."""
     found = {name: _rate_of(name, usual, rates) for name, _ in named}
     unknown = [part for part in rates if not any(_is_part(part, name) for name in found)]
     if unknown:
@@ -166,10 +146,7 @@ def _groups(
             f"learning_rates names {unknown[0]!r}, but no trained parameter is there; they are in "
             + ", ".join(tops[:8])
         )
-    return [
-        {"params": [parameter for name, parameter in named if found[name] == rate], "lr": rate}
-        for rate in dict.fromkeys(found.values())
-    ]
+    return found
 
 
 def _rate_of(name: str, usual: float, rates: Mapping[str, float]) -> float:

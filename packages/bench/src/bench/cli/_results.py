@@ -1,12 +1,15 @@
 """Results as the command line prints them, and its exit codes."""
 
 from shlex import quote
+from typing import TYPE_CHECKING
 
-from bench.api.ablations import AblationResult
 from bench.api.results import RunResult
 from bench.experiment import Phase
 from bench.storage import read_run
 from bench.terminal import standard_output
+
+if TYPE_CHECKING:  # it draws, and importing what draws takes longer than a table
+    from bench.api.ablations import AblationResult
 
 __all__ = ["show_ablation", "show_run"]
 
@@ -33,7 +36,7 @@ def show_run(result: RunResult) -> int:
     return 0 if result.complete else 1
 
 
-def show_ablation(result: AblationResult) -> int:
+def show_ablation(result: "AblationResult") -> int:
     """Print the tables; 1 where a run has not finished."""
     if result.run is not None:
         result.run.show()

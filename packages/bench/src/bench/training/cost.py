@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -52,13 +52,6 @@ class _FlopCounter(TorchDispatchMode):
         if count := flop_registry.get(func._overloadpacket):
             self.flops += count(*args, **keywords, out_val=out)
         return out
-
-
-class _Still:
-    """An optimiser that leaves everything as it is."""
-
-    def step(self) -> None:
-        """No step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +103,6 @@ def rehearse(agent: str, config: object, problem: Problem) -> None:
     """
     streams = RandomStreams([0], torch.device("cpu"))
     built = AGENTS[agent].agent(config, problem, streams)
-    # Nothing needs to move, and to make the optimiser takes longer than all the rest: torch imports
-    # its compiler for it.
-    built.learner.adam = cast("torch.optim.Adam", _Still())
     batch = ChunkBatch(
         observations=streams.normal(_ROWS, problem.observation_dim),
         actions=streams.uniform(_ROWS, problem.chunk_dim),
