@@ -34,6 +34,22 @@ def test_fine_tune_an_image_flow(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
+def test_own_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = blocks("own-policy.md")
+    assert sum(1 for block in code for line in block.splitlines() if line.strip()) < 40
+    names: dict[str, Any] = {}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for block in code:
+            exec(compile(block, "tutorial", "exec"), names)
+    returns = dict(names["result"].curves.select("agent", "return_mean").iter_rows())
+    assert 0.35 < returns["bc"] < 0.65
+    assert returns["trqam"] > 0.85
+    assert isinstance(names["policy"], names["Policy"])
+
+
+@pytest.mark.slow
 def test_first_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BENCH_DATA_DIR", str(tmp_path / "data"))

@@ -1,6 +1,7 @@
 """A user's own module as the policy of an agent."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 
 from adjoint import lean_adjoint, matching_loss, terminal_gradient
 from bench.agents import Problem, draw
+from bench.agents.critics import ModuleCritic, OwnCritic
 from bench.agents.module_policy import ModulePolicy, OwnPolicy
 from flowsde import MemorylessEuler, flow_matching_loss, ode_sample, sample_path, velocities_along
-from qlearn import FlowActor, RandomStreams
+from qlearn import ChunkBatch, FlowActor, LeafSpec, ObservationNormalizer, RandomStreams
 from trustregion import DualDescent, path_kl
 
 from .small_agents import PROBLEM, ROWS, batch_of, build, played, train
@@ -249,3 +251,149 @@ def test_frozen_parts_stay_and_parts_learn_at_their_own_rate() -> None:
         for name, value in agent.fast.module.state_dict().items()
     }
     assert moved == {n: n.startswith("layers.4") for n in moved}
+
+
+LEAVES = {
+    "image": LeafSpec((3, 12, 12), torch.uint8),
+    "state": LeafSpec((4,), torch.float32),
+    "goal": LeafSpec((), torch.float32),
+}
+
+
+class Seeing(nn.Module):
+    """A policy over an image, a vector and a number; its context is a tree."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.eye, self.body = nn.Conv2d(3, 2, 3, stride=4), nn.Linear(2 * 9 + 5, 4)
+        self.head = nn.Linear(4 + 6 + 1 + 1, 6)
+
+    def encode(self, seen: dict[str, Tensor]) -> dict[str, Any]:
+        assert {k: v.dtype for k, v in seen.items()} == {k: s.dtype for k, s in LEAVES.items()}
+        image = self.eye(seen["image"] / 255.0).flatten(1)
+        joined = torch.cat([image, seen["state"], seen["goal"][:, None]], -1)
+        return {"body": self.body(joined).tanh(), "rest": [seen["goal"]]}
+
+    def velocity(self, context: dict[str, Any], x: Tensor, t: Tensor) -> Tensor:
+        parts = [context["body"], context["rest"][0][:, None], x.flatten(1), t[:, None]]
+        out: Tensor = self.head(torch.cat(parts, -1))
+        return out.reshape(x.shape)
+
+
+class Judging(nn.Module):
+    """A critic of the user's own, three values each."""
+
+    def __init__(self, values: int = 3) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4 + 6, values)
+
+    def forward(self, seen: dict[str, Tensor], actions: Tensor) -> Tensor:
+        out: Tensor = self.layer(torch.cat([seen["state"], actions.flatten(1)], -1)).T
+        return out
+
+
+def seen_batch(streams: RandomStreams) -> ChunkBatch:
+    def observed() -> dict[str, Tensor]:
+        return {
+            "image": streams.integers(256, ROWS, 3, 12, 12).to(torch.uint8),
+            "state": streams.normal(ROWS, 4),
+            "goal": streams.normal(ROWS),
+        }
+
+    plain = batch_of(streams)
+    return replace(plain, observations=observed(), next_observations=observed())
+
+
+@pytest.mark.parametrize("critic", [None, OwnCritic(Judging)])
+@pytest.mark.parametrize("name", ["bc", "trqam", "sqam", "qam"])
+def test_observations_may_be_named_leaves(name: str, critic: OwnCritic | None) -> None:
+    streams = RandomStreams([1])
+    batch = seen_batch(streams)
+    rows = {n: leaf[0] for n, leaf in batch.observations.items()}
+    problem = with_policy(
+        OwnPolicy(Seeing), observation=LEAVES, normalizer=ObservationNormalizer.fit(rows),
+        critic=critic,
+    )  # fmt: skip
+    more = {"endpoint_kl_samples": 2, "path_kl_samples": 2} if name in ("trqam", "sqam") else {}
+    agent = build(name, [4], problem, best_of=2, **more)
+    before = {n: p.detach().clone() for n, p in agent.named_parameters()}
+    for _ in range(2):
+        metrics = agent.update(seen_batch(streams), draw(streams, agent.noise(ROWS)))
+    assert all(bool(value.isfinite().all()) for value in metrics.values())
+    still = {n for n, p in agent.named_parameters() if torch.equal(p, before[n])}
+    assert not still & set(agent.learner.names)
+    chunks = agent.act(batch.observations, draw(streams, agent.acting_noise(ROWS)))
+    assert chunks.shape == (1, ROWS, 6)
+    if more:
+        measured = agent.measure(batch, streams)
+        assert {k: v.shape for k, v in measured.items()} == {
+            "endpoint_kl": (1,), "realised_path_kl": (1,),
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("critic", "says"),
+    [
+        (lambda seen, a: torch.zeros(ROWS, 1), rf"returned shape \({ROWS}, 1\) for {ROWS} obs"),
+        (lambda seen, a: torch.zeros(()), r"returned shape \(\)"),
+        (lambda seen, a: 3.0, "returned float, expected values"),
+    ],
+)
+def test_a_critic_of_another_shape_is_refused(critic: Any, says: str) -> None:
+    class Wrong(nn.Module):
+        def forward(self, seen: Tensor, actions: Tensor) -> Any:
+            return critic(seen, actions)
+
+    wrong = ModuleCritic(Wrong(), (3, 2))
+    with pytest.raises(ValueError, match=says):
+        wrong(torch.zeros(1, ROWS, 5), torch.zeros(1, ROWS, 6))
+    with pytest.raises(ValueError, match="one run at a time, not as 2 replicas"):
+        OwnCritic(Wrong).build((3, 2), RandomStreams([0, 1]))
+
+
+def test_critics_of_a_users_policy_see_what_is_normalised() -> None:
+    """The module is given raw numbers, the critic the same ones as of a normalised data set."""
+    shift, scale = torch.arange(5.0), torch.arange(1.0, 6.0)
+    module = plain_copy_of(build("trqam", [4]).slow)
+    normal = with_policy(OwnPolicy.copies_of(module))
+    raw = with_policy(OwnPolicy.copies_of(module), normalizer=ObservationNormalizer(shift, scale))
+    one, two = build("trqam", [4], normal), build("trqam", [4], raw)
+    observations, actions = torch.randn(1, ROWS, 5), torch.randn(1, ROWS, 6)
+    torch.testing.assert_close(
+        two.critic(observations * scale + shift, actions), one.critic(observations, actions)
+    )
+
+
+@pytest.mark.parametrize("name", ["bc", "trqam", "sqam", "qam"])
+def test_entries_that_do_not_count_change_nothing_and_are_played_as_zero(name: str) -> None:
+    """Padding of the actions may be anything, as far as the entries that count are concerned."""
+    kept = (True, False) * 3
+
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.counts, self.padding = nn.Linear(5 + 3 + 1, 3), nn.Linear(1, 3)
+
+        def forward(self, observations: Tensor, x: Tensor, t: Tensor) -> Tensor:
+            seen = torch.cat([observations, x[..., 0], t[:, None]], -1)
+            return torch.stack([self.counts(seen), self.padding(t[:, None])], -1)
+
+    found = []
+    for padding in (0.0, 0.7):
+        problem = with_policy(OwnPolicy(Padded), action_mask=kept)
+        more = {"value_penalty": 0.3} if name != "bc" else {}
+        agent = build(name, [4], problem, **more)
+        streams = RandomStreams([5])
+        for _ in range(2):
+            batch, noise = batch_of(streams), draw(streams, agent.noise(ROWS))
+            actions = torch.where(torch.tensor(kept), batch.actions, padding)
+            metrics = agent.update(replace(batch, actions=actions), noise)
+        acting = draw(streams, agent.acting_noise(ROWS))
+        chunks = agent.act(batch.observations, acting)
+        assert torch.equal(chunks == 0.0, ~torch.tensor(kept).expand_as(chunks))
+        found.append((metrics, dict(agent.named_parameters())))
+    for key, value in found[0][0].items():
+        assert torch.equal(value, found[1][0][key]), key
+    for part, value in found[0][1].items():
+        assert torch.equal(value, found[1][1][part]), part

@@ -1,8 +1,6 @@
 """What a fine-tuned policy is held to: a moving average, itself as it was, or without adapters."""
 
-import contextlib
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,31 +13,42 @@ from trustregion import RelativeDualDescent
 from .small_agents import PROBLEM, build, played, train
 
 
+class Layer(nn.Module):
+    """A frozen layer and a trained correction of low rank, with the switches of peft's."""
+
+    def __init__(self, size: int, out: int) -> None:
+        super().__init__()
+        self.base, self.down, self.up = nn.Linear(size, out), nn.Linear(size, 2), nn.Linear(2, out)
+        self.base.requires_grad_(False)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+        self.disable_adapters = False
+
+    def enable_adapters(self, enabled: bool) -> None:
+        self.disable_adapters = not enabled
+        for part in (self.down, self.up):
+            part.requires_grad_(enabled)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.base(x)
+        return out if self.disable_adapters else out + self.up(self.down(x))
+
+
 class Adapted(nn.Module):
-    """A frozen velocity model and a trained correction of low rank that can be switched off."""
+    """A frozen velocity model with adapters in its encoder and in its head."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.base = nn.Sequential(nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, 6))
-        self.base.requires_grad_(False)
-        self.down, self.up = nn.Linear(12, 2), nn.Linear(2, 6)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
-        self.on = True
+        self.encoder, self.head = Layer(5, 8), Layer(8 + 7, 6)
 
-    def forward(self, observations: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        joined = torch.cat([observations, x.flatten(1), t[:, None]], -1)
-        out: Tensor = self.base(joined) + (self.up(self.down(joined)) if self.on else 0.0)
+    def encode(self, observations: Tensor) -> Tensor:
+        out: Tensor = self.encoder(observations)
+        return out.tanh()
+
+    def velocity(self, context: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        out: Tensor = self.head(torch.cat([context, x.flatten(1), t[:, None]], -1))
         return out.reshape(x.shape)
-
-    @contextlib.contextmanager
-    def disable_adapter(self) -> Iterator[None]:
-        self.on, before = False, self.on
-        try:
-            yield
-        finally:
-            self.on = before
 
 
 def own(module: nn.Module) -> Problem:
@@ -61,14 +70,14 @@ def test_without_adapters_is_the_frozen_policy_without_a_second_copy(name: str) 
     for key, value in found.items():
         torch.testing.assert_close(value, expected[key], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(played(off, [4]), played(frozen, [4]), rtol=1e-4, atol=1e-6)
-    assert off.fast.module.on
+    assert not off.fast.module.head.disable_adapters
     copies = [sum(n.startswith(f"{part}.module") for n in off.state_dict())
               for part in ("slow", "target_slow", "fast")]  # fmt: skip
     assert copies == [0, 0, len(start)]
     for key, value in frozen.target_slow.state_dict().items():
         assert torch.equal(value, start[key])
     assert float(expected["path_kl"]) > 0.0 if "path_kl" in expected else True
-    trained = {n.split(".")[2] for n in off.learner.names if n.startswith("fast")}
+    trained = {n.split(".")[3] for n in off.learner.names if n.startswith("fast")}
     assert trained == {"down", "up"}
 
 
@@ -83,10 +92,13 @@ def test_a_frozen_reference_of_the_perceptron_takes_a_clone(name: str) -> None:
     assert not any(n.startswith("slow") for n in agent.learner.names)
 
 
-@pytest.mark.parametrize("module", [None, nn.Linear(1, 1)])
-def test_adapters_off_needs_adapters(module: Any) -> None:
+@pytest.mark.parametrize(
+    ("module", "says"),
+    [(None, "is for a policy of your own"), (nn.Linear(1, 1), "has no adapters")],
+)
+def test_adapters_off_needs_adapters(module: Any, says: str) -> None:
     problem = PROBLEM if module is None else own(module)
-    with pytest.raises(ValueError, match="needs a module with disable_adapter"):
+    with pytest.raises(ValueError, match=says):
         build("trqam", [0], problem, reference="adapters_off")
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bench.api.ablations import AblationResult, ablate
     from bench.api.cost import CostResult, SpeedResult, measure_speed, plan
+    from bench.api.finetuner import FineTuner
     from bench.api.policies import RecordedVideo, export_policy, load_policy, record_video
     from bench.api.reading import compare, report, status
     from bench.api.results import ComparisonResult, RunResult, StatusResult
@@ -46,6 +47,7 @@ __all__ = [
     "CostRequest",
     "CostResult",
     "DualRequest",
+    "FineTuner",
     "InternalVsExternalRequest",
     "KernelsRequest",
     "LoadedPolicy",
@@ -74,6 +76,7 @@ __all__ = [
 
 _HOMES = {
     "bench.api.ablations": ("AblationResult", "ablate"),
+    "bench.api.finetuner": ("FineTuner",),
     "bench.api.cost": ("CostResult", "SpeedResult", "measure_speed", "plan"),
     "bench.api.policies": ("RecordedVideo", "export_policy", "load_policy", "record_video"),
     "bench.api.reading": ("compare", "report", "status"),

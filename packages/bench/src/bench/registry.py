@@ -37,6 +37,8 @@ class AgentEntry:
         online_only: whether it learns in the online phase alone.
         exportable: whether its acting is a program of torch.export: no gradients in it.
         colour: of its lines in figures; None takes one that is left.
+        reads_leaves: whether it takes observations of images and named leaves, which a policy of
+            the user's own and encoding critics read; others have networks over one vector.
     """
 
     summary: str
@@ -46,6 +48,7 @@ class AgentEntry:
     online_only: bool = False
     exportable: bool = True
     colour: str | None = None
+    reads_leaves: bool = False
 
     @property
     def agent(self) -> type[Any]:
@@ -73,8 +76,8 @@ class AgentEntry:
         """The entry of an object from outside: an entry itself, or an agent's class.
 
         Of a class, the summary is the docstring's first line, and the class attributes
-        ``pretrained`` (by default: whether it has ``start_from``), ``online_only``, ``exportable``
-        and ``colour`` are those of the entry.
+        ``pretrained`` (by default: whether it has ``start_from``), ``online_only``, ``exportable``,
+        ``colour`` and ``reads_leaves`` are those of the entry.
 
         Raises:
             ValueError: it is neither, or lacks something; says what.
@@ -103,6 +106,7 @@ class AgentEntry:
             online_only=bool(getattr(found, "online_only", False)),
             exportable=bool(getattr(found, "exportable", True)),
             colour=getattr(found, "colour", None),
+            reads_leaves=bool(getattr(found, "reads_leaves", False)),
         )
         lacking = {"actor_hidden", "actor_layer_norm"} - entry.settings
         if entry.pretrained and lacking:
@@ -194,17 +198,20 @@ AGENTS = Registry(
     {
         CLONING: _own(
             "behaviour cloning of a flow policy by flow matching",
-            "arXiv 2210.02747", "bc:BC", "#757575",
+            "arXiv 2210.02747", "bc:BC", "#757575", reads_leaves=True,
         ),
         "trqam": _own(
             "adjoint matching inside a path-space KL trust region",
-            _TRQAM, "trqam:TRQAM", "#0072B2",
+            _TRQAM, "trqam:TRQAM", "#0072B2", reads_leaves=True,
         ),
         "sqam": _own(
             "TRQAM with the scalar adjoint and a penalty on overrated actions",
-            _SQAM, "sqam:SQAM", "#00A6A6",
+            _SQAM, "sqam:SQAM", "#00A6A6", reads_leaves=True,
         ),
-        "qam": _own("adjoint matching at a fixed temperature", _QAM, "qam:QAM", "#D55E00"),
+        "qam": _own(
+            "adjoint matching at a fixed temperature",
+            _QAM, "qam:QAM", "#D55E00", reads_leaves=True,
+        ),
         "qam-e": _own(
             "QAM, its actions edited by a small soft actor-critic",
             _QAM, "qam_edit:QAMEdit", "#E69F00",

@@ -225,6 +225,7 @@ class OwnNetworks:
         convention: of its times and velocities.
         learning_rates: of its parts, where they have one of their own.
         critic: name and fingerprint of the user's own critic; empty without one.
+        action_mask: entries of an action that count; empty for all.
     """
 
     policy: str
@@ -232,6 +233,7 @@ class OwnNetworks:
     convention: str = "data_at_one"
     learning_rates: tuple[tuple[str, float], ...] = ()
     critic: str = ""
+    action_mask: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bench.ablation.bandit import WarmStart
 from bench.agents import TRQAM, draw
-from qlearn import RandomStreams
+from qlearn import CriticEnsemble, RandomStreams
 
 __all__ = ["RULES", "Tracking", "followed", "summary"]
 
@@ -80,6 +80,7 @@ def _updates(
         if update == tracking.updates:
             with torch.no_grad():
                 for critic in (agent.critic, agent.target_critic):
+                    assert isinstance(critic, CriticEnsemble)
                     critic.kernels[-1].mul_(tracking.factor)
                     critic.biases[-1].mul_(tracking.factor)
         batch = start.held(streams)

@@ -1,12 +1,14 @@
 """From policies to actions: the end of a flow, and the best of several candidates."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from flowsde import VelocityField, ode_sample
+from qlearn import Observation, tree_map
 
 __all__ = ["best_of", "flow_action", "sampled"]
 
@@ -21,29 +23,29 @@ def flow_action(
 
 def sampled(
     noise: Float[Tensor, "R n candidates D"],
-    observations: Float[Tensor, "R n O"],
-    policy: Callable[[Tensor, Tensor], Tensor],
-    value: Callable[[Tensor, Tensor], Tensor],
+    observations: Observation,
+    policy: Callable[[Any, Tensor], Tensor],
+    value: Callable[[Any, Tensor], Tensor],
 ) -> tuple[Float[Tensor, "R n candidates D"], Float[Tensor, "R n candidates"]]:
     """Several actions of a policy per observation, and their values.
 
     Args:
         noise: what the policy consumes, per candidate.
-        observations: what to act on.
+        observations: what to act on, leaves ``(R, n, ...)``.
         policy: ``(observations (R, m, O), noise (R, m, ...)) -> actions (R, m, D)``.
         value: ``(observations (R, m, O), actions (R, m, D)) -> values (R, m)``.
     """
     shape = noise.shape[:3]
-    repeated = observations.repeat_interleave(shape[2], dim=1)
+    repeated = tree_map(lambda leaf: leaf.repeat_interleave(shape[2], dim=1), observations)
     actions = policy(repeated, noise.flatten(1, 2))
     return actions.view(*shape, -1), value(repeated, actions).view(shape)
 
 
 def best_of(
     noise: Float[Tensor, "R n candidates D"],
-    observations: Float[Tensor, "R n O"],
-    policy: Callable[[Tensor, Tensor], Tensor],
-    value: Callable[[Tensor, Tensor], Tensor],
+    observations: Observation,
+    policy: Callable[[Any, Tensor], Tensor],
+    value: Callable[[Any, Tensor], Tensor],
 ) -> Float[Tensor, "R n D"]:
     """The most valuable of several actions per observation.
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from adjoint import AdjointEstimator
+from adjoint import AdjointEstimator, matching_loss
 from bench.agents.diffusion import PolicyField
 from bench.agents.estimators import EstimatorName
 from bench.agents.noise import Noise, normal
@@ -74,6 +74,7 @@ def adjoint_losses(
     clip: bool,
     horizon: int,
     lam: float | Tensor = 1.0,
+    mask: Bool[Tensor, "D"] | None = None,
 ) -> tuple[dict[str, Float[Tensor, "R"]], Float[Tensor, "R B D"]]:
     """Estimate the adjoint of ``-reward`` for samples of ``fine``, and regress ``fine`` on it.
 
@@ -92,6 +93,7 @@ def adjoint_losses(
         clip: take the reward's gradient through ``clip(a, -1, 1)``.
         horizon: actions of a chunk.
         lam: of the control problem, a number or ``(R,)``.
+        mask: entries that count; None for all.
 
     Returns:
         `adjoint_loss`, and `path_kl` in nats per action, ``(R,)`` each and both with gradient; and
@@ -107,7 +109,13 @@ def adjoint_losses(
         lam=lam,
         clip=(-1.0, 1.0) if clip else None,
     )
-    matching = estimate.matching_loss(lam)
-    kl = path_kl(estimate.kernel, estimate.fine, estimate.base)
+    matching = (
+        estimate.matching_loss(lam)
+        if mask is None
+        else matching_loss(
+            estimate.kernel, estimate.fine, estimate.reference, estimate.adjoints, lam, mask=mask
+        )
+    )
+    kl = path_kl(estimate.kernel, estimate.fine, estimate.base, mask=mask)
     losses = {"adjoint_loss": matching.mean(-1), "path_kl": kl.mean(-1) / horizon}
     return losses, estimate.sample

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench.agents.acting import flow_action
@@ -16,7 +15,7 @@ from bench.agents.diffusion import PolicyPrediction, policy_field
 from bench.agents.losses import cloning_loss, take_step
 from bench.agents.networks import FlowPolicy, flow_actor
 from bench.agents.noise import Noise, normal, uniform
-from bench.agents.problem import Problem
+from bench.agents.problem import Observed, Problem
 from bench.agents.settings import FlowSizes, setting
 from qlearn import ChunkBatch, Learner, RandomStreams
 
@@ -71,7 +70,9 @@ class BC(nn.Module):
 
     def losses(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Flow-matching loss ``(R,)``."""
-        return {"flow_loss": cloning_loss(self.flow, batch, noise, self.config.prediction)}
+        mask = self.problem.mask(batch.actions.device)
+        loss = cloning_loss(self.flow, batch, noise, self.config.prediction, mask=mask)
+        return {"flow_loss": loss}
 
     def update(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One Adam step; metrics are ``(R,)``."""
@@ -83,10 +84,10 @@ class BC(nn.Module):
         return {"flow": normal(rows, self.problem.chunk_dim)}
 
     @torch.no_grad()
-    def act(self, observations: Float[Tensor, "R n O"], noise: Mapping[str, Tensor]) -> Tensor:
+    def act(self, observations: Observed, noise: Mapping[str, Tensor]) -> Tensor:
         """Action chunks ``(R, n, D)`` in [-1, 1] from the flow ODE."""
         field = policy_field(self.flow, observations, self.config.prediction)
-        return flow_action(field, noise["flow"], self.config.flow_steps)
+        return self.problem.counted(flow_action(field, noise["flow"], self.config.flow_steps))
 
 
 def cloned_flow(config: FlowSizes, problem: Problem, streams: RandomStreams) -> FlowPolicy:

@@ -6,7 +6,7 @@ variance-preserving one, ``alpha = sin(pi t/2)``, ``beta = cos(pi t/2)``, time a
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -59,12 +59,12 @@ class PolicyField(Protocol):
 class ActingPolicy(Protocol):
     """Anything that has a velocity field at given observations."""
 
-    def field(self, observations: Tensor) -> PolicyField:
+    def field(self, observations: Any) -> PolicyField:
         """The field ``(x, t) -> v``."""
 
 
 def policy_field(
-    actor: ActingPolicy, observations: Float[Tensor, "R B O"], prediction: PolicyPrediction
+    actor: ActingPolicy, observations: Any, prediction: PolicyPrediction
 ) -> PolicyField:
     """The velocity field of a network that predicts velocities or noise.
 

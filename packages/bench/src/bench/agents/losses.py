@@ -1,9 +1,10 @@
 """The losses that agents share, on batches of chunks, one value per replica."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from bench.agents.diffusion import PolicyPrediction, denoising_loss
@@ -18,6 +19,7 @@ from qlearn import (
     pessimistic_value,
     td_loss,
     td_target,
+    tree_concat,
 )
 
 __all__ = [
@@ -29,7 +31,7 @@ __all__ = [
     "take_step",
 ]
 
-Critic = Callable[[Tensor, Tensor], Tensor]
+Critic = Callable[[Any, Tensor], Tensor]
 """``(observations (R, B, O), actions (R, B, D)) -> values (R, E, B)``."""
 
 
@@ -82,7 +84,7 @@ def policy_and_data_values(
         policy_action: of the policy, held fixed.
     """
     actions = torch.cat([policy_action.detach().clamp(-1.0, 1.0), batch.actions], dim=1)
-    values = critic(torch.cat([batch.observations] * 2, dim=1), actions)
+    values = critic(tree_concat([batch.observations] * 2, dim=1), actions)
     of_policy, of_data = values.chunk(2, dim=-1)
     return of_policy, of_data
 
@@ -92,6 +94,8 @@ def cloning_loss(
     batch: ChunkBatch,
     noise: Mapping[str, Tensor],
     prediction: PolicyPrediction = "velocity",
+    *,
+    mask: Bool[Tensor, "D"] | None = None,
 ) -> Float[Tensor, "R"]:
     """Flow matching to the data's chunks, or denoising of them for a diffusion policy.
 
@@ -102,11 +106,12 @@ def cloning_loss(
         batch: chunks.
         noise: ``bc_x0 (R, B, D)`` normal and ``bc_t (R, B)`` uniform.
         prediction: what the network predicts.
+        mask: entries of a chunk that count; None for all.
     """
     x0, t = noise["bc_x0"], noise["bc_t"]
     if prediction == "velocity":
         field = flow.field(batch.observations)
-        losses = flow_matching_loss(field, batch.actions, x0, t)
+        losses = flow_matching_loss(field, batch.actions, x0, t, mask=mask)
     else:
         losses = denoising_loss(flow, batch.observations, batch.actions, x0, t)
     return (losses * batch.valid).mean(-1)

@@ -23,6 +23,7 @@ __all__ = [
     "ModulePolicy",
     "OwnPolicy",
     "check_methods",
+    "seeded",
     "without_replicas",
 ]
 
@@ -175,10 +176,15 @@ class OwnPolicy:
         return ModulePolicy(module, horizon, action_dim, self.convention).to(streams.device)
 
     def module(self, seed: int) -> nn.Module:
-        """A fresh module; torch's global random numbers are left as they were."""
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return self.factory()
+        """A fresh module."""
+        return seeded(self.factory, seed)
+
+
+def seeded(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """What a factory makes from a seed; torch's global random numbers are left as they were."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return factory()
 
 
 def without_replicas(observations: Observation) -> Observation:

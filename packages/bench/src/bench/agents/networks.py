@@ -1,10 +1,12 @@
 """The two networks that nearly every agent has, sized for a problem."""
 
+import copy
 from collections.abc import Sequence
 
+from bench.agents.critics import Critic, ObservationCritic
 from bench.agents.module_policy import ModulePolicy
 from bench.agents.problem import Problem
-from qlearn import CriticEnsemble, FlowActor, RandomStreams
+from qlearn import CriticEnsemble, FlowActor, ObservationEncoder, RandomStreams
 
 __all__ = ["FlowPolicy", "critic_ensemble", "flow_actor"]
 
@@ -40,13 +42,27 @@ def critic_ensemble(
     *,
     layer_norm: bool,
     timed: bool = False,
-) -> CriticEnsemble:
-    """Critics on ``[observation, action chunk]``, or ``[observation, action chunk, t]``."""
-    return CriticEnsemble(
+) -> Critic:
+    """Critics on observations and action chunks, and a time where they are ``timed``.
+
+    The user's own; or perceptrons over one vector that has been normalised before, or over what an
+    encoder makes of the observations.
+    """
+    if problem.critic is not None:
+        return problem.critic.build((problem.horizon, problem.action_dim), streams)
+    seen = problem.observation_dim
+    encoder: ObservationEncoder | None = None
+    if problem.normalizer is not None:
+        encoder = ObservationEncoder(streams.replicas, problem.spec, streams=streams)
+        seen = encoder.context_dim
+    heads = CriticEnsemble(
         streams.replicas,
         ensemble,
-        problem.observation_dim + problem.chunk_dim + (1 if timed else 0),
+        seen + problem.chunk_dim + (1 if timed else 0),
         hidden,
         layer_norm=layer_norm,
         streams=streams,
     )
+    if encoder is None or problem.normalizer is None:
+        return heads
+    return ObservationCritic(copy.deepcopy(problem.normalizer), encoder, heads)

@@ -2,10 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from bench.agents.critics import OwnCritic
 from bench.agents.module_policy import OwnPolicy
+from qlearn import LeafSpec, ObservationNormalizer, ObservationSpec
 
-__all__ = ["Problem"]
+__all__ = ["Observed", "Problem"]
+
+Observed: TypeAlias = Tensor | Any
+"""Observations ``(R, B, O)``, or named leaves ``(R, B, *leaf)`` as :attr:`Problem.spec` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +29,12 @@ class Problem:
         action_spread: standard deviation of each component of the data's actions ``(A,)``; empty
             where it is not known. Only kernels that are built for a scale of the data read it.
         policy: the user's own policy; None for a perceptron of the sizes in an agent's settings.
+        critic: the user's own critic; None for one of the project's.
+        observation: leaves of an observation; None for one vector of ``O`` float32 numbers.
+        normalizer: that critics see observations through; None where these come normalised.
+        action_mask: for each of the ``D`` entries of a chunk, whether it counts; empty: all do.
+            Others are padding, or steps that are never played: they are left out of the losses and
+            of the KL, and are 0 for critics and in what is played.
         learning_rates: step sizes for parts of the networks, instead of an agent's own; see
             :class:`qlearn.Learner`.
     """
@@ -28,9 +44,31 @@ class Problem:
     horizon: int = 1
     action_spread: tuple[float, ...] = ()
     policy: OwnPolicy | None = field(default=None, compare=False)
+    critic: OwnCritic | None = field(default=None, compare=False)
+    observation: ObservationSpec | None = field(default=None, compare=False)
+    normalizer: ObservationNormalizer | None = field(default=None, compare=False)
+    action_mask: tuple[bool, ...] = field(default=(), compare=False)
     learning_rates: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     @property
     def chunk_dim(self) -> int:
         """Size ``D = H * A`` of a flat action chunk, first step first."""
         return self.horizon * self.action_dim
+
+    def mask(self, device: torch.device) -> Bool[Tensor, "D"] | None:
+        """Which entries of a chunk count; None for all."""
+        if not self.action_mask:
+            return None
+        return torch.tensor(self.action_mask, device=device)
+
+    def counted(self, actions: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
+        """Chunks with 0 in the entries that do not count."""
+        mask = self.mask(actions.device)
+        return actions if mask is None else torch.where(mask, actions, 0.0)
+
+    @property
+    def spec(self) -> ObservationSpec:
+        """Shape and type of every leaf of an observation."""
+        if self.observation is None:
+            return LeafSpec((self.observation_dim,), torch.float32)
+        return self.observation

@@ -6,10 +6,9 @@ towards ``p(a|s) ~ p_slow(a|s) exp(tau Q(s,a))`` by adjoint matching at a fixed 
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench.agents.acting import best_of, flow_action
@@ -27,7 +26,7 @@ from bench.agents.losses import (
 )
 from bench.agents.networks import FlowPolicy, critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
-from bench.agents.problem import Problem
+from bench.agents.problem import Observed, Problem
 from bench.agents.reference import averaged, reference_policy
 from bench.agents.settings import setting
 from flowsde import MemorylessEuler
@@ -114,6 +113,7 @@ class QAM(nn.Module):
     def losses(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Losses and diagnostics ``(R,)`` of one batch, all from the parameters as they are."""
         config, observations = self.config, batch.observations
+        batch = replace(batch, actions=self.problem.counted(batch.actions))
 
         # Fine-tuned policy: adjoint matching on its own samples.
         matching, samples = adjoint_losses(
@@ -121,11 +121,13 @@ class QAM(nn.Module):
             fine=self.fast.field(observations),
             base=self.target_slow.field(observations),
             reward=lambda action: (
-                config.inverse_temperature * self.target_critic(observations, action).mean(-2)
+                config.inverse_temperature
+                * self.target_critic(observations, self.problem.counted(action)).mean(-2)
             ),
             noise=noise,
             clip=config.clip_terminal,
             horizon=self.problem.horizon,
+            mask=self.problem.mask(batch.actions.device),
         )
 
         # Critic: TD towards the policy's next chunk, pessimistic over the ensemble.
@@ -133,7 +135,9 @@ class QAM(nn.Module):
         penalty: dict[str, Tensor] = {}
         values = None
         if config.value_penalty:
-            of_policy, values = policy_and_data_values(self.critic, batch, samples)
+            of_policy, values = policy_and_data_values(
+                self.critic, batch, self.problem.counted(samples)
+            )
             penalty["value_gap"] = (of_policy - values).mean((-2, -1))
         td = critic_loss(
             self.critic,
@@ -149,7 +153,9 @@ class QAM(nn.Module):
         # Reference: behaviour cloning goes on during fine-tuning, unless it is fixed.
         cloning = {}
         if self.slow is not None:
-            cloning["flow_loss"] = cloning_loss(self.slow, batch, noise)
+            cloning["flow_loss"] = cloning_loss(
+                self.slow, batch, noise, mask=self.problem.mask(batch.actions.device)
+            )
         return {"critic_loss": td, **cloning, **matching, **penalty}
 
     def update(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -172,16 +178,17 @@ class QAM(nn.Module):
         return self.sample(batch.next_observations, noise["next_action"])
 
     @torch.no_grad()
-    def sample(self, observations: Tensor, noise: Tensor) -> Tensor:
+    def sample(self, observations: Observed, noise: Tensor) -> Tensor:
         """Action chunks ``(R, B, D)`` of the fine-tuned policy."""
-        return flow_action(self.fast.field(observations), noise, self.config.flow_steps)
+        field = self.fast.field(observations)
+        return self.problem.counted(flow_action(field, noise, self.config.flow_steps))
 
     def acting_noise(self, rows: int) -> dict[str, Noise]:
         """The random numbers that acting on ``rows`` observations consumes."""
         return {"flow": normal(rows, self.config.best_of, self.problem.chunk_dim)}
 
     @torch.no_grad()
-    def act(self, observations: Float[Tensor, "R n O"], noise: Mapping[str, Tensor]) -> Tensor:
+    def act(self, observations: Observed, noise: Mapping[str, Tensor]) -> Tensor:
         """Action chunks ``(R, n, D)``, the best of ``config.best_of`` by the critics' mean."""
         return best_of(
             noise["flow"],

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from bench.agents.acting import best_of, flow_action
 from bench.agents.losses import entropy_losses
 from bench.agents.noise import Noise, normal
+from bench.agents.problem import Observed
 from bench.agents.qam import QAM, QAMConfig
 from bench.agents.settings import setting
 from qlearn import ChunkBatch, EntropyTemperature, GaussianActor, RandomStreams, frozen
@@ -110,7 +110,7 @@ class QAMEdit(QAM):
         return {"flow": normal(*shape), "edit": normal(*shape)}
 
     @torch.no_grad()
-    def act(self, observations: Float[Tensor, "R n O"], noise: Mapping[str, Tensor]) -> Tensor:
+    def act(self, observations: Observed, noise: Mapping[str, Tensor]) -> Tensor:
         """Action chunks ``(R, n, D)``, the best of ``config.best_of`` by the critics' mean."""
         return best_of(
             torch.cat((noise["flow"], noise["edit"]), dim=-1),

@@ -14,6 +14,7 @@ from torch import Tensor
 from bench.agents.acting import flow_action
 from bench.agents.losses import one_step_losses
 from bench.agents.noise import Noise, normal
+from bench.agents.problem import Observed
 from bench.agents.qam import QAM, QAMConfig
 from bench.agents.settings import setting
 from qlearn import ChunkBatch, OneStepActor, RandomStreams
@@ -85,7 +86,7 @@ class QAMFQL(QAM):
         return total + self.config.distill_weight * losses["distill_loss"] + losses["q_loss"]
 
     @torch.no_grad()
-    def sample(self, observations: Tensor, noise: Tensor) -> Tensor:
+    def sample(self, observations: Observed, noise: Tensor) -> Tensor:
         """Action chunks ``(R, B, D)`` of the one-step policy, or of the flow without one."""
         if self.one_step is None:
             return super().sample(observations, noise)

@@ -1,16 +1,13 @@
 """The reference that a fine-tuned policy is held to, and whether cloning of it goes on."""
 
-import contextlib
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from torch import Tensor, nn
+from torch import nn
 
 from bench.agents.module_policy import ModulePolicy
 from bench.agents.networks import FlowPolicy
-from flowsde import VelocityField
+from flowsde import VelocityField, adapters_off, without_adapters
 from qlearn import Observation
 
 __all__ = ["AdaptersOff", "ReferenceKind", "averaged", "reference_policy"]
@@ -46,45 +43,27 @@ def averaged(
 
 
 class AdaptersOff:
-    """A policy whose module is asked with its adapters switched off, as low-rank ones of peft are.
+    """A policy whose module is asked with its adapters (those of peft) switched off.
 
     Args:
-        policy: its module has `disable_adapter()`, a context manager.
+        policy: a module of the user's.
 
     Raises:
-        ValueError: it has not.
+        ValueError: it has no adapters.
     """
 
     def __init__(self, policy: FlowPolicy) -> None:
-        if not isinstance(policy, ModulePolicy) or not callable(
-            getattr(policy.module, "disable_adapter", None)
-        ):
-            name = type(getattr(policy, "module", policy)).__name__
+        if not isinstance(policy, ModulePolicy):
             raise ValueError(
-                f"reference=adapters_off needs a module with disable_adapter(), as peft's are; "
-                f"{name} has none: give reference=frozen, or wrap it by peft.get_peft_model"
+                "reference=adapters_off is for a policy of your own with adapters; the agents' own "
+                "networks have none: give reference=frozen"
             )
-        self._policy = policy
+        with adapters_off(policy.module):
+            self._policy = policy  # says at once if there are none
 
-    def field(self, observations: Observation) -> "_FieldWithout":
+    def field(self, observations: Observation) -> VelocityField:
         """The velocity field without adapters; without them the observations are encoded, too."""
-        with _disabled(self._policy.module):
-            return _FieldWithout(self._policy.module, self._policy.field(observations))
-
-
-@dataclass(frozen=True, slots=True)
-class _FieldWithout:
-    """A field that is evaluated with the module's adapters off."""
-
-    module: nn.Module
-    inner: VelocityField
-
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        with _disabled(self.module):
-            return self.inner(x, t)
-
-
-@contextlib.contextmanager
-def _disabled(module: Any) -> Iterator[None]:
-    with module.disable_adapter():
-        yield
+        module = self._policy.module
+        with adapters_off(module):
+            inner = self._policy.field(observations)
+        return without_adapters(inner, module)

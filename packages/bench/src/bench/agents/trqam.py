@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from bench.agents.acting import best_of, flow_action, sampled
@@ -40,12 +39,12 @@ from bench.agents.losses import (
 )
 from bench.agents.networks import FlowPolicy, critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
-from bench.agents.problem import Problem
+from bench.agents.problem import Observed, Problem
 from bench.agents.reference import averaged, reference_policy
 from bench.agents.settings import MOST_SAMPLES, setting
 from bench.experiment import DualSettings
 from flowsde import sample_path, velocities_along
-from qlearn import ChunkBatch, Learner, RandomStreams
+from qlearn import ChunkBatch, Learner, RandomStreams, tree_rows
 from trustregion import DualDescent, RelativeDualDescent, correct_dual, path_kl, solve_dual
 
 __all__ = ["TRQAM", "TRQAMConfig"]
@@ -241,6 +240,7 @@ class TRQAM(nn.Module):
     def losses(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Losses and diagnostics ``(R,)`` of one batch, all from the parameters as they are."""
         config, observations = self.config, batch.observations
+        batch = replace(batch, actions=self.problem.counted(batch.actions))
 
         # Fine-tuned policy: adjoint matching on its own samples.
         internal = config.trust_region == "internal"
@@ -248,11 +248,14 @@ class TRQAM(nn.Module):
             self.estimator,
             fine=self._field(self.fast, observations),
             base=self._field(self.target_slow, observations),
-            reward=lambda action: self.target_critic(observations, action).mean(-2),
+            reward=lambda action: self.target_critic(
+                observations, self.problem.counted(action)
+            ).mean(-2),
             noise=noise,
             clip=config.clip_terminal,
             horizon=self.problem.horizon,
             lam=self.dual.lambda_ if internal else config.temperature,
+            mask=self.problem.mask(batch.actions.device),
         )
 
         # Critic: TD towards the fine-tuned policy's next chunk, pessimistic over the ensemble.
@@ -260,7 +263,9 @@ class TRQAM(nn.Module):
         penalty: dict[str, Tensor] = {}
         values = None
         if config.value_penalty:
-            of_policy, values = policy_and_data_values(self.critic, batch, samples)
+            of_policy, values = policy_and_data_values(
+                self.critic, batch, self.problem.counted(samples)
+            )
             penalty["value_gap"] = (of_policy - values).mean((-2, -1))
         td = critic_loss(
             self.critic,
@@ -276,7 +281,13 @@ class TRQAM(nn.Module):
         # Reference: behaviour cloning goes on during fine-tuning, unless it is fixed.
         cloning = {}
         if self.slow is not None:
-            cloning["flow_loss"] = cloning_loss(self.slow, batch, noise, config.prediction)
+            cloning["flow_loss"] = cloning_loss(
+                self.slow,
+                batch,
+                noise,
+                config.prediction,
+                mask=self.problem.mask(batch.actions.device),
+            )
         losses = {"critic_loss": td, **cloning, **matching, **penalty}
         if not internal:
             losses["kl_penalty"] = self.dual.lambda_ * losses["path_kl"]
@@ -307,17 +318,15 @@ class TRQAM(nn.Module):
         return metrics | moved
 
     @torch.no_grad()
-    def reference_values(self, observations: Tensor, noise: Tensor) -> Tensor:
+    def reference_values(self, observations: Observed, noise: Tensor) -> Tensor:
         """The target critic at samples of the reference, ``(R, S, n)``, for noise with an axis D.
 
         They are taken at the first ``S`` of the observations.
         """
         _, values = sampled(
             noise,
-            observations[:, : noise.shape[1]],
-            policy=lambda o, x0: flow_action(
-                self._field(self.target_slow, o), x0, self.config.flow_steps
-            ),
+            tree_rows(observations, (slice(None), slice(noise.shape[1]))),
+            policy=lambda o, x0: self._end(self.target_slow, o, x0),
             value=lambda o, a: self.target_critic(o, a).mean(-2),
         )
         return values
@@ -331,14 +340,16 @@ class TRQAM(nn.Module):
         """Metrics ``(R,)`` too expensive for every update: KL between the two policies."""
         config, metrics = self.config, {}
         if rows := config.endpoint_kl_samples:
-            metrics["endpoint_kl"] = self._endpoint_kl(batch.observations[:, :rows], streams)
+            seen = tree_rows(batch.observations, (slice(None), slice(rows)))
+            metrics["endpoint_kl"] = self._endpoint_kl(seen, rows, streams)
         if rows := config.path_kl_samples:
-            metrics["realised_path_kl"] = self._path_kl(batch.observations[:, :rows], streams)
+            seen = tree_rows(batch.observations, (slice(None), slice(rows)))
+            metrics["realised_path_kl"] = self._path_kl(seen, rows, streams)
         return metrics
 
-    def _endpoint_kl(self, observations: Tensor, streams: RandomStreams) -> Tensor:
+    def _endpoint_kl(self, observations: Observed, rows: int, streams: RandomStreams) -> Tensor:
         """KL of the two policies' own actions, nats per action."""
-        rows, size = observations.shape[1], self.problem.chunk_dim
+        size = self.problem.chunk_dim
         noise, probes = streams.normal(rows, size), None
         if self.config.endpoint_kl_probes:
             probes = streams.normal(self.config.endpoint_kl_probes, rows, size).movedim(1, 0).sign()
@@ -352,24 +363,26 @@ class TRQAM(nn.Module):
         return kl / self.problem.horizon
 
     @torch.no_grad()
-    def _path_kl(self, observations: Tensor, streams: RandomStreams) -> Tensor:
+    def _path_kl(self, observations: Observed, rows: int, streams: RandomStreams) -> Tensor:
         """Path KL along SDE paths of the fine-tuned policy, nats per action."""
-        rows, size = observations.shape[1], self.problem.chunk_dim
+        size = self.problem.chunk_dim
         fine, base = (self._field(p, observations) for p in (self.fast, self.target_slow))
         start, steps = streams.normal(rows, size), streams.normal(self.kernel.steps, rows, size)
         path = sample_path(self.kernel, fine, start, steps.movedim(1, 0), final_velocity=base)
         velocities = (velocities_along(self.kernel, field, path) for field in (fine, base))
-        return path_kl(self.kernel, *velocities).mean(-1) / self.problem.horizon
+        mask = self.problem.mask(start.device)
+        return path_kl(self.kernel, *velocities, mask=mask).mean(-1) / self.problem.horizon
 
     @torch.no_grad()
-    def sample(self, observations: Tensor, noise: Tensor) -> Tensor:
+    def sample(self, observations: Observed, noise: Tensor) -> Tensor:
         """Action chunks ``(R, B, D)`` of the fine-tuned policy."""
         return self._end(self.fast, observations, noise)
 
-    def _end(self, policy: FlowPolicy, observations: Tensor, noise: Tensor) -> Tensor:
-        return flow_action(self._field(policy, observations), noise, self.config.flow_steps)
+    def _end(self, policy: ActingPolicy, observations: Observed, noise: Tensor) -> Tensor:
+        field = self._field(policy, observations)
+        return self.problem.counted(flow_action(field, noise, self.config.flow_steps))
 
-    def _field(self, policy: ActingPolicy, observations: Tensor) -> PolicyField:
+    def _field(self, policy: ActingPolicy, observations: Observed) -> PolicyField:
         return policy_field(policy, observations, self.config.prediction)
 
     def acting_noise(self, rows: int) -> dict[str, Noise]:
@@ -377,7 +390,7 @@ class TRQAM(nn.Module):
         return {"flow": normal(rows, self.config.best_of, self.problem.chunk_dim)}
 
     @torch.no_grad()
-    def act(self, observations: Float[Tensor, "R n O"], noise: Mapping[str, Tensor]) -> Tensor:
+    def act(self, observations: Observed, noise: Mapping[str, Tensor]) -> Tensor:
         """Action chunks ``(R, n, D)``, the best of ``config.best_of`` by the critics' mean."""
         return best_of(
             noise["flow"],

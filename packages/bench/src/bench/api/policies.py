@@ -12,6 +12,7 @@ from bench.export import Exported
 from bench.export import export_policy as write_policy
 from bench.policies import LoadedPolicy, TrainedPolicy, find_policy
 from bench.simulation import SimulatorPool
+from bench.training.own_policy import OwnModule
 from bench.video import SelectedCell, play, record, select_cells
 
 __all__ = ["RecordedVideo", "export_policy", "load_policy", "record_video"]
@@ -25,6 +26,8 @@ def load_policy(
     seed: int | None = None,
     variant: str | None = None,
     phase: PhaseName | None = None,
+    policy: OwnModule | None = None,
+    critic: OwnModule | None = None,
     noise_seed: int = 0,
     device: str = "cpu",
 ) -> LoadedPolicy:
@@ -40,6 +43,9 @@ def load_policy(
         seed: of the run.
         variant: swept settings, as the tables name them.
         phase: `pretrain`, `offline` or `online`.
+        policy: where the run fine-tuned a policy of your own, a module like it, a function that
+            makes one, or `module:function`; its parameters are replaced by the trained ones.
+        critic: likewise, where the run had a critic of your own.
         noise_seed: of the noise that the policy acts with.
         device: where it acts.
 
@@ -48,7 +54,7 @@ def load_policy(
         ResultsError: the directory is no run, or its files cannot be read.
         CheckpointError: there is no checkpoint yet.
     """
-    trained = _found(run, task, agent=agent, seed=seed, variant=variant, phase=phase)
+    trained = _found(run, task, agent=agent, seed=seed, variant=variant, phase=phase, policy=policy)
     return LoadedPolicy(trained, noise_seed=noise_seed, device=device)
 
 
@@ -198,6 +204,17 @@ def _found(
     seed: int | None,
     variant: str | None,
     phase: str | None,
+    policy: OwnModule | None = None,
+    critic: OwnModule | None = None,
 ) -> TrainedPolicy:
     named = None if task is None else str(task)
-    return find_policy(Path(run), agent=agent, task=named, seed=seed, variant=variant, phase=phase)
+    return find_policy(
+        Path(run),
+        agent=agent,
+        task=named,
+        seed=seed,
+        variant=variant,
+        phase=phase,
+        networks=policy,
+        critic=critic,
+    )

@@ -66,7 +66,7 @@ class _Methods:
     agent: tuple[str, ...] = ("trqam",)
     kl_budget: float | None = setting_option("kl_budget", "trust region")
     dual: Literal["descend", "relative", "solve"] | None = setting_option("dual", "trust region")
-    policy: str | None = None
+    policy: str | None = recorded_as("networks.policy")
     convention: Literal["data_at_one", "noise_at_one"] = "data_at_one"
     set: tuple[str, ...] = ()
 
@@ -80,12 +80,18 @@ class _Schedule:
         pretrain_steps: behaviour-cloning updates, 0 for none, instead of the protocol's.
         evaluate_every: updates between evaluations, instead of the protocol's.
         episodes: episodes per evaluation, instead of the protocol's.
+        batch_size: chunks per update and run, instead of the protocol's.
+        log_every: updates between two rows of training metrics, instead of the protocol's.
+        checkpoint_every: updates between two checkpoints, instead of the protocol's.
     """
 
     steps: int | None = protocol_option("offline_steps")
     pretrain_steps: int | None = protocol_option("pretrain_steps", least=0, cloning=True)
     evaluate_every: int | None = protocol_option("evaluate_every")
     episodes: int | None = protocol_option("episodes", cloning=True)
+    batch_size: int | None = protocol_option("batch_size", cloning=True)
+    log_every: int | None = protocol_option("log_every")
+    checkpoint_every: int | None = protocol_option("checkpoint_every")
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,7 @@ def export_policy(
             f"agent {name!r} follows gradients of its critic when it acts, which torch.export does "
             "not record; agents without that can be exported"
         )
+    trained.agent.requires_grad_(requires_grad=False)  # a program has constants, no parameters
     policy = Policy(trained)
     if "onnx" in formats:
         _require_onnx()

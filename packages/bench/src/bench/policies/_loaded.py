@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.policies._module import Policy
-from bench.policies._trained import TrainedPolicy
+from bench.policies._trained import TrainedPolicy, velocity_module
+from qlearn import LeafSpec, Observation, ObservationSpec, check_spec, tree_leaves, tree_map
 
-__all__ = ["LoadedPolicy"]
-
-_Array = TypeVar("_Array", Tensor, NDArray[np.floating])
+__all__ = ["LoadedPolicy", "observed_rows"]
 
 
 class LoadedPolicy:
@@ -46,6 +45,15 @@ class LoadedPolicy:
         return f"LoadedPolicy({cell}, {trained.phase} step {trained.step:,})"
 
     @property
+    def module(self) -> nn.Module:
+        """The velocity model that was trained: the user's own, or the project's perceptron.
+
+        Raises:
+            ValueError: the agent does not act by a flow alone.
+        """
+        return velocity_module(self.trained)
+
+    @property
     def chunk_length(self) -> int:
         """Actions per call, ``H``."""
         return self._module.horizon
@@ -64,38 +72,83 @@ class LoadedPolicy:
         """Begin the noise anew."""
         self._generator.manual_seed(noise_seed)
 
-    def __call__(self, observation: _Array) -> _Array:
+    def __call__(self, observation: Any) -> Any:
         """Chunks of actions, within the bounds of the environment's actions.
 
         Args:
-            observation: ``(O,)`` or ``(batch, O)``, as the environment gives it.
+            observation: ``(O,)`` or ``(batch, O)``, as the environment gives it; of a policy on
+                images or named leaves likewise, ``leaf`` or ``(batch, *leaf)`` each.
 
         Returns:
-            ``(H, A)`` or ``(batch, H, A)`` in float32: an array for an array, a tensor on the
-            observation's device for a tensor.
+            ``(H, A)`` or ``(batch, H, A)`` in float32: an array for arrays, a tensor on the
+            observation's device for tensors.
 
         Raises:
-            ValueError: another shape, or observations that are not finite.
+            ValueError: other shapes or leaves, or observations that are not finite.
         """
-        rows = torch.as_tensor(observation).to(self._device, torch.float32)
-        if rows.ndim not in (1, 2) or rows.shape[-1] != self.observation_dim:
-            raise ValueError(
-                f"expected observations of shape ({self.observation_dim},) or "
-                f"(batch, {self.observation_dim}), got {tuple(rows.shape)}"
-            )
-        if not bool(rows.isfinite().all()):
-            raise ValueError("observations must be finite")
-        batch = rows.reshape(-1, self.observation_dim)
+        given: Any = tree_leaves(observation)[0][1]
+        batch, single = self._rows(observation)
+        rows = len(tree_leaves(batch)[0][1])
         noise = [
             (torch.randn if entry.kind == "normal" else torch.rand)(
-                len(batch), *entry.shape, generator=self._generator
+                rows, *entry.shape, generator=self._generator
             ).to(self._device)
             for entry in self._module.noise
         ]
         with torch.no_grad():
             chunks: Tensor = self._module(batch, *noise)
-        chunks = chunks.reshape(*rows.shape[:-1], *chunks.shape[1:])
-        if isinstance(observation, Tensor):
-            return chunks.to(observation.device)
+        chunks = chunks[0] if single else chunks
+        if isinstance(given, Tensor):
+            return chunks.to(given.device)
         array: NDArray[np.float32] = chunks.cpu().numpy()
         return array
+
+    def _rows(self, observation: Any) -> tuple[Any, bool]:
+        """Observations with a batch axis, and whether there was none."""
+        size = self.observation_dim
+        spec = self._module.spec
+        if spec is not None:
+            return observed_rows(observation, spec, self._device)
+        rows = torch.as_tensor(observation).to(self._device, torch.float32)
+        if rows.ndim not in (1, 2) or rows.shape[-1] != size:
+            raise ValueError(
+                f"expected observations of shape ({size},) or (batch, {size}), got "
+                f"{tuple(rows.shape)}"
+            )
+        if not bool(rows.isfinite().all()):
+            raise ValueError("observations must be finite")
+        return rows.reshape(-1, size), rows.ndim == 1
+
+
+def observed_rows(
+    observation: Any, spec: ObservationSpec, device: torch.device
+) -> tuple[Observation, bool]:
+    """One observation, or a batch of them, as rows of the leaves that a policy reads.
+
+    Args:
+        observation: arrays or tensors, ``leaf`` or ``(batch, *leaf)`` each.
+        spec: of the leaves; floats are taken in their type.
+        device: where to.
+
+    Returns:
+        Leaves ``(batch, *leaf)``, and whether there was no batch.
+
+    Raises:
+        ValueError: other leaves, shapes or types, or numbers that are not finite.
+    """
+
+    def leaf_of(given: Any, wanted: LeafSpec) -> Tensor:
+        leaf = torch.as_tensor(given)
+        if leaf.is_floating_point() and wanted.dtype.is_floating_point:
+            if not bool(leaf.isfinite().all()):
+                raise ValueError("observations must be finite")
+            leaf = leaf.to(wanted.dtype)
+        return leaf.to(device)
+
+    rows: Any = tree_map(leaf_of, observation, spec)
+    leaf, wanted = tree_leaves(rows)[0][1], tree_leaves(spec)[0][1]
+    single = leaf.dim() == len(wanted.shape)
+    if single:
+        rows = tree_map(lambda one: one.unsqueeze(0), rows)
+    check_spec(rows, spec, 1)
+    return rows, single

@@ -1,15 +1,17 @@
 """A trained policy as a function of observations and noise, in the environment's own units."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bench.agents.problem import Observed
 from bench.agents.settings import Sampling
 from bench.policies._trained import TrainedPolicy
+from qlearn import tree_map
 
 __all__ = ["NoiseInput", "Policy"]
 
@@ -47,12 +49,12 @@ class Policy(nn.Module):
     def __init__(self, trained: TrainedPolicy) -> None:
         super().__init__()
         record, agent = trained.record, trained.agent
-        agent.requires_grad_(requires_grad=False)
         # In a tuple it is no submodule: what acting does not use (targets, critics, multipliers)
         # stays out of the program.
         self._agent = (agent,)
         self.horizon, self.action_dim = record.horizon, record.action_dim
         self.observation_dim = record.observation_dim
+        self.spec = record.problem.observation
         shapes = agent.acting_noise(1)
         # A row's noise has no batch axis of its own: see `Noise.shape`, which begins with rows.
         self.noise = tuple(
@@ -76,15 +78,18 @@ class Policy(nn.Module):
         return config.best_of if isinstance(config, Sampling) else 1
 
     def forward(
-        self, observation: Float[Tensor, "batch O"], *noise: Float[Tensor, "batch ..."]
+        self, observation: Observed, *noise: Float[Tensor, "batch ..."]
     ) -> Float[Tensor, "batch H A"]:
         """Chunks of actions for observations.
 
         Args:
-            observation: ``(batch, O)``.
+            observation: ``(batch, O)``, or leaves ``(batch, *leaf)`` as the record says.
             *noise: one tensor for each of :attr:`noise`, in that order, ``(batch, *shape)``.
         """
-        rows = ((observation - self.shift) / self.scale).unsqueeze(0)
+        if self.spec is None:
+            rows: Any = ((observation - self.shift) / self.scale).unsqueeze(0)
+        else:
+            rows = tree_map(lambda leaf: leaf.unsqueeze(0), observation)
         drawn = {name: n.unsqueeze(0) for name, n in zip(self._names, noise, strict=True)}
         flat: Tensor = self._agent[0].act(rows, drawn)
         actions = flat.reshape(-1, self.horizon, self.action_dim)

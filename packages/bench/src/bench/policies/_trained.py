@@ -1,7 +1,7 @@
 """One trained policy out of a run directory."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -9,18 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.agents import AGENTS
+from bench.agents import AGENTS, ModulePolicy
 from bench.errors import CheckpointError, ResultsError
 from bench.experiment import Phase, is_cloning
 from bench.results import is_task
 from bench.storage import Checkpoint, PlannedCell, RunRecord, load_checkpoint, part, read_run
 from bench.training.cells import Cell
 from bench.training.domain_record import DomainRecord
+from bench.training.own_policy import OwnModule, networks_of
 from bench.training.stored import stored_config
 from bench.training.trainer import trained_replica
-from qlearn import RandomStreams
+from qlearn import ObservationNormalizer, ObservationSpec, RandomStreams, tree_map
 
-__all__ = ["TrainedPolicy", "built_agent", "find_policy"]
+__all__ = ["TrainedPolicy", "built_agent", "find_policy", "velocity_module"]
+
+_ACTING = {"bc": "flow", "trqam": "fast", "sqam": "fast", "qam": "fast"}
+"""Attribute of the flow that an agent acts by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ def find_policy(
     seed: int | None = None,
     variant: str | None = None,
     phase: str | None = None,
+    networks: OwnModule | None = None,
+    critic: OwnModule | None = None,
 ) -> TrainedPolicy:
     """The policy of one run; what is not given must follow from the rest.
 
@@ -65,9 +71,13 @@ def find_policy(
         seed: of the run.
         variant: swept settings, as the tables name them.
         phase: `pretrain`, `offline` or `online`.
+        networks: a module like the one that the run fine-tuned, a function that makes one, or
+            `module:function`; its parameters are replaced.
+        critic: likewise, where the run has a critic of the user's own.
 
     Raises:
-        ValueError: no run or several fit; the values that there are of each option are listed.
+        ValueError: no run or several fit; the values that there are of each option are listed. Or
+            the run has a policy of the user's own, and none is given.
         ResultsError: the directory is no run, or its files cannot be read.
         CheckpointError: there is no checkpoint yet, or it is of other settings.
     """
@@ -101,7 +111,7 @@ def find_policy(
     (planned, its_phase) = chosen[0]
     if agent is not None:
         AGENTS.get(agent)  # The user names it, so its module may be imported.
-    return _load(directory, run, planned, its_phase)
+    return _load(directory, run, planned, its_phase, networks, critic)
 
 
 def _of_the_last_phase(
@@ -138,38 +148,83 @@ def _checkpoints(directory: Path, cell: PlannedCell) -> Path:
     return directory / "packs" / cell.pack / "checkpoints"
 
 
-def _load(directory: Path, run: RunRecord, planned: PlannedCell, phase: str) -> TrainedPolicy:
+def _load(
+    directory: Path,
+    run: RunRecord,
+    planned: PlannedCell,
+    phase: str,
+    networks: OwnModule | None = None,
+    critic: OwnModule | None = None,
+) -> TrainedPolicy:
     checkpoint = load_checkpoint(_checkpoints(directory, planned))
     if checkpoint is None:
         raise CheckpointError(f"{_named(planned, phase)} has no checkpoint in {directory} yet")
     record = DomainRecord.read(directory, planned.domain)
     if planned.pack not in run.packs:
         raise ResultsError(f"{directory}/run.json has no settings of {planned.pack}")
-    settings = run.packs[planned.pack].get("settings")
-    agent = built_agent(planned.agent, settings, record, RandomStreams([0]), directory)
+    agent = built_agent(
+        planned.agent,
+        run.packs[planned.pack],
+        record,
+        RandomStreams([0]),
+        directory,
+        networks,
+        critic,
+    )
     cell = Cell(planned.domain, 0, planned.task, planned.agent, planned.seed)
     _fill(agent, checkpoint, cell)
     return TrainedPolicy(agent, record, cell, phase, checkpoint.step, planned.variant)
 
 
 def built_agent(
-    name: str, settings: object, record: DomainRecord, streams: RandomStreams, where: Path
+    name: str,
+    pack: Mapping[str, Any],
+    record: DomainRecord,
+    streams: RandomStreams,
+    where: Path,
+    networks: OwnModule | None = None,
+    critic: OwnModule | None = None,
 ) -> Any:
     """An agent with the settings of a stored run, with fresh parameters.
 
     Args:
         name: in the registry.
-        settings: as `run.json` has them; what this version does not know is left out.
+        pack: as `run.json` has it; settings that this version does not know are left out.
         record: what the run's policies read and write.
         streams: a replica each.
         where: the run directory.
+        networks: as of :func:`find_policy`.
+        critic: as of :func:`find_policy`.
 
     Raises:
         ResultsError: there is no such agent, or a setting is none that a run has.
-        ValueError: the agent is of a module that the user did not name.
+        ValueError: the agent is of a module that the user did not name, or its policy is.
     """
-    config = stored_config(name, settings, where)
-    return AGENTS[name].agent(config, record.problem, streams)
+    config = stored_config(name, pack.get("settings"), where)
+    problem = record.problem
+    found = pack.get("networks")
+    if found is not None:
+        if networks is None:
+            raise ValueError(
+                f"{where} fine-tuned a policy of your own, {found['policy']}; to make it, give "
+                "policy=, a module like it or a function that makes one"
+            )
+        if critic is None and found.get("critic"):
+            raise ValueError(
+                f"{where} has a critic of your own, {found['critic'].partition('@')[0]}, which "
+                "best_of may ask; give critic=, a module like it or a function that makes one"
+            )
+        own = networks_of(networks, convention=found["convention"], critic=critic)
+        problem = replace(problem, policy=own.policy, critic=own.critic)
+        if not own.is_perceptron:
+            problem = replace(problem, normalizer=_blank_normalizer(problem.spec))
+    return AGENTS[name].agent(config, problem, streams)
+
+
+def _blank_normalizer(spec: ObservationSpec) -> ObservationNormalizer:
+    """One for these leaves, to be filled."""
+    rows: Any = tree_map(lambda leaf: torch.zeros(2, *leaf.shape, dtype=leaf.dtype), spec)
+    return ObservationNormalizer.fit(rows)
 
 
 def _fill(agent: nn.Module, checkpoint: Checkpoint, cell: Cell) -> None:
@@ -189,3 +244,19 @@ def _fill(agent: nn.Module, checkpoint: Checkpoint, cell: Cell) -> None:
             )
     with torch.no_grad():
         agent.load_state_dict(mine)
+
+
+def velocity_module(trained: TrainedPolicy) -> nn.Module:
+    """The velocity model by which a trained agent acts.
+
+    Raises:
+        ValueError: it acts by more than a flow.
+    """
+    name = _ACTING.get(trained.cell.agent)
+    if name is None:
+        raise ValueError(
+            f"agent {trained.cell.agent!r} does not act by a flow alone; call the policy, which "
+            f"has all of it, or fine-tune with {', '.join(n for n in _ACTING if n != 'bc')}"
+        )
+    policy: nn.Module = getattr(trained.agent, name)
+    return policy.module if isinstance(policy, ModulePolicy) else policy

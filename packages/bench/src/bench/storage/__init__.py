@@ -28,6 +28,7 @@ from bench.storage._checkpoint import (
     load_checkpoint,
     part,
     save_checkpoint,
+    write_tensors,
 )
 from bench.storage._locking import LockHolder, RunLock, in_use, lock_holder
 from bench.storage._log import JsonLinesHandler, log_to, read_log
@@ -75,4 +76,5 @@ __all__ = [
     "write_bytes",
     "write_json",
     "write_run",
+    "write_tensors",
 ]

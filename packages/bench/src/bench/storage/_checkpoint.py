@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import CheckpointError
 from bench.storage._atomic import (
+    atomic_path,
     flush_directory,
     flush_file,
     remove_leftovers,
@@ -42,6 +43,7 @@ __all__ = [
     "load_checkpoint",
     "part",
     "save_checkpoint",
+    "write_tensors",
 ]
 
 TENSORS_NAME = "tensors.safetensors"
@@ -222,6 +224,20 @@ def _load_one(path: Path, device: str) -> Checkpoint:
 def part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     """The tensors whose names begin with ``prefix``, without it."""
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write tensors as one safetensors file, which is whole or not there.
+
+    Args:
+        path: of the file; its folder is made if missing.
+        tensors: as of :func:`save_checkpoint`.
+    """
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        save_file(_separate(tensors), temporary)
 
 
 def _write_files(

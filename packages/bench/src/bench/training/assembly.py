@@ -31,8 +31,15 @@ def build_agent(
 
     Raises:
         CheckpointError: its offline phase has not reached its end.
+        ValueError: the agent cannot read these observations.
     """
     config, problem = plan.configs[pack.name], prepared.problem
+    if problem.observation is not None and not AGENTS[pack.agent].reads_leaves:
+        able = [name for name, entry in AGENTS.items() if entry.reads_leaves]
+        raise ValueError(
+            f"agent {pack.agent!r} reads one vector, and the data have images or named leaves; "
+            f"{', '.join(able)} take them"
+        )
     agent: Agent = AGENTS[pack.agent].agent(config, problem, streams)
     unfit: dict[int, str] = {}
     if pack.online and not pack.from_scratch:

@@ -1,22 +1,26 @@
 """What a run's policies read and write, kept in the run directory for export."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from bench.agents import Problem
 from bench.errors import ResultsError
 from bench.storage import read_json, require_count, require_name, write_json
 from bench.suites import Domain
 from bench.training.policy import ActionScale, Normalizer
+from qlearn import LeafSpec, ObservationSpec, tree_leaves
 
 __all__ = ["DomainRecord"]
 
 _FORMAT = 1
 _LONGEST_CHUNK = 10_000
+_LARGEST_SIDE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,8 @@ class DomainRecord:
         action_low: what -1 stands for ``(A,)``; empty where it is -1 itself.
         action_high: what 1 stands for ``(A,)``; empty where it is 1 itself.
         action_spread: standard deviation of the data's actions ``(A,)``, in [-1, 1].
+        leaves: type and shape of each leaf by name, the name of a single one empty; None for one
+            vector. Such observations are not normalised: ``O`` is 0.
     """
 
     environment: str
@@ -44,6 +50,7 @@ class DomainRecord:
     action_low: tuple[float, ...]
     action_high: tuple[float, ...]
     action_spread: tuple[float, ...] = ()
+    leaves: Mapping[str, tuple[str, tuple[int, ...]]] | None = None
 
     @classmethod
     def of(cls, domain: Domain, problem: Problem, normalizer: Normalizer) -> "DomainRecord":
@@ -65,12 +72,19 @@ class DomainRecord:
             low,
             high,
             problem.action_spread,
+            leaves_of(problem.observation),
         )
 
     @property
     def problem(self) -> Problem:
         """Sizes."""
-        return Problem(self.observation_dim, self.action_dim, self.horizon, self.action_spread)
+        return Problem(
+            self.observation_dim,
+            self.action_dim,
+            self.horizon,
+            self.action_spread,
+            observation=spec_of(self.leaves),
+        )
 
     @property
     def normalizer(self) -> Normalizer:
@@ -90,7 +104,10 @@ class DomainRecord:
 
     def keep(self, directory: Path, domain: str) -> None:
         """Write the record into a run directory."""
-        write_json(self.path(directory, domain), {"format": _FORMAT, **asdict(self)})
+        content = {"format": _FORMAT, **asdict(self)}
+        if self.leaves is None:
+            del content["leaves"]
+        write_json(self.path(directory, domain), content)
 
     @classmethod
     def read(cls, directory: Path, domain: str) -> "DomainRecord":
@@ -126,7 +143,9 @@ class DomainRecord:
         """
         require_name("task", self.environment, path)
         for name in ("observation_dim", "action_dim", "horizon"):
-            require_count(name, getattr(self, name), path, least=1)
+            named = name == "observation_dim" and self.leaves is not None
+            require_count(name, getattr(self, name), path, least=0 if named else 1)
+        spec_of(self.leaves)
         if self.horizon > _LONGEST_CHUNK:
             raise ValueError(f"horizon {self.horizon} is above {_LONGEST_CHUNK}")
         sizes = {
@@ -144,3 +163,35 @@ class DomainRecord:
                 raise ValueError(f"{name} holds what is no finite number")
         if not all(self.scale):
             raise ValueError("scale holds a zero")
+
+
+def leaves_of(spec: ObservationSpec | None) -> dict[str, tuple[str, tuple[int, ...]]] | None:
+    """A description of observations as plain data."""
+    if spec is None:
+        return None
+    return {
+        name: (str(leaf.dtype).removeprefix("torch."), leaf.shape)
+        for name, leaf in tree_leaves(spec)
+    }
+
+
+def spec_of(leaves: Mapping[str, Any] | None) -> ObservationSpec | None:
+    """The inverse of :func:`leaves_of`.
+
+    Raises:
+        ValueError: it describes no observations.
+    """
+    if leaves is None:
+        return None
+    found: dict[str, LeafSpec] = {}
+    for name, (kind, shape) in leaves.items():
+        dtype = getattr(torch, kind, None) if isinstance(kind, str) else None
+        sides = tuple(shape)
+        if not isinstance(dtype, torch.dtype) or not all(
+            type(side) is int and 0 < side <= _LARGEST_SIDE for side in sides
+        ):
+            raise ValueError(f"leaf {name!r} is {kind} {shape}, which no observation has")
+        found[name] = LeafSpec(sides, dtype)
+    if not found:
+        raise ValueError("observations have no leaves")
+    return found[""] if set(found) == {""} else found

@@ -74,20 +74,22 @@ class _Asked:
             )
         with torch.no_grad():
             again, other, alone = self._raw(0.3), self._raw(0.7), self._raw(0.3, rows=1)
-        if not torch.equal(again, velocity):
+        here = velocity.detach()
+        # A GPU may add in another order from call to call.
+        scale = 1e-3 * float(here.abs().max()) + 1e-6
+        if float((again - here).abs().max()) > scale:
             raise ValueError(
                 f"policy {self.name} answers the same question differently: a dropout or noise of "
                 "its own is on in evaluation mode, and two equal policies would be nats apart; "
                 "switch it off"
             )
-        if bool(velocity.any()) and torch.equal(other, velocity):
+        if bool(here.any()) and torch.equal(other, again):
             raise ValueError(
                 f"policy {self.name} ignores the time: velocities at t=0.3 and t=0.7 are equal; a "
                 "flow policy reads t (noise at t=0, actions at t=1, or the other way round with "
                 "convention='noise_at_one')"
             )
-        scale = float(velocity.detach().abs().max()) + 1e-6
-        if float((alone - velocity[:1]).abs().max()) > 1e-2 * scale:
+        if float((alone - here[:1]).abs().max()) > 10.0 * scale:
             raise ValueError(
                 f"policy {self.name} mixes the rows of a batch: the first row alone has another "
                 "velocity than among others; normalise by stored statistics, not by the batch's"
@@ -111,7 +113,7 @@ class _Asked:
         ) as error:  # fmt: skip
             leaves = ", ".join(
                 f"{leaf or 'observations'} {str(value.dtype).removeprefix('torch.')}"
-                f"{list(value.shape[1:])}"
+                f"{list(value.shape[2:])}"
                 for leaf, value in tree_leaves(self.observations)
             )
             raise ValueError(

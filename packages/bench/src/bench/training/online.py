@@ -27,7 +27,7 @@ from qlearn import (
     UnionSampler,
 )
 
-__all__ = ["OnlineExperience", "is_balanced", "load_offline_result", "replay"]
+__all__ = ["OnlineExperience", "grown", "is_balanced", "load_offline_result", "replay"]
 
 
 def is_balanced(protocol: OnlineProtocol, *, from_scratch: bool) -> bool:
@@ -238,7 +238,7 @@ class OnlineExperience:
         self._episodes, self._successes = state["episodes"].cpu(), state["successes"].cpu()
         own = self.ring.state_dict()
         ring = part(state, "ring.")
-        self.ring.load_state_dict({name: _grown(ring[name], own[name]) for name in ring})
+        self.ring.load_state_dict({name: grown(ring[name], own[name]) for name in ring})
         self.streams.load_state_dict(part(state, "streams."))
         images = part(state, "environments.")
         self.environments.load_state_dict({n: image.cpu().numpy() for n, image in images.items()})
@@ -260,7 +260,7 @@ class OnlineExperience:
         return torch.from_numpy(self.normalizer(observations))
 
 
-def _grown(stored: Tensor, like: Tensor) -> Tensor:
+def grown(stored: Tensor, like: Tensor) -> Tensor:
     """A stored buffer ``(R, C, ...)`` with the slots of one that has more, the new ones empty."""
     if stored.ndim < 2 or stored.shape[1] >= like.shape[1]:
         return stored

@@ -64,12 +64,13 @@ def plan_offline(
     """
     check_request(options)
     require(options.track)
-    chosen = chosen_suite(options, online=online_only, given=given)
+    if networks is None and options.policy is not None:
+        networks = networks_of(options.policy, convention=options.convention)
+    vectors = networks is None or networks.is_perceptron
+    chosen = chosen_suite(options, online=online_only, given=given, vectors=vectors)
     chosen = chosen.narrowed(options.domains, options.tasks)
     if options.preset == "smoke":
         chosen = smoke(chosen)
-    if networks is None and options.policy is not None:
-        networks = networks_of(options.policy, convention=options.convention)
     if networks is not None:
         chosen = with_networks(chosen, networks)
     chosen = replace(chosen, protocol=_protocol(chosen, options))

@@ -1,20 +1,28 @@
 """The user's own networks in a plan: where they come from, and what the records say of them."""
 
+import copy
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from bench.agents.module_policy import Convention, OwnPolicy, check_methods
+from bench.agents.critics import OwnCritic
+from bench.agents.module_policy import Convention, OwnPolicy, check_methods, seeded
 from bench.extensions import is_reference, load_reference
 from bench.suites import OwnNetworks, Suite
 from qlearn import FlowActor
 
-__all__ = ["PlannedNetworks", "fingerprint_of", "networks_of", "with_networks"]
+__all__ = ["OwnModule", "PlannedNetworks", "fingerprint_of", "networks_of", "with_networks"]
+
+
+OwnModule: TypeAlias = nn.Module | Callable[[], nn.Module] | str
+"""A policy of the user's: a module, a function that makes one, or `module:function`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +33,8 @@ class PlannedNetworks:
         record: what decides the numbers.
         policy: where agents take the policy from.
         learning_rates: of its parts.
+        critic: where they take the critic from; None for one of the project's.
+        action_mask: entries ``(H, A)`` of a chunk that count, or ``(A,)`` of every action.
         is_perceptron: whether the policy is a :class:`qlearn.FlowActor`, as this project clones
             them: on standardised observations.
     """
@@ -32,14 +42,18 @@ class PlannedNetworks:
     record: OwnNetworks
     policy: OwnPolicy
     learning_rates: Mapping[str, float] = field(default_factory=dict)
+    critic: OwnCritic | None = None
+    action_mask: NDArray[np.bool_] | None = None
     is_perceptron: bool = False
 
 
 def networks_of(
-    policy: nn.Module | Callable[[], nn.Module] | str,
+    policy: OwnModule,
     *,
     convention: Convention = "data_at_one",
     learning_rates: Mapping[str, float] | None = None,
+    critic: OwnModule | None = None,
+    action_mask: ArrayLike | None = None,
 ) -> PlannedNetworks:
     """The networks of a plan.
 
@@ -47,31 +61,38 @@ def networks_of(
         policy: a module, which is copied; a function that makes one; or `module:function`.
         convention: of its times and velocities.
         learning_rates: of its parts; see :class:`qlearn.Learner`.
+        critic: the user's own, likewise; None for one of the project's.
+        action_mask: entries that count, ``(A,)`` or ``(H, A)``; None for all.
 
     Raises:
         ValueError: it is no policy, or has nothing to train.
     """
-    if isinstance(policy, str):
-        if not is_reference(policy):
-            raise ValueError(
-                f"--policy {policy} must name a function that makes the policy, as module:function"
-            )
-        own = OwnPolicy(partial(_referenced, policy), convention)
-    elif isinstance(policy, nn.Module):
-        own = OwnPolicy.copies_of(policy, convention)
-    elif callable(policy):
-        own = OwnPolicy(policy, convention)
-    else:
-        check_methods(policy)
-        raise AssertionError
+    own = OwnPolicy(_factory("policy", policy), convention)
     module = policy if isinstance(policy, nn.Module) else own.module(0)
     if not isinstance(module, FlowActor):
         check_methods(module)
     name = policy if isinstance(policy, str) else type(module).__qualname__
     check_trainable(name, module)
     rates = dict(learning_rates or {})
-    record = OwnNetworks(name, fingerprint_of(module), convention, tuple(sorted(rates.items())))
-    return PlannedNetworks(record, own, rates, isinstance(module, FlowActor))
+    own_critic, critic_record = None, ""
+    if critic is not None:
+        own_critic = OwnCritic(_factory("critic", critic))
+        judge = critic if isinstance(critic, nn.Module) else seeded(own_critic.factory, 0)
+        if not isinstance(judge, nn.Module):
+            raise ValueError(f"critic is {type(judge).__name__}, expected an nn.Module")
+        check_trainable(f"critic {type(judge).__qualname__}", judge)
+        critic_record = f"{type(judge).__qualname__}@{fingerprint_of(judge)}"
+    record = OwnNetworks(
+        name,
+        fingerprint_of(module),
+        convention,
+        tuple(sorted(rates.items())),
+        critic_record,
+        "" if action_mask is None else repr(np.asarray(action_mask, bool).astype(int).tolist()),
+    )
+    mask = None if action_mask is None else np.asarray(action_mask, bool)
+    perceptron = isinstance(module, FlowActor)
+    return PlannedNetworks(record, own, rates, own_critic, mask, perceptron)
 
 
 def with_networks(chosen: Suite, networks: PlannedNetworks) -> Suite:
@@ -120,13 +141,29 @@ def fingerprint_of(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _referenced(name: str) -> nn.Module:
+def _factory(what: str, given: OwnModule) -> Callable[[], nn.Module]:
+    """A function that makes the module."""
+    if isinstance(given, str):
+        if not is_reference(given):
+            raise ValueError(
+                f"--{what} {given} must name a function that makes the {what}, as module:function"
+            )
+        return partial(_referenced, what, given)
+    if isinstance(given, nn.Module):
+        return partial(copy.deepcopy, given)
+    if callable(given):
+        return given
+    check_methods(given)
+    raise AssertionError
+
+
+def _referenced(what: str, name: str) -> nn.Module:
     """What `module:function` makes."""
     found = load_reference(name)
     if isinstance(found, nn.Module) or not callable(found):
         raise ValueError(
-            f"--policy {name} is {type(found).__name__}; expected a function without arguments "
-            "that makes the policy"
+            f"--{what} {name} is {type(found).__name__}; expected a function without arguments "
+            f"that makes the {what}"
         )
     made: nn.Module = found()
     return made

@@ -22,7 +22,14 @@ from bench.data import (
     npz_specs,
 )
 from bench.experiment import OfflineRequest, flag
-from bench.simulation import EnvironmentFaultError, EnvironmentLimits, Rehearsal, Spaces, rehearse
+from bench.simulation import (
+    ArraySpec,
+    EnvironmentFaultError,
+    EnvironmentLimits,
+    Rehearsal,
+    Spaces,
+    rehearse,
+)
 from bench.suites import OwnTask, Suite, own_suite, suite
 from bench.training.tables import amount_of_bytes
 
@@ -32,7 +39,11 @@ _log = logging.getLogger(__name__)
 
 
 def chosen_suite(
-    options: OfflineRequest, *, online: bool = False, given: TaskData | None = None
+    options: OfflineRequest,
+    *,
+    online: bool = False,
+    given: TaskData | None = None,
+    vectors: bool = True,
 ) -> Suite:
     """The suite that was asked for, or one of the user's own data and environment.
 
@@ -43,6 +54,7 @@ def chosen_suite(
         options: of the command.
         online: whether there is an online phase, which stores environments in its checkpoints.
         given: data in memory instead of `--dataset`; they may come without an environment.
+        vectors: whether observations have to be vectors, as the agents' own policies take them.
 
     Raises:
         ValueError: an unknown suite or environment, spaces that are no vectors, an environment
@@ -76,13 +88,13 @@ def chosen_suite(
     if given is None:
         assert options.dataset is not None
         location = _located(options.dataset, options.data_dir)
-    found = _rehearsed(options.env, limits, online=online)
+    found = _rehearsed(options.env, limits, online=online, vectors=vectors)
     threshold = _threshold(options.env, found) if options.solved_at is None else options.solved_at
     if given is None:
         rows, action_range = _check_data(location, options.env, found.spaces)
     else:
         rows, action_range = len(given.terminals), None
-        _check_shapes(given.dataset, _shapes_of(given), options.env, found.spaces)
+        _check_given(given, options.env, found.spaces)
     dataset = options.dataset if given is None else given.dataset
     assert dataset is not None
     low, high = found.spaces.action_low, found.spaces.action_high
@@ -139,14 +151,14 @@ def environment_limits(options: OfflineRequest) -> EnvironmentLimits:
     return EnvironmentLimits(options.env_timeout)
 
 
-def _rehearsed(name: str, limits: EnvironmentLimits, *, online: bool) -> Rehearsal:
-    """What the environment does, if a policy over vectors can play it."""
+def _rehearsed(name: str, limits: EnvironmentLimits, *, online: bool, vectors: bool) -> Rehearsal:
+    """What the environment does, if a policy (over vectors) can play it."""
     try:
         found = rehearse(name, limits)
     except EnvironmentFaultError as error:
         raise ValueError(str(error)) from error
     low, high = found.spaces.action_low, found.spaces.action_high
-    if len(found.spaces.observation_shape) != 1 or low.ndim != 1:
+    if low.ndim != 1 or (vectors and len(found.spaces.observation_shape) != 1):
         raise ValueError(
             f"environment {name!r} has {found.spaces.describe()} in an array of shape {low.shape}; "
             "expected vectors (register a version of it wrapped in "
@@ -239,8 +251,21 @@ def _check_shapes(
             )
 
 
-def _shapes_of(given: TaskData) -> dict[str, tuple[int, ...]]:
-    return {key: getattr(given, key).shape for key in ("observations", "actions")}
+def _check_given(given: TaskData, environment: str, spaces: Spaces) -> None:
+    """Refuse data in memory whose leaves are not those that an environment observes."""
+    observations: Any = given.observations
+    named = isinstance(observations, Mapping)
+    leaves: Mapping[str, np.ndarray] = observations if named else {"": observations}
+    found = {name: ArraySpec(leaf.shape[1:], leaf.dtype) for name, leaf in leaves.items()}
+    observed = spaces.observed if isinstance(spaces.observed, dict) else {"": spaces.observed}
+    actions = given.actions.shape[1]
+    if found != observed or actions != spaces.action_low.size:
+        told = ", ".join(f"{name} {leaf}".strip() for name, leaf in found.items())
+        raise ValueError(
+            f"{given.dataset} has observations {told if not named else '{' + told + '}'} and "
+            f"{actions} actions, but {environment} has {spaces.describe()}: the data are of "
+            "another environment"
+        )
 
 
 def _is_range(found: list[Any] | None, low: np.ndarray, high: np.ndarray) -> bool:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+import torch
 from rich.console import Console
 
 from bench.agents import Problem
@@ -18,7 +20,9 @@ from bench.suites import Domain
 from bench.training.console import Display
 from bench.training.domain_record import DomainRecord
 from bench.training.options import Plan
+from bench.training.own_policy import PlannedNetworks
 from bench.training.tables import Tables, load_fitting
+from qlearn import EpisodeData, LeafSpec, ObservationNormalizer
 
 __all__ = ["PreparedDomain"]
 
@@ -51,8 +55,7 @@ class PreparedDomain:
         spread = tables.action_std
         problem = Problem(len(tables.normalizer.shift), len(spread), domain.horizon, spread)
         if plan.networks is not None:
-            own = plan.networks
-            problem = replace(problem, policy=own.policy, learning_rates=own.learning_rates)
+            problem = _with_networks(problem, plan.networks, tables.episodes)
         return cls(domain, data, tables, problem)
 
     def announce(self, plan: Plan, console: Console) -> None:
@@ -69,6 +72,32 @@ class PreparedDomain:
         )
         if (note := domain.source.describe_success()) is not None:
             console.print(note, markup=False)
+
+
+def _with_networks(problem: Problem, own: PlannedNetworks, data: EpisodeData) -> Problem:
+    """A problem that is solved by the user's networks, on observations as the data have them."""
+    problem = replace(
+        problem, policy=own.policy, critic=own.critic, learning_rates=own.learning_rates
+    )
+    if own.action_mask is not None:
+        mask, chunk = own.action_mask, (problem.horizon, problem.action_dim)
+        if mask.shape not in (chunk, chunk[1:]) or not mask.any():
+            raise ValueError(
+                f"action_mask has shape {mask.shape} with {mask.sum()} entries that count; "
+                f"expected (action,) = {chunk[1:]} or (chunk length, action) = {chunk}, and one "
+                "that counts"
+            )
+        flat = np.broadcast_to(mask, chunk).ravel()
+        problem = replace(problem, action_mask=tuple(map(bool, flat)))
+    if own.is_perceptron:
+        return problem
+    spec = data.spec
+    one_vector = isinstance(spec, LeafSpec) and len(spec.shape) == 1 and spec.dtype == torch.float32
+    return replace(
+        problem,
+        observation=None if one_vector else spec,
+        normalizer=ObservationNormalizer.fit(data.observations),
+    )
 
 
 def _load(plan: Plan, domain: Domain, stages: Display) -> TaskData | MappedTaskData:

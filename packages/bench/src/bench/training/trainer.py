@@ -220,6 +220,7 @@ class Trainer:
     _window: dict[str, Tensor] = field(default_factory=dict, init=False)
     _windowed: int = field(default=0, init=False)
     _carried: dict[str, list[float]] | None = field(default=None, init=False)
+    _unsaved: bool = field(default=False, init=False)
     _captured: CapturedUpdates[None] | None = field(default=None, init=False)
 
     @property
@@ -229,31 +230,45 @@ class Trainer:
 
     def run(self) -> None:
         """Train from the last checkpoint to the end of the pack's protocol."""
-        protocol = self.pack.protocol
+        self.begin()
+        with held_back(), self._saved_if_stopped():
+            while self.step < self.pack.steps and len(self.failed_replicas) < self.streams.replicas:
+                stop_if_asked()
+                self.turn()
+        self._captured = None  # it holds the trainer, and a graph's memory
+        self.recorder.wait()
+
+    def begin(self) -> None:
+        """Restore the last checkpoint, or save the first."""
         self.restore()
         if self.step == 0 and not self.pack.clones:
             self.save()
         self.tick(self.step)
-        with held_back(), self._saved_if_stopped():
-            while self.step < self.pack.steps and len(self.failed_replicas) < self.streams.replicas:
-                stop_if_asked()
-                self.advance()
-                last = self.step == self.pack.steps
-                due = self.step % protocol.log_every == 0
-                if last or due:
-                    self.log(keep=not due)
-                if self._evaluates(self.step):
-                    self.check()  # lost parameters are not evaluated
-                    with let_through():
-                        self.recorder.evaluate(self.step, self.latest, self.seconds)
-                if last or self.step % protocol.checkpoint_every == 0:
-                    self.check()
-                    with let_through():  # an earlier evaluation may take minutes
-                        self.recorder.wait(before=self.step)
-                    self.save()
-                self.tick(self.step)
-        self._captured = None  # it holds the trainer, and a graph's memory
-        self.recorder.wait()
+
+    def turn(self, *, may_save: bool = True) -> None:
+        """One step, and the log, evaluation and checkpoint that are due after it.
+
+        Args:
+            may_save: whether a checkpoint can be made here; one that is due is made later else.
+        """
+        protocol = self.pack.protocol
+        self.advance()
+        last = self.step == self.pack.steps
+        due = self.step % protocol.log_every == 0
+        if last or due:
+            self.log(keep=not due)
+        if self._evaluates(self.step):
+            self.check()  # lost parameters are not evaluated
+            with let_through():
+                self.recorder.evaluate(self.step, self.latest, self.seconds)
+        self._unsaved |= last or self.step % protocol.checkpoint_every == 0
+        if self._unsaved and may_save:
+            self.check()
+            with let_through():  # an earlier evaluation may take minutes
+                self.recorder.wait(before=self.step)
+            self.save()
+            self._unsaved = False
+        self.tick(self.step)
 
     @contextlib.contextmanager
     def _saved_if_stopped(self) -> Iterator[None]:

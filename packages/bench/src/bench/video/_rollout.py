@@ -77,9 +77,7 @@ def play(selected: SelectedCell, pool: SimulatorPool, env: str | None = None) ->
     played_for = Cell(cell.domain, 0, cell.task, cell.agent, cell.seed)
     trained_replica(checkpoint, played_for)
     streams = RandomStreams([0] * selected.replicas)
-    agent = built_agent(
-        cell.agent, selected.settings["settings"], record, streams, selected.directory
-    )
+    agent = built_agent(cell.agent, selected.settings, record, streams, selected.directory)
     load_agent(agent, checkpoint.tensors)
     purpose = "online evaluation" if selected.phase == "online" else "evaluation"
     seed = played_for.stream(purpose, checkpoint.step)
