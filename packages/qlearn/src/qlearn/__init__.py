@@ -14,6 +14,7 @@ from qlearn._flow_actor import FlowActor, FlowField, RecordedField
 from qlearn._frozen import frozen
 from qlearn._gaussian import GaussianActor, TanhGaussian
 from qlearn._gradients import GradientGuard, GradientReport, clip_gradients
+from qlearn._history import ObservationHistory
 from qlearn._images import is_image, random_shift
 from qlearn._learner import Learner
 from qlearn._mapped import MappedRows
@@ -62,6 +63,7 @@ __all__ = [
     "Normalization",
     "Observation",
     "ObservationEncoder",
+    "ObservationHistory",
     "ObservationNormalizer",
     "ObservationSpec",
     "OneStepActor",

@@ -53,7 +53,7 @@ class ShardRotation:
         ends = torch.cat([begins[1:], begins.new_tensor([total])])
         first = offline.chunks_before(begins)
         # A shard may be shorter than a chunk; then it has none.
-        past = offline.chunks_before((ends - offline.horizon + 1).clamp(min=0))
+        past = offline.chunks_before((ends - offline.played + 1).clamp(min=0))
         counts = past - first
         if int(counts.min()) < 1:
             raise ValueError(
@@ -140,6 +140,12 @@ class BalancedSampler:
 
 def check_same_chunks(offline: ChunkSampler, online: RingBuffer) -> None:
     """Refuse sources whose chunks could not stand in one batch."""
+    pasts = [(source.history, source.offset) for source in (offline, online)]
+    if pasts[0] != pasts[1]:
+        raise ValueError(
+            f"offline chunks have (history, offset) {pasts[0]}, online chunks {pasts[1]}; give "
+            "both the same"
+        )
     if offline.horizon != online.horizon or not torch.equal(
         offline.discounts.cpu(), online.discounts.cpu()
     ):

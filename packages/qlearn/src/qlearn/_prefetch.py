@@ -51,6 +51,8 @@ class PrefetchingSampler(ChunkSampler):
         device: where batches are wanted.
         between: draws from the streams what the caller draws between two batches.
         depth: batches that are kept ready.
+        history: as of :class:`ChunkSampler`.
+        offset: likewise.
     """
 
     def __init__(
@@ -64,8 +66,12 @@ class PrefetchingSampler(ChunkSampler):
         device: torch.device | str = "cpu",
         between: Callable[[RandomStreams], object] = lambda streams: None,
         depth: int = 4,
+        history: int = 1,
+        offset: int = 0,
     ) -> None:
-        super().__init__(data, horizon, discount, mode=mode, tasks=tasks)
+        super().__init__(
+            data, horizon, discount, mode=mode, tasks=tasks, history=history, offset=offset
+        )
         if depth < 1:
             raise ValueError(f"depth must be at least 1, got {depth}")
         self.device = torch.device(device)

@@ -9,13 +9,15 @@ from torch import Tensor, nn
 
 from qlearn._chunks import ChunkBatch, at_least_float32, summarise
 from qlearn._random import RandomStreams
-from qlearn._sampler import ChunkMode, check_horizon, discount_powers
+from qlearn._sampler import ChunkMode, check_horizon, check_past, discount_powers
 from qlearn._tree import (
     LeafSpec,
+    Observation,
     ObservationSpec,
     described,
     matching_leaves,
     tree_leaves,
+    tree_map,
     tree_rows,
 )
 
@@ -42,6 +44,9 @@ class RingBuffer(nn.Module):
         horizon: chunk length ``H``.
         discount: per step, for the reward sum inside a chunk.
         mode: which chunks count.
+        history: observations up to the present one, as of :class:`~qlearn.ChunkSampler`. Those
+            that the ring has dropped are replaced by the oldest of the episode that it holds.
+        offset: of a chunk's first action from the present, likewise.
         device: where everything lives.
         dtype: type of stored observations, for instance ``torch.uint8`` for images, and of actions
             if it is a float. Rewards, masks and discounts are float32, or float64 beside float64.
@@ -74,11 +79,14 @@ class RingBuffer(nn.Module):
         horizon: int = 1,
         discount: float,
         mode: ChunkMode = "any",
+        history: int = 1,
+        offset: int = 0,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         check_horizon(horizon, discount, mode)
+        check_past(horizon, history, offset)
         if capacity < horizon:
             raise ValueError(f"capacity {capacity} cannot hold a chunk of {horizon} steps")
         spec = _spec(observation_dim, dtype)
@@ -91,6 +99,7 @@ class RingBuffer(nn.Module):
         self.spec = spec
         self.replicas, self.capacity = replicas, capacity
         self.horizon, self.mode = horizon, mode
+        self.history, self.offset, self.played = history, offset, horizon + offset
         self.size = 0
 
         lone = spec.dtype if isinstance(spec, LeafSpec) else None
@@ -114,7 +123,7 @@ class RingBuffer(nn.Module):
         stored("whole", replicas, capacity if mode != "any" else 0, kind=torch.int64)
         stored("whole_added", replicas, kind=torch.int64)
         stored("whole_dropped", replicas, kind=torch.int64)
-        steps = torch.arange(horizon, device=device)
+        steps = torch.arange(self.played, device=device)
         self.register_buffer("_steps", steps, persistent=False)
         self.register_buffer("discounts", discount_powers(discount, steps, lone), persistent=False)
         self.register_buffer(
@@ -199,7 +208,7 @@ class RingBuffer(nn.Module):
         if self.mode == "within_episode":
             return self.whole_added - self.whole_dropped
         stored = self.added.clamp(max=self.capacity)
-        return (stored - self.horizon + 1).clamp(min=0).expand(self.replicas)
+        return (stored - self.played + 1).clamp(min=0).expand(self.replicas)
 
     def sample(self, streams: RandomStreams, batch: int) -> ChunkBatch:
         """``batch`` chunks of each ring, with replacement, from the replica's own stream.
@@ -218,9 +227,9 @@ class RingBuffer(nn.Module):
         Raises:
             ValueError: fewer transitions than a chunk has steps.
         """
-        if self.size < self.horizon:
+        if self.size < self.played:
             raise ValueError(
-                f"the ring holds {self.size} transitions, a chunk needs {self.horizon}; "
+                f"the ring holds {self.size} transitions, a chunk needs {self.played}; "
                 "collect more before training"
             )
 
@@ -228,7 +237,7 @@ class RingBuffer(nn.Module):
         """Chunks by number, ``0`` being the oldest of each ring."""
         if self.mode == "within_episode":
             position = (self.whole_dropped.unsqueeze(-1) + index) % self.capacity
-            first = self.whole[self._replica, position] - (self.horizon - 1)
+            first = self.whole[self._replica, position] - (self.played - 1)
         else:
             first = (self.added - self.capacity).clamp(min=0) + index
         slots = (first.unsqueeze(-1) + self._steps) % self.capacity
@@ -238,15 +247,49 @@ class RingBuffer(nn.Module):
         rewards, masks, valid = summarise(
             self.rewards[replica, slots], self.masks[replica, slots], inside, self.discounts
         )
-        last = slots.gather(-1, inside.sum(-1, keepdim=True) - 1).squeeze(-1)
+        kept = inside.sum(-1)
+        last = slots.gather(-1, kept.unsqueeze(-1) - 1).squeeze(-1)
+        seen = tree_rows(self._stored("observations"), (self._replica, slots[..., 0]))
+        after = tree_rows(self._stored("next_observations"), (self._replica, last))
+        if self.history > 1 or self.offset:
+            begin = self._begin(first)
+            if self.history > 1:
+                seen = self._with_past(seen, first, begin)
+                after = self._with_past(after, first + kept, begin)
+            past = torch.arange(self.offset, 0, device=slots.device)
+            slots = torch.cat([self._slots(first, begin, past), slots], dim=-1)
         return ChunkBatch(
-            observations=tree_rows(self._stored("observations"), (self._replica, slots[..., 0])),
+            observations=seen,
             actions=self.actions[replica, slots].flatten(-2),
             rewards=rewards,
             masks=masks,
             valid=valid * (self.count > 0).to(valid.dtype).unsqueeze(-1),
-            next_observations=tree_rows(self._stored("next_observations"), (self._replica, last)),
+            next_observations=after,
         )
+
+    def _begin(self, first: Int[Tensor, "R B"]) -> Int[Tensor, "R B"]:
+        """The earliest stored transition of the same episode, no further back than is asked for."""
+        reach = torch.arange(1, max(self.history - 1, -self.offset) + 1, device=first.device)
+        numbers = first.unsqueeze(-1) - reach
+        oldest = (self.added - self.capacity).clamp(min=0)
+        ended = self.ends[self._replica.unsqueeze(-1), numbers % self.capacity]
+        together = ((numbers >= oldest) & ~ended).long().cumprod(-1)
+        return first - together.sum(-1)
+
+    def _slots(
+        self, numbers: Int[Tensor, "R B"], begin: Int[Tensor, "R B"], steps: Int[Tensor, "n"]
+    ) -> Int[Tensor, "R B n"]:
+        """Where the transitions so many steps away lie, none before its episode's beginning."""
+        return torch.maximum(numbers.unsqueeze(-1) + steps, begin.unsqueeze(-1)) % self.capacity
+
+    def _with_past(
+        self, present: Observation, numbers: Int[Tensor, "R B"], begin: Int[Tensor, "R B"]
+    ) -> Observation:
+        """The observations before these transitions, and the present ones behind them."""
+        steps = torch.arange(1 - self.history, 0, device=numbers.device)
+        slots = self._slots(numbers, begin, steps)
+        past = tree_rows(self._stored("observations"), (self._replica.unsqueeze(-1), slots))
+        return tree_map(lambda old, now: torch.cat([old, now.unsqueeze(2)], 2), past, present)
 
     def _list_chunk(self, ends: Bool[Tensor, "R"]) -> None:
         """Bring the list of whole chunks up to date with the transition just written."""
@@ -254,13 +297,13 @@ class RingBuffer(nn.Module):
         # comes first because the new entry may take its place in the list.
         oldest = self.added + 1 - self.capacity
         place = (self.whole_dropped % self.capacity).unsqueeze(-1)
-        start = self.whole.gather(1, place).squeeze(-1) - (self.horizon - 1)
+        start = self.whole.gather(1, place).squeeze(-1) - (self.played - 1)
         lost = (self.whole_added > self.whole_dropped) & (start < oldest)
         self.whole_dropped += lost.long()
         self.lengths += 1
         place = (self.whole_added % self.capacity).unsqueeze(-1)
         self.whole.scatter_(1, place, self.added.expand(self.replicas, 1))
-        self.whole_added += (self.lengths >= self.horizon).long()
+        self.whole_added += (self.lengths >= self.played).long()
         self.lengths.masked_fill_(ends.bool(), 0)
 
 

@@ -95,7 +95,7 @@ def matching_leaves(
 
 
 def tree_map(
-    function: Callable[..., Result], tree: Tree[Leaf], *others: Tree[object]
+    function: Callable[..., Result], tree: Tree[Any], *others: Tree[Any]
 ) -> Result | dict[str, Result]:
     """``function(leaf, *other leaves)`` for every leaf, in the form of ``tree``.
 
@@ -114,8 +114,7 @@ def tree_map(
     for other in others:
         check_names(tree, other)
     return {
-        name: function(leaf, *(other[name] for other in others))  # type: ignore[index]
-        for name, leaf in tree_leaves(tree)
+        name: function(leaf, *(other[name] for other in others)) for name, leaf in tree_leaves(tree)
     }
 
 
