@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bench.api.reading import compare, report, status
     from bench.api.results import ComparisonResult, RunResult, StatusResult
     from bench.api.runs import offline, online, sweep
+    from bench.data import load_data
     from bench.errors import BenchError
     from bench.experiment import (
         CostRequest,
@@ -63,6 +64,7 @@ __all__ = [
     "ablate",
     "compare",
     "export_policy",
+    "load_data",
     "load_policy",
     "measure_speed",
     "offline",
@@ -82,6 +84,7 @@ _HOMES = {
     "bench.api.reading": ("compare", "report", "status"),
     "bench.api.results": ("ComparisonResult", "RunResult", "StatusResult"),
     "bench.api.runs": ("offline", "online", "sweep"),
+    "bench.data": ("load_data",),
     "bench.errors": ("BenchError",),
     "bench.experiment": (
         "CostRequest",

@@ -7,6 +7,7 @@ from bench.data._generate import Progress, generate
 from bench.data._get import Downloaded, get
 from bench.data._import import Imported, import_data
 from bench.data._load import TaskData, load, load_shards
+from bench.data._load_data import DataSource, load_data
 from bench.data._locate import (
     Location,
     combined_fingerprint,
@@ -33,6 +34,7 @@ __all__ = [
     "DataDamaged",
     "DataMissing",
     "DataRecord",
+    "DataSource",
     "DatasetName",
     "DownloadFailed",
     "DownloadSource",
@@ -64,6 +66,7 @@ __all__ = [
     "inspect_file",
     "is_dataset_name",
     "load",
+    "load_data",
     "load_mapped",
     "load_shards",
     "locate",

@@ -54,6 +54,26 @@ def read_matrix(leaf: Leaf) -> Float32[np.ndarray, "rows columns"]:
     return found.astype(np.float32)
 
 
+def read_leaf(leaf: Leaf) -> Shaped[np.ndarray, "rows ..."]:
+    """Rows of any shape as networks read them: floats in float32, whole numbers in their own type.
+
+    A number a row becomes a vector of one.
+
+    Raises:
+        DataDamaged: if they are no numbers, not finite in float32, or absurdly large.
+    """
+    _expect_numbers(leaf)
+    if leaf.dtype.kind == "f" and len(leaf.shape) <= 2:
+        return read_matrix(leaf)
+    if not leaf.shape or not leaf.width:
+        raise DataDamaged(f"{leaf.file}: '{leaf.key}' has shape {leaf.shape}; expected rows first")
+    array = leaf.read()
+    check_numbers(leaf.file, leaf.key, array)
+    if array.ndim == 1:
+        array = array[:, None]
+    return array.astype(np.float32) if array.dtype.kind == "f" else array
+
+
 def read_joined(leaves: Sequence[Leaf]) -> Float32[np.ndarray, "rows columns"]:
     """Several leaves side by side.
 

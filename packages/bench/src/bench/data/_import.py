@@ -24,7 +24,7 @@ from bench.data._npz import open_npz, write_npz
 from bench.data._recipes import RECIPES
 from bench.data._recognise import recognise
 from bench.data._record import DataRecord, FileRecord
-from bench.data._tree import Leaf
+from bench.data._tree import Leaf, nested
 from bench.machine import with_home
 
 
@@ -84,11 +84,11 @@ def import_data(
         OSError: if a file cannot be read or written.
     """
     check_dataset_name(dataset)
-    bounds = _bounds(action_range)
+    bounds = action_bounds(action_range)
     choices = Choices(layout, tuple(observation_keys), terminals, timeouts, next_observations)
     target = data_dir / f"{dataset}.npz"
     place = _place(source, target, overwrite=overwrite)
-    with _recognised(place, source, choices, ogbench=is_dataset_name(dataset)) as (found, own):
+    with recognised(place, source, choices, ogbench=is_dataset_name(dataset)) as (found, own):
         bounds = bounds or own
         arrays, episodes = _read(place, found, bounds)
     arrays["terminals"] = ends = check_arrays(place, arrays)
@@ -109,7 +109,7 @@ def _read(
     place: Path, found: Layout, bounds: Bounds | None
 ) -> tuple[dict[str, np.ndarray], list[Episode]]:
     """The arrays of a data file, and the episodes where the source has them apart."""
-    _check_memory(place, found)
+    check_memory(place, found)
     if found.states:
         return _as_found(found.states, bounds), []
     episodes = list(read_episodes(place, found.tables, bounds))
@@ -137,7 +137,7 @@ def _write(target: Path, arrays: Mapping[str, np.ndarray], ends: np.ndarray) -> 
     return FileRecord(target.stat().st_size, len(ends), int(ends.sum()), fingerprint)
 
 
-def _bounds(action_range: tuple[ArrayLike, ArrayLike] | None) -> Bounds | None:
+def action_bounds(action_range: tuple[ArrayLike, ArrayLike] | None) -> Bounds | None:
     if action_range is None:
         return None
     low, high = (np.asarray(bound, np.float64) for bound in action_range)
@@ -151,7 +151,7 @@ def _bounds(action_range: tuple[ArrayLike, ArrayLike] | None) -> Bounds | None:
 
 
 @contextmanager
-def _recognised(
+def recognised(
     place: Path, source: str, choices: Choices, *, ogbench: bool
 ) -> Iterator[tuple[Layout, Bounds | None]]:
     """The layout of a source, open for reading, and the action range that the source states."""
@@ -162,6 +162,7 @@ def _recognised(
         yield read_lerobot(place, choices), None
     elif place.suffix == ".npz":
         with open_npz(place) as tree:
+            tree = nested(tree) if choices.keep_leaves else tree
             yield recognise(place, tree, choices, ogbench=ogbench), None
     elif place.suffix in (".hdf5", ".h5"):
         with open_hdf5(place) as tree:
@@ -175,7 +176,7 @@ def _recognised(
         )
 
 
-def _check_memory(place: Path, layout: Layout) -> None:
+def check_memory(place: Path, layout: Layout) -> None:
     """Refuse what cannot be held: as stored, as float32, and joined for the file."""
     leaves = [leaf for table in layout.tables for leaf in table.leaves()]
     leaves += layout.states.values()

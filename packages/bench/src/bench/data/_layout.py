@@ -20,6 +20,8 @@ class Choices:
         terminals: key of the flags of true ends, or `none` if no episode ends in a terminal state.
         timeouts: key of the flags of transitions after which an episode was cut off, or `none`.
         next_observations: key of the states after the transitions, or `none` to leave them unread.
+        keep_leaves: entries of a dictionary observation stay apart, whatever their shapes and
+            types; without, they are joined to one vector.
     """
 
     layout: Literal["auto", "ogbench", "transitions"] = "auto"
@@ -27,6 +29,7 @@ class Choices:
     terminals: str | None = None
     timeouts: str | None = None
     next_observations: str | None = None
+    keep_leaves: bool = False
 
     def of(self, role: str) -> str | None:
         """The key that was given for a part, if any."""

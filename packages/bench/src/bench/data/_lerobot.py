@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,7 +20,8 @@ from bench.data._files import (
 )
 from bench.data._flags import read_flags
 from bench.data._layout import NONE, Choices, Layout, Table
-from bench.data._tree import leaf_of
+from bench.data._lerobot_images import image_leaves
+from bench.data._tree import Leaf, leaf_of
 
 _STATE = "observation.state"
 _REWARD, _SUCCESS = "next.reward", "next.success"
@@ -32,11 +35,11 @@ def is_lerobot(path: Path) -> bool:
 def read_lerobot(folder: Path, choices: Choices) -> Layout:
     """The frames of a LeRobot dataset of format 2 or 3, as one table of transitions.
 
-    Only vectors are read, images and videos are not, and only the columns that are needed. An
-    episode's last frame has no successor: it gives the final state only, unless the episode ends in
-    a terminal state there. That is so where `next.success` says so. Recorders set `next.done` in
-    the last frame of every episode, however it ended: in data without `next.success` the user says
-    what it means.
+    Only the columns that are needed are read; images and videos only where leaves are kept apart,
+    and then one episode at a time. An episode's last frame has no successor: it gives the final
+    state only, unless the episode ends in a terminal state there. That is so where `next.success`
+    says so. Recorders set `next.done` in the last frame of every episode, however it ended: in data
+    without `next.success` the user says what it means.
 
     Args:
         folder: with `meta/info.json` and `data/*/*.parquet`.
@@ -47,7 +50,7 @@ def read_lerobot(folder: Path, choices: Choices) -> Layout:
         DataDamaged: if files are missing or frames are not in order.
         ValueError: for another format, columns that are not there, or ends of unknown kind.
     """
-    info = _info(folder)
+    document, info = _info(folder)
     files = sorted((folder / "data").glob("*/*.parquet"))
     if not files:
         raise DataDamaged(f"{folder}: no data/*/*.parquet; only part of the dataset is here")
@@ -58,7 +61,12 @@ def read_lerobot(folder: Path, choices: Choices) -> Layout:
         counts = sum(int(pl.scan_parquet(file).select(pl.len()).collect().item()) for file in files)
     check_keys(folder, schema)
     _check_frames(folder, counts, info)
-    states = _states(folder, schema, choices.observation_keys)
+    pictures = image_leaves(folder, document, schema, 0, 0) if choices.keep_leaves else {}
+    wanted = [key for key in choices.observation_keys if key not in pictures]
+    states = _states(folder, schema, wanted, all_of_them=choices.keep_leaves)
+    if choices.observation_keys:
+        pictures = {key: pictures[key] for key in choices.observation_keys if key in pictures}
+        states = wanted
     ends_key = _terminal_key(folder, schema, choices)
     read = ["episode_index", "frame_index", "action", *states]
     read += [key for key in (_REWARD, ends_key) if key in schema and key not in read]
@@ -84,9 +92,43 @@ def read_lerobot(folder: Path, choices: Choices) -> Layout:
         terminals=leaf_of(folder, ends_key or "none", terminals),
         timeouts=leaf_of(folder, "episode_index", last & ~terminals),
     )
-    return Layout(
-        "frames (LeRobot)", (table,), ignored=tuple(key for key in schema if key not in read)
-    )
+    tables = [table]
+    if pictures:
+        tables = _by_episode(table, last)
+        for number, part in enumerate(tables):
+            episode = int(frames["episode_index"][int(np.flatnonzero(last)[number])])
+            seen = image_leaves(folder, document, schema, episode, part.actions.rows)
+            leaves = (*part.observations, *(seen[key] for key in pictures))
+            tables[number] = replace(part, observations=leaves)
+    ignored = tuple(key for key in schema if key not in (*read, *pictures))
+    return Layout("frames (LeRobot)", tuple(tables), ignored=ignored)
+
+
+def _by_episode(table: Table, last: np.ndarray) -> list[Table]:
+    """The table cut into those of its episodes, so that their images need not be held together."""
+    ends = np.flatnonzero(last) + 1
+    starts = np.concatenate([[0], ends[:-1]])
+
+    def cut(leaf: Leaf, start: int, end: int) -> Leaf:
+        return leaf_of(leaf.file, leaf.key, leaf.read()[start:end])
+
+    tables = []
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        rewards, terminals, timeouts = (
+            None if leaf is None else cut(leaf, start, end)
+            for leaf in (table.rewards, table.terminals, table.timeouts)
+        )
+        tables.append(
+            replace(
+                table,
+                observations=tuple(cut(leaf, start, end) for leaf in table.observations),
+                actions=cut(table.actions, start, end),
+                rewards=rewards,
+                terminals=terminals,
+                timeouts=timeouts,
+            )
+        )
+    return tables
 
 
 def _check_values(folder: Path, frames: pl.DataFrame) -> None:
@@ -107,7 +149,11 @@ def _parquet(folder: Path) -> Iterator[None]:
 
 
 def _states(
-    folder: Path, schema: Mapping[str, pl.DataType], wanted: Sequence[str]
+    folder: Path,
+    schema: Mapping[str, pl.DataType],
+    wanted: Sequence[str],
+    *,
+    all_of_them: bool = False,
 ) -> Sequence[str]:
     """The columns of the observations."""
     numeric = [key for key in schema if _is_vector(schema[key])]
@@ -119,6 +165,8 @@ def _states(
         )
     if wanted:
         return wanted
+    if all_of_them:
+        return vectors
     if _STATE in vectors:
         return [_STATE]
     raise ValueError(
@@ -143,7 +191,8 @@ def _terminal_key(folder: Path, schema: Mapping[str, pl.DataType], choices: Choi
     )
 
 
-def _info(folder: Path) -> dict[str, int]:
+def _info(folder: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """The whole description of a dataset, and the numbers of its frames and episodes."""
     path = folder / "meta" / "info.json"
     info = read_document(path)
     try:
@@ -155,7 +204,7 @@ def _info(folder: Path) -> dict[str, int]:
         ) from error
     if not version.startswith(("v2.", "v3.")):
         raise ValueError(f"{path}: format {version}, expected v2.* or v3.*; LeRobot converts it")
-    return counts
+    return info, counts
 
 
 def _is_vector(kind: pl.DataType) -> bool:

@@ -13,6 +13,7 @@ from bench.data._names import DatasetName, is_dataset_name, task_number
 from bench.data._npz import npz_keys, read_npz
 from bench.data._record import DataRecord, Source
 from bench.data._tasks import reward_columns, task_rewards
+from bench.simulation import ArrayTree
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,8 @@ class TaskData:
     Attributes:
         dataset: its name.
         tasks: names of the tasks, the first axis of rewards and masks.
-        observations: (N, O).
+        observations: (N, O); or images (N, ...), or a dictionary of leaves (N, ...) of any types,
+            in memory or in memory maps.
         actions: (N, A), in [-1, 1].
         terminals: (N,), true in the last row of each episode.
         rewards: (T, N), the reward of the action in the same row; whole numbers are int8.
@@ -38,7 +40,7 @@ class TaskData:
 
     dataset: str
     tasks: tuple[str, ...]
-    observations: Float32[np.ndarray, "rows obs"]
+    observations: ArrayTree
     actions: Float32[np.ndarray, "rows act"]
     terminals: Bool[np.ndarray, " rows"]
     rewards: Shaped[np.ndarray, "tasks rows"]
@@ -52,6 +54,17 @@ class TaskData:
     def episode_ends(self) -> Int64[np.ndarray, " episodes"]:
         """Row of the final state of each episode."""
         return np.flatnonzero(self.terminals)
+
+    @property
+    def leaves(self) -> dict[str, Shaped[np.ndarray, "rows ..."]]:
+        """The observations by name; the name of a single array is empty."""
+        seen = self.observations
+        return dict(seen) if isinstance(seen, dict) else {"": seen}
+
+    @property
+    def one_vector(self) -> bool:
+        """Whether an observation is one vector, which agents may standardise."""
+        return not isinstance(self.observations, dict) and self.observations.ndim == 2
 
     @property
     def transitions(self) -> int:

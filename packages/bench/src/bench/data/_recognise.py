@@ -124,13 +124,19 @@ def _states(path: Path, tree: Tree, choices: Choices) -> Layout:
             "an array"
         )
     states: dict[str, Leaf] = {}
+    seen = tree.get("observations")
+    if choices.keep_leaves and seen is not None and not isinstance(seen, Leaf):
+        states |= {leaf.key: leaf for leaf in flattened(seen)}
     for key in ("observations", "actions", "terminals", *_STATES):
         found = tree.get(key)
+        if found is seen and states:
+            continue
         if isinstance(found, Leaf):
             states[key] = found
         elif key not in _STATES or found is not None:
             raise DataDamaged(f"{path}: no array '{key}' (it holds {', '.join(tree)})")
-    ignored = tuple(key for key in tree if key not in states)
+    read = {key.partition("/")[0] for key in states}
+    ignored = tuple(key for key in tree if key not in read)
     return Layout("rows of states (OGBench)", states=states, ignored=ignored)
 
 
@@ -276,6 +282,8 @@ def _observations(
     if keys:
         return tuple(leaves)
     leaves = flattened(found)
+    if choices.keep_leaves:
+        return tuple(leaves)
     for leaf in leaves:
         if leaf.dtype.kind not in "fiub" or len(leaf.shape) > 2:
             raise ValueError(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
@@ -96,3 +97,17 @@ def find(tree: Tree, key: str) -> "Leaf | Tree | None":
             return None
         found = found[step]
     return found
+
+
+def nested(tree: Tree) -> "dict[str, Leaf | Tree]":
+    """Arrays named `a/b` in groups: archives have no folders, and names say what they would be."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        top, _, rest = key.partition("/")
+        if not rest:
+            found[key] = value
+        else:
+            found.setdefault(top, {})[rest] = value
+    return {
+        key: nested(value) if isinstance(value, dict) else value for key, value in found.items()
+    }

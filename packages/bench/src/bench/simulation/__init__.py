@@ -9,7 +9,12 @@ from __future__ import annotations
 from bench.simulation._episodes import Spaces, succeeded, told_success
 from bench.simulation._errors import EnvironmentFaultError
 from bench.simulation._limits import EnvironmentLimits
-from bench.simulation._observations import ArraySpec, ArrayTree, ObservationSpace
+from bench.simulation._observations import (
+    ArraySpec,
+    ArrayTree,
+    ObservationSpace,
+    map_arrays,
+)
 from bench.simulation._pool import SimulatorPool
 from bench.simulation._rehearsal import Rehearsal, rehearse
 from bench.simulation._seeding import episode_seed
@@ -37,6 +42,7 @@ __all__ = [
     "episode_seed",
     "evaluate",
     "make",
+    "map_arrays",
     "rehearse",
     "succeeded",
     "told_success",

@@ -18,6 +18,7 @@ from bench.storage._atomic import (
     hold_directory,
     read_json,
     require_held,
+    temporary_path,
     write_bytes,
     write_json,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "run_directories",
     "save_checkpoint",
     "simulator_label",
+    "temporary_path",
     "write_bytes",
     "write_json",
     "write_run",

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from bench.agents import Agent, Problem, draw
 from bench.errors import CheckpointError
-from bench.simulation import EnvironmentLimits, OnlineEnvironments
+from bench.simulation import ArraySpec, ArrayTree, EnvironmentLimits, OnlineEnvironments
 from bench.storage import load_checkpoint, part
 from bench.suites import OnlineProtocol
 from bench.training.cells import Pack
@@ -21,10 +22,14 @@ from qlearn import (
     BalancedSampler,
     ChunkSampler,
     ChunkSource,
+    LeafSpec,
+    Observation,
+    ObservationSpec,
     RandomStreams,
     RingBuffer,
     ShardRotation,
     UnionSampler,
+    tree_map,
 )
 
 __all__ = ["OnlineExperience", "grown", "is_balanced", "load_offline_result", "replay"]
@@ -86,7 +91,7 @@ class OnlineExperience:
 
     Attributes:
         environments: one per replica.
-        ring: one per replica, of normalised observations.
+        ring: one per replica, of normalised observations; images and named leaves as they are.
         streams: one random stream per replica, for acting alone.
         problem: sizes.
         normalizer: of the data set.
@@ -137,21 +142,21 @@ class OnlineExperience:
         Raises:
             BenchError: an environment cannot be built or reset.
         """
-        ring = RingBuffer(
-            len(pack.cells),
-            pack.protocol.online.steps,
-            problem.observation_dim,
-            problem.action_dim,
-            horizon=problem.horizon,
-            discount=discount,
-            mode=pack.protocol.chunks,
-            device=streams.device,
-        )
         environments = OnlineEnvironments(
             [cell.task_name for cell in pack.cells],
             [cell.stream("online environments") for cell in pack.cells],
             workers=workers,
             limits=limits,
+        )
+        ring = RingBuffer(
+            len(pack.cells),
+            pack.protocol.online.steps,
+            _observed(environments) if normalizer.passes else problem.observation_dim,
+            problem.action_dim,
+            horizon=problem.horizon,
+            discount=discount,
+            mode=pack.protocol.chunks,
+            device=streams.device,
         )
         return cls(
             environments,
@@ -252,12 +257,25 @@ class OnlineExperience:
         for name, drawn in draw(streams, agent.acting_noise(1)).items():
             noise[name] = drawn.new_zeros(self.ring.replicas, *drawn.shape[1:])
             noise[name][waiting] = drawn
-        observations = self._normalised(self.environments.observe()).unsqueeze(1)
-        chunks = agent.act(observations.to(self.streams.device), noise)
+        observations: Any = tree_map(
+            lambda leaf: leaf.unsqueeze(1).to(self.streams.device),
+            self._normalised(self.environments.observe()),
+        )
+        chunks = agent.act(observations, noise)
         return chunks[waiting].reshape(-1, *shape).float().cpu()
 
-    def _normalised(self, observations: np.ndarray) -> Float[Tensor, "R O"]:
-        return torch.from_numpy(self.normalizer(observations))
+    def _normalised(self, observations: ArrayTree) -> Observation:
+        return tree_map(torch.from_numpy, self.normalizer(observations))
+
+
+def _observed(environments: OnlineEnvironments) -> ObservationSpec:
+    """What the environments observe, in the types that a ring keeps."""
+
+    def leaf(spec: ArraySpec) -> LeafSpec:
+        return LeafSpec(spec.shape, torch.from_numpy(np.zeros(0, spec.dtype)).dtype)
+
+    observed = environments.spaces.observed
+    return tree_map(leaf, observed) if isinstance(observed, dict) else leaf(observed)
 
 
 def grown(stored: Tensor, like: Tensor) -> Tensor:

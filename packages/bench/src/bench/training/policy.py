@@ -1,6 +1,7 @@
 """A pack's agent as the policy that evaluation calls with arrays."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,9 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.agents import Agent, Problem, draw
+from bench.simulation import ArrayTree
 from bench.suites import Domain
 from bench.training.cells import Pack
-from qlearn import RandomStreams
+from qlearn import RandomStreams, tree_map
 
 __all__ = ["ActionScale", "Normalizer", "PackPolicy"]
 
@@ -28,6 +30,16 @@ class Normalizer:
         return cls(np.zeros(observation_dim, np.float32), np.ones(observation_dim, np.float32))
 
     @classmethod
+    def none(cls) -> "Normalizer":
+        """For images and named leaves, which pass as they are; it has no columns."""
+        return cls.identity(0)
+
+    @property
+    def passes(self) -> bool:
+        """Whether observations stay as they are, whatever they are."""
+        return self.shift.size == 0
+
+    @classmethod
     def fit(cls, observations: NDArray[np.float32]) -> "Normalizer":
         """Mean and standard deviation of ``(N, O)``; constant columns keep their scale."""
         return cls.of_moments(
@@ -39,8 +51,10 @@ class Normalizer:
         """From mean and standard deviation of every column; constant ones keep their scale."""
         return cls(mean.astype(np.float32), np.where(std > 1e-6, std, 1.0).astype(np.float32))
 
-    def __call__(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Normalised observations, ``(..., O)``."""
+    def __call__(self, observations: ArrayTree) -> ArrayTree:
+        """Normalised observations, ``(..., O)``; others as they are."""
+        if self.passes:
+            return observations
         # Integer observations would make the difference float64.
         return (np.asarray(observations, np.float32) - self.shift) / self.scale
 
@@ -78,6 +92,8 @@ class ActionScale:
 class PackPolicy:
     """Acts for every cell of a pack: observations ``(C, E, O)`` to chunks ``(C, E, H, A)``.
 
+    Dictionaries of observations ``(C, E, *leaf)`` reach the agent as trees ``(R, n, *leaf)``.
+
     Noise is drawn per cell from the evaluation's own streams, so evaluating does not disturb
     training and a cell's actions do not depend on what it is packed with.
 
@@ -95,18 +111,19 @@ class PackPolicy:
     normalizer: Normalizer
     streams: RandomStreams
 
-    def __call__(
-        self, observations: NDArray[np.float32], waiting: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
+    def __call__(self, observations: ArrayTree, waiting: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Action chunks for one observation per cell and episode."""
-        cells, episodes, _ = observations.shape
+        cells, episodes = waiting.shape
         shared = self.pack.cells_per_replica
         noise = {
             name: self._by_replica(value, shared)
             for name, value in draw(self.streams, self.agent.acting_noise(episodes)).items()
         }
-        rows = torch.from_numpy(self.normalizer(observations)).to(self.streams.device)
-        chunks = self.agent.act(self._by_replica(rows, shared), noise)
+        rows: Any = tree_map(
+            lambda leaf: self._by_replica(torch.from_numpy(leaf).to(self.streams.device), shared),
+            self.normalizer(observations),
+        )
+        chunks = self.agent.act(rows, noise)
         shape = (cells, episodes, self.problem.horizon, self.problem.action_dim)
         actions: NDArray[np.float32] = chunks.reshape(shape).float().cpu().numpy()
         return ActionScale.of(self.pack.domain)(actions)

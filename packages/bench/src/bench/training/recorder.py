@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bench.agents import Agent, Problem
 from bench.recorded import recorded
 from bench.results import CELL_COLUMNS, EVALUATIONS, TRAINING, ResultWriter, metric_rows
-from bench.simulation import Evaluation, Progress, SimulatorPool, evaluate
+from bench.simulation import ArrayTree, Evaluation, Progress, SimulatorPool, evaluate
 from bench.tracking import Curves, TrackedCell
 from bench.training.cells import Cell, Pack
 from bench.training.policy import Normalizer, PackPolicy
@@ -256,7 +256,7 @@ class PackRecorder:
             self.pack, agent, self.problem, self.normalizer, RandomStreams(seeds, self.device)
         )
 
-        def act(observations: NDArray[np.float32], waiting: NDArray[np.bool_]) -> NDArray[Any]:
+        def act(observations: ArrayTree, waiting: NDArray[np.bool_]) -> NDArray[Any]:
             actions = policy(observations, waiting)
             if self._closed:  # the pool would start simulators afresh, and the process not end
                 raise CancelledError

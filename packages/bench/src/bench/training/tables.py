@@ -11,9 +11,10 @@ from jaxtyping import Float32
 
 from bench.data import MappedTaskData, TaskData, bytes_in_memory, load, load_mapped
 from bench.machine import available_memory
+from bench.simulation import map_arrays
 from bench.training.policy import Normalizer
 from bench.training.request_checks import amount_of_bytes
-from qlearn import EpisodeData, MappedRows
+from qlearn import EpisodeData, MappedRows, tree_leaves
 
 __all__ = ["Tables", "amount_of_bytes", "load_fitting", "memory_limit"]
 
@@ -47,6 +48,8 @@ class Tables:
         """
         if isinstance(data, MappedTaskData):
             return cls._mapped(data, standardise=standardise)
+        if not data.one_vector:
+            return cls._of_leaves(data, device)
         observations = data.observations
         normalizer = Normalizer.identity(observations.shape[1])
         if standardise:
@@ -61,6 +64,19 @@ class Tables:
         )
         std = data.actions.std(0, dtype=np.float64)
         return cls(episodes.to(device), normalizer, tuple(std.tolist()))
+
+    @classmethod
+    def _of_leaves(cls, data: TaskData, device: torch.device) -> "Tables":
+        """Images and named leaves, each as it is: whoever reads them knows what scale they need."""
+        episodes = EpisodeData.from_rows(
+            map_arrays(_table, data.observations),
+            _table(data.actions),
+            torch.from_numpy(data.terminals),
+            torch.from_numpy(data.rewards),
+            torch.from_numpy(data.masks),
+        )
+        std = data.actions.std(0, dtype=np.float64)
+        return cls(episodes.to(device), Normalizer.none(), tuple(std.tolist()))
 
     @classmethod
     def _mapped(cls, data: MappedTaskData, *, standardise: bool) -> "Tables":
@@ -89,14 +105,15 @@ class Tables:
     @property
     def streamed(self) -> bool:
         """Whether the rows stay on the disk."""
-        return isinstance(self.episodes.observations, MappedRows)
+        return self.episodes.streamed
 
     def describe(self) -> str:
         """Where the rows are, and the memory that they take."""
         held = f"{self.episodes.nbytes / 1e6:,.0f} MB"
         if not self.streamed:
             return f"{held} in memory on {self.episodes.ends.device}"
-        rows = (self.episodes.observations, self.episodes.actions)
+        rows = [leaf for _, leaf in tree_leaves(self.episodes.observations)]
+        rows.append(self.episodes.actions)
         mapped = sum(table.nbytes for table in rows if isinstance(table, MappedRows))
         return f"{mapped / 1e6:,.0f} MB of rows on the disk, read ahead; {held} in memory"
 
@@ -156,6 +173,14 @@ def _blocks(pieces: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
     for piece in pieces:
         for start in range(0, len(piece), _BLOCK):
             yield piece[start : start + _BLOCK].astype(np.float64)
+
+
+def _table(array: np.ndarray) -> torch.Tensor | MappedRows:
+    """An array as rows in memory, or on the disk where it is a memory map."""
+    if not isinstance(array, np.memmap):
+        return torch.from_numpy(array)
+    _expect_random_access(array)
+    return MappedRows([torch.from_numpy(array)])
 
 
 def _expect_random_access(array: np.ndarray) -> None:
