@@ -174,6 +174,8 @@ class RingBuffer(nn.Module):
 
     def _leaves(self, table: str, given: Any) -> list[tuple[str, Tensor, Tensor]]:
         """What messages call each leaf, where it is stored, and what is given for it."""
+        if isinstance(self.spec, LeafSpec) and isinstance(given, Tensor):
+            return [(table, getattr(self, table), given)]
         return [
             (described(table, name), getattr(self, _stored_name(table, name)), values)
             for (name, _), (_, values) in zip(

@@ -134,6 +134,7 @@ def _filmed(
     def frames(episode: int, rows: int) -> np.ndarray:
         fps = float(info["fps"])
         path, begin = _video(folder, info, key, episode)
+        _require_decoder(path)
         images = np.empty((rows, *shape), np.uint8)
         missing = set(range(rows))
         with reading(path, "video"):
@@ -154,15 +155,20 @@ def _filmed(
     return frames
 
 
-def _decoded(path: Path, begin: float) -> Any:
-    """Seconds and images (height, width, 3) from a time on."""
+def _require_decoder(path: Path) -> None:
     try:
-        import av
+        import av  # noqa: F401
     except ImportError as error:
         raise ValueError(
-            f"{path} is a video, which the package av decodes: install trqam-bench[video], or name "
-            "the other features with observation_keys"
+            f"{path} is a video, which the package av decodes: install trqam-bench[videos], or "
+            "name the other features with observation_keys"
         ) from error
+
+
+def _decoded(path: Path, begin: float) -> Any:
+    """Seconds and images (height, width, 3) from a time on."""
+    import av
+
     check_regular(path)
     with av.open(str(path)) as container:
         stream = container.streams.video[0]

@@ -118,15 +118,16 @@ def _states(path: Path, tree: Tree, choices: Choices) -> Layout:
             f"{path}: --layout ogbench reads 'terminals' alone, without --terminals, --timeouts or "
             "--next-observations"
         )
-    if choices.observation_keys:
+    states: dict[str, Leaf] = {}
+    seen = tree.get("observations")
+    if choices.keep_leaves and seen is not None and not isinstance(seen, Leaf):
+        leaves = _observations(str(path), tree, "observations", choices, path, "")
+        states |= {leaf.key: leaf for leaf in leaves}
+    elif choices.observation_keys:
         raise ValueError(
             f"{path}: 'observations' has no entries {', '.join(choices.observation_keys)}; it is "
             "an array"
         )
-    states: dict[str, Leaf] = {}
-    seen = tree.get("observations")
-    if choices.keep_leaves and seen is not None and not isinstance(seen, Leaf):
-        states |= {leaf.key: leaf for leaf in flattened(seen)}
     for key in ("observations", "actions", "terminals", *_STATES):
         found = tree.get(key)
         if found is seen and states:
