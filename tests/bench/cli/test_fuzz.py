@@ -29,7 +29,9 @@ REQUESTS = """
 --data-memory -1GB | --data-memory 1e9999GB | --dataset nope | --env nope | --env nope:nope
 --horizon 0 | --horizon -1 | --env-timeout 0 | --env-timeout -1 | --env-memory x | --env-memory 8
 --env-memory -4GB | --out file | --out file/below | --data-dir file | --dataset file
---dataset fifo --env nope | --preset smokey | --track nope | --precision float8
+--agent trqam trqam | --tasks 1,1 | --domains pointmaze-medium-navigate,pointmaze-medium-navigate
+--track wandb wandb | --dataset fifo --env nope | --preset smokey | --track nope
+--precision float8
 """
 
 ONLINE = """
@@ -42,6 +44,7 @@ SWEEPS = """
 --over | --over x | --over x=1 | --over = | --over critics= | --over critics=0 | --over critics=2,x
 --over kl-budget=-1,1 | --over kl-budget=nan | --over steps=0
 --over suite=quick,ogbench50 | --over critics=2 --over critics=3
+--over critics=2,2 | --over kl-budget=1,1.0
 """
 
 OTHERS = """
@@ -66,7 +69,9 @@ data generate pointmaze-medium-navigate-5k-v0 --data-dir empty --transitions 0
 data generate pointmaze-medium-navigate-5k-v0 --data-dir empty --transitions -5
 data generate pointmaze-medium-navigate-5k-v0 --data-dir empty --processes 0
 data generate cube-double-play-999999999b-v0 --data-dir empty
-ablate dual --seeds 0 | ablate dual --updates 0 | ablate dual --budget -1
+plan --domains scene-play scene-play | speed --widths 64 64 | speed --agents fql fql
+ablate kernels --flow-steps 5 5 --dry-run | ablate dual --seeds 0 | ablate dual --updates 0
+ablate dual --budget -1
 ablate kernels --kernels nope --dry-run | ablate kernels --flow-steps 0 --dry-run
 ablate kernels --endpoint-samples 0 --dry-run | ablate internal-vs-external --tasks 9 --dry-run
 ablate kernels --kernels adams_bashforth --flow-steps 1 --dry-run

@@ -296,6 +296,8 @@ def test_missing_data_say_which_command_makes_them(tmp_path: Path) -> None:
         (["--agent", "qam", "--set", "inverse_temperature=-3"], "inverse_temperature must be"),
         (["--kl-budget", "1", "--set", "kl_budget=2"], "kl_budget is given twice"),
         (["--set", "critics=2", "critics=3"], "critics is given twice"),
+        (["--agent", "trqam", "fql", "trqam"], "--agent lists trqam twice; list each value once"),
+        (["--tasks", "1,2,1"], "--tasks lists 1 twice"),
         (["--agent", "qam", "--dual", "solve"], "no trust region; --dual does not apply"),
         (["--kl-budget", "-1"], "--kl-budget must be above 0, got -1.0"),
         (["--agent", "all", "qam"], "--agent all stands alone, got all qam"),

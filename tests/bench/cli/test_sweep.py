@@ -150,6 +150,7 @@ def test_settings_of_cloning_get_clones_of_their_own() -> None:
         (["--over", "steps=10,0"], "at steps=0: --steps must be at least 1, got 0"),
         (["--over", "steps=10,1.5"], "steps must be int, got '1.5'"),
         (["--over", "kl-budget=1", "--over", "kl-budget=2"], "swept twice"),
+        (["--over", "kl-budget=1,3,1.0"], "--over kl-budget lists 1 twice; list each value once"),
         (["--over", "kl-budget=1", "--kl-budget", "3"], "also given by itself"),
         (["--over", "critics=2,4", "--set", "critics=3"], "also given by itself"),
         (

@@ -37,7 +37,8 @@ def pull_back(
                 "freed here); one that does not depend on x at all can add 0 * x"
             )
         if cotangent is None:
-            cotangent = torch.ones_like(value)
+            # With a cotangent torch imports a symbolic algebra at the first call, for a second.
+            value = value.sum()
         with _without_autocast(x.device.type):
             (gradient,) = torch.autograd.grad(
                 value, x, cotangent, allow_unused=True, materialize_grads=True

@@ -199,7 +199,11 @@ def concatenate(inputs: Iterable[Tensor]) -> Tensor:
     parts = list(inputs)
     if len(parts) == 1:
         return parts[0]
-    rows = torch.broadcast_shapes(*(p.shape[:-1] for p in parts))  # type: ignore[no-untyped-call]
+    # torch.broadcast_shapes imports a symbolic algebra at its first call, which takes a second.
+    rows = [1] * (max(part.dim() for part in parts) - 1)
+    for part in parts:
+        for axis, size in enumerate(part.shape[:-1], len(rows) + 1 - part.dim()):
+            rows[axis] = rows[axis] if size == 1 else size
     return torch.cat([part.expand(*rows, -1) for part in parts], dim=-1)
 
 

@@ -35,7 +35,7 @@ _Config = TypeVar("_Config")
 
 MOST_SAMPLES = 65_536
 """More of anything that is drawn or counted at every update is no setting of a run."""
-_ENOUGH = 16
+_ENOUGH = 4
 """Repetitions of a computation after which another one shows nothing new."""
 
 
@@ -229,7 +229,7 @@ class ActorCriticSettings:
         (512, 512, 512, 512), "widths of the hidden layers of the critics, and of a value network"
     )
     critic_layer_norm: bool = setting(True, "LayerNorm in the critics and in a value network")
-    critics: int = setting(10, "size of the critic ensemble", least=1, most=1_000)
+    critics: int = setting(10, "size of the critic ensemble", least=1, most=1_000, repeats=True)
     discount: float = setting(
         0.995,
         "per environment step; published: 0.995 in the code of TRQAM, 0.99 in that of QAM",

@@ -15,7 +15,12 @@ from rich.table import Table
 
 from bench.agents import AGENTS
 from bench.api.state import process_state_kept
-from bench.experiment import CostRequest, build_request, resolved_precision
+from bench.experiment import (
+    CostRequest,
+    build_request,
+    refuse_repeats,
+    resolved_precision,
+)
 from bench.scale import (
     DeviceRate,
     SuiteCost,
@@ -137,6 +142,7 @@ def plan(request: CostRequest | None = None, /, **options: Any) -> CostResult:
         ValueError: an unknown name, or a device that was not measured, without a utilisation.
     """
     asked = build_request(CostRequest, request, options)
+    refuse_repeats(asked)
     for name in ("devices", "cores", "seeds"):
         if getattr(asked, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(asked, name)}")

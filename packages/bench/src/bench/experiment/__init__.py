@@ -10,7 +10,7 @@ from bench.experiment._ablations import (
     KernelsRequest,
     SqamRequest,
 )
-from bench.experiment._build import build_request, command_line
+from bench.experiment._build import build_request, command_line, refuse_repeats
 from bench.experiment._cost import CostRequest
 from bench.experiment._dual import DualSettings
 from bench.experiment._execution import (
@@ -66,6 +66,7 @@ __all__ = [
     "is_compiled",
     "protocol_options",
     "recorded_options",
+    "refuse_repeats",
     "resolved_precision",
     "setting_options",
 ]

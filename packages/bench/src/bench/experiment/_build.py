@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from bench.experiment._fields import flag
 
-__all__ = ["build_request", "command_line"]
+__all__ = ["build_request", "command_line", "refuse_repeats"]
 
 _Request = TypeVar("_Request")
 
@@ -42,6 +42,26 @@ def build_request(
             hint = f"; perhaps you meant {' or '.join(near)}" if near else ""
             raise TypeError(f"{kind.__name__} has no field {name!r}{hint}")
     return kind(**{name: _fitting(hints[name], value) for name, value in options.items()})
+
+
+def refuse_repeats(request: Any, but: Sequence[str] = ()) -> None:
+    """Refuse an option that lists the same value twice: one of them is likely a slip.
+
+    Args:
+        request: a dataclass of options.
+        but: fields in which a value may stand more than once.
+
+    Raises:
+        ValueError: the text names option and value.
+    """
+    for entry in fields(request):
+        values = getattr(request, entry.name)
+        if entry.name in but or not isinstance(values, tuple):
+            continue
+        for place, value in enumerate(values):
+            if value in values[:place]:
+                option = f"--{entry.name.replace('_', '-')}"
+                raise ValueError(f"{option} lists {value} twice; list each value once")
 
 
 def _fitting(hint: Any, value: Any) -> Any:

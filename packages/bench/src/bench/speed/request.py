@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from bench.experiment import Mode, Precision
+from bench.experiment import Mode, Precision, refuse_repeats
 
 __all__ = ["Clock", "SpeedRequest"]
 
@@ -79,6 +79,7 @@ class SpeedRequest:
         Raises:
             ValueError: a number is below one, a combination is impossible or a name unknown.
         """
+        refuse_repeats(self, but=("against",))
         counts = {
             "widths": min(self.widths, default=0),
             "replicas": min(self.replicas, default=0),

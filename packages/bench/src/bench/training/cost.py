@@ -4,7 +4,7 @@ import math
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
 
@@ -70,29 +70,56 @@ class PackCost:
 def update_flops(agent: str, config: object, problem: Problem, batch_size: int) -> float:
     """Floating-point operations of one update of one run.
 
-    Counted on a small batch of two small networks and scaled: products of layers whose widths are
-    ``k`` times some others grow as ``a k + b k^2``, and linearly in the batch.
+    Counted on a small batch of small networks and scaled: products of layers whose widths are ``k``
+    times some others grow as ``a k + b k^2``, those with inputs and outputs as ``k`` times the
+    sizes of the problem, and all of them linearly in the batch. So an agent is counted four times,
+    whatever the sizes, and not once for every domain of a suite.
     """
     settings: Any = config
+    if problem.policy is not None:  # whose operations no width of ours scales
+        return _flops(agent, config, problem) * batch_size / _ROWS
     hidden = hidden_widths(settings)
-    factor = math.gcd(*(width for widths in hidden.values() for width in widths))
+    factor = math.gcd(*(width for widths in hidden.values() for width in widths)) or 1
+    usual = _with_usual_numbers(settings)
 
-    def at(scale: int) -> float:
+    def at(scale: int, observation: int = 1, chunk: int = 1) -> float:
         widths = {n: tuple(w // factor * scale for w in found) for n, found in hidden.items()}
-        return _counted(agent, replace(settings, **widths), problem)
+        spread = (1.0,) * chunk if problem.action_spread else ()
+        sizes = Problem(observation, chunk, action_spread=spread)
+        return _counted(agent, replace(usual, **widths), sizes)
 
-    if factor <= 2:
-        return at(factor or 1) * batch_size / _ROWS
     once, twice = at(1), at(2)
     curve = (twice - 2.0 * once) / 2.0
-    return ((once - curve) * factor + curve * factor**2) * batch_size / _ROWS
+    line = once - curve
+    line += (at(1, observation=2) - once) * (problem.observation_dim - 1)
+    line += (at(1, chunk=2) - once) * (problem.chunk_dim - 1)
+    return (line * factor + curve * factor**2) * batch_size / _ROWS
 
 
-@cache
-def _counted(agent: str, config: object, problem: Problem) -> float:
+def _with_usual_numbers(config: Any) -> Any:
+    """A config without differences that no product of matrices shows.
+
+    A rate or a weight decides about operations by being zero or None alone, so domains that differ
+    in such numbers have one count.
+    """
+    usual: dict[str, Any] = {}
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        if entry.name.endswith("_layer_norm"):
+            usual[entry.name] = False
+        elif isinstance(value, float) and value != 0.0:
+            default = entry.default if isinstance(entry.default, float) else 1.0
+            usual[entry.name] = default or 1.0
+    return replace(config, **usual)
+
+
+def _flops(agent: str, config: object, problem: Problem) -> float:
     with _FlopCounter() as counter:
         rehearse(agent, config, problem)
     return float(counter.flops)
+
+
+_counted = cache(_flops)
 
 
 def rehearse(agent: str, config: object, problem: Problem) -> None:

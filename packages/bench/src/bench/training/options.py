@@ -258,7 +258,7 @@ def _protocol(chosen: Suite, options: OfflineRequest) -> TrainingProtocol:
 
 
 def agents_named(names: Sequence[str], *, online_only: bool = False) -> tuple[str, ...]:
-    """The agents that were asked for, each once.
+    """The agents that were asked for.
 
     Raises:
         ValueError: there is none of that name, or it learns online only where that is not allowed.
@@ -272,4 +272,4 @@ def agents_named(names: Sequence[str], *, online_only: bool = False) -> tuple[st
             raise ValueError(unknown("agent", name, [*AGENTS, "all"]))
         if AGENTS[name].online_only and not online_only:
             raise ValueError(f"agent {name!r} learns online only; use `bench online`")
-    return tuple(dict.fromkeys(names))
+    return tuple(names)

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from bench.errors import RunLockedError
-from bench.experiment import OfflineRequest, flag, protocol_options
+from bench.experiment import OfflineRequest, flag, protocol_options, refuse_repeats
 from bench.storage import in_use, lock_holder
 from bench.suites import suite
 
@@ -23,6 +23,7 @@ def check_request(request: OfflineRequest) -> None:
         ValueError: a number out of its range, an unknown suite, domain or task, a place that cannot
             be used, or an amount that is none; the text names the option.
     """
+    refuse_repeats(request, but=("set", "over"))  # whose names are compared, not the whole texts
     for name, option in protocol_options(request).items():
         _require_within(name, getattr(request, name), option.least, min(option.most, _MOST_STEPS))
     for name in _COUNTS:

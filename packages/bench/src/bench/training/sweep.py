@@ -89,7 +89,11 @@ def _axes(
             raise ValueError(f"{name} is swept twice; list all its values in one --over")
         if name in _given(offline):
             raise ValueError(f"{name} is swept and also given by itself; drop one of the two")
-        axes[name] = tuple(dict.fromkeys(_spelled(name, value, agents) for value in values))
+        axes[name] = tuple(_spelled(name, value, agents) for value in values)
+        for place, value in enumerate(axes[name]):
+            if value in axes[name][:place]:
+                option = name.replace("_", "-")
+                raise ValueError(f"--over {option} lists {value} twice; list each value once")
     return axes
 
 
