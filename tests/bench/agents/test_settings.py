@@ -214,4 +214,4 @@ def test_settings_are_tried_narrow_and_with_few_repetitions() -> None:
     tried = replace(TRQAMConfig(dual_samples=500), **tried_with(TRQAMConfig(flow_steps=900)))
     assert (tried.actor_hidden, tried.critic_hidden) == ((1,), (1,))
     # Fewer dual samples are refused for budgets that the given number serves.
-    assert (tried.flow_steps, tried.best_of, tried.dual_samples) == (16, 1, 500)
+    assert (tried.flow_steps, tried.best_of, tried.dual_samples) == (4, 1, 500)
