@@ -221,3 +221,25 @@ def test_what_a_bridge_refuses() -> None:
         LinearDriftAdjoint(scale=0.0)
     with pytest.raises(ValueError, match="score_time"):
         LinearDriftAdjoint(score_time=1.0)
+
+
+SHIFTED = [1.0, 0.9, 0.75, 0.5, 0.0]  # sigmas
+
+
+@pytest.mark.parametrize("kind", [ScalarAdjoint, LinearDriftAdjoint, ReinforceAdjoint])
+def test_the_estimators_take_a_schedulers_grid(kind) -> None:
+    estimator = kind(grid=torch.tensor(SHIFTED, dtype=torch.float64), ode_times=[1.0, 0.9, 0.0])
+    assert (estimator.steps, estimator.kernel.steps) == (4, 4)
+    assert hash(estimator) == hash(kind(grid=SHIFTED, ode_times=[1.0, 0.9, 0.0]))
+    even = [k / 4 for k in range(5)]
+    same = kind(grid=even, ode_times=[k / 5 for k in range(6)])
+    first, second = (at_the_optimum(e, QUADRATIC, 8) for e in (kind(4, 5), same))
+    torch.testing.assert_close(first.adjoints, second.adjoints)
+    torch.testing.assert_close(first.sample, second.sample)
+    torch.testing.assert_close(first.matching_loss(LAM), second.matching_loss(LAM))
+    estimate = at_the_optimum(estimator, QUADRATIC, 8)
+    assert estimate.adjoints.shape == (5, 8, 1)
+    half = torch.arange(8)[:, None] < 4
+    loss = estimate.matching_loss(LAM, mask=half)
+    torch.testing.assert_close(loss[:4], estimate.matching_loss(LAM)[:4])
+    assert not loss[4:].any()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from flowsde import (
     AdamsBashforthKernel,
+    BridgeKernel,
     CosineInterpolant,
     FollmerKernel,
     LinearInterpolant,
@@ -61,6 +62,11 @@ def test_equal_steps_are_the_default(steps: int) -> None:
         default = [float(value) for value in getattr(one.coefficients, name)]
         assert getattr(other.coefficients, name) == pytest.approx(default, rel=1e-9, abs=1e-12)
     assert FollmerKernel(grid=even).gains == pytest.approx(FollmerKernel(steps).gains)
+    for at in ("ends", "midpoints"):
+        bridge, same = BridgeKernel(steps, at=at), BridgeKernel(grid=even, at=at)
+        assert same.times == pytest.approx(bridge.times)
+        assert same.gains == pytest.approx(bridge.gains)
+        assert same.stds == pytest.approx(bridge.stds)
     usual = AdamsBashforthKernel(steps)
     again = AdamsBashforthKernel(grid=usual.times)
     assert again.gains == pytest.approx(usual.gains, rel=1e-6)
@@ -144,6 +150,26 @@ def test_follmer_is_exact_at_its_scale_on_any_grid(path, gaussian, chain_law) ->
     assert law.memory == pytest.approx(0.0, abs=1e-12)
 
 
+@pytest.mark.parametrize(("at", "order"), [("ends", 1.0), ("midpoints", 2.0)])
+def test_the_path_kl_on_noised_samples_converges_on_a_shifted_grid(at, order, gaussian) -> None:
+    # Of two Gaussians of equal spread the velocities differ by the same amount everywhere.
+    base, fine, x = (
+        gaussian(0.0, 0.5).velocity,
+        gaussian(0.3, 0.5).velocity,
+        torch.zeros(1).double(),
+    )
+    errors = []
+    for steps in (20, 40, 80):
+        kernel = BridgeKernel(grid=torch.tensor(shifted(steps), dtype=torch.float64), at=at)
+        t = torch.tensor(kernel.times, dtype=torch.float64)
+        change = torch.stack([fine(x, time) - base(x, time) for time in t])[:, 0]
+        weights = torch.tensor(kernel.gains).double() / torch.tensor(kernel.stds).double()
+        errors.append(float(0.5 * (weights * change).square().sum() / 0.18) - 1.0)
+    # Of first order like Euler's kernel, from below at these steps.
+    assert all(order - 0.35 < found < order + 0.25 for found in orders(errors))
+    assert abs(errors[-1]) < (0.1 if order == 1.0 else 2e-3)
+
+
 @pytest.mark.parametrize("bend", [0.3, 0.6])
 def test_two_step_kernels_are_of_second_order_on_smooth_grids(
     bend: float, gaussian, affine_chain
@@ -190,7 +216,7 @@ def test_what_is_no_grid_is_refused(values, message: str) -> None:
 
 def test_steps_limits_and_grids_agree() -> None:
     x, grid = torch.zeros(2, 1), shifted(4)
-    for kernel in (MemorylessEuler, FollmerKernel, AdamsBashforthKernel):
+    for kernel in (MemorylessEuler, FollmerKernel, AdamsBashforthKernel, BridgeKernel):
         with pytest.raises(ValueError, match="has 4 steps, but steps=5"):
             kernel(5, grid=grid)
         with pytest.raises(ValueError, match="begins at t=0"):

@@ -126,6 +126,31 @@ def test_an_average_that_stays_negative_is_warned_of_once():
     wrong.step(torch.tensor(-0.2))  # once is enough
 
 
+@pytest.mark.parametrize("samples", ["its own", "the reference's", "older", "exchanged"])
+def test_samples_of_another_policy_are_warned_of(samples: str, recwarn):
+    """A Gaussian policy N(m, 1) that moves away from N(0, 1); its KL is m^2/2."""
+    budget, generator, kls = KLBudget(0.5), torch.Generator().manual_seed(0), []
+    for update in range(300):
+        mean = 1.0 + 0.002 * update
+        origin = {"the reference's": 0.0, "older": mean - 0.4}.get(samples, mean)
+        x = origin + torch.randn(64, generator=generator)
+        pair = (-0.5 * (x - mean).square(), -0.5 * x.square())
+        budget.step_log_probs(*(pair[::-1] if samples == "exchanged" else pair))
+        kls.append(0.5 * mean**2)
+    told = [str(warning.message) for warning in recwarn]
+    if samples == "its own":
+        assert told == []
+        assert float(budget.evidence) < 3.0
+        assert float(budget.dual.kl_ema) == pytest.approx(sum(kls[-10:]) / 10, rel=0.3)
+    elif samples == "older":
+        assert len(told) == 1  # its KL is positive: nothing else would tell
+        assert "not those of the policy" in told[0]
+    else:
+        assert len(told) == 1
+    with pytest.raises(ValueError, match="one number per sample"):
+        budget.step_log_probs(torch.zeros(2, 3), torch.zeros(2, 3))
+
+
 def process(rank: int, file: str, out: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     kls = torch.rand(10, 6, generator=torch.Generator().manual_seed(0))

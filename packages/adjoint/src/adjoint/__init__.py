@@ -6,15 +6,8 @@ Samples have shape (*batch, *event); whatever belongs to a path has a leading ti
 """
 
 from adjoint._accumulate import Accumulated, accumulate_gradients
-from adjoint._estimators import (
-    AdjointEstimate,
-    AdjointEstimator,
-    LeanAdjoint,
-    LinearDriftAdjoint,
-    ReinforceAdjoint,
-    Reward,
-    ScalarAdjoint,
-)
+from adjoint._bridge_estimators import LinearDriftAdjoint, ReinforceAdjoint, ScalarAdjoint
+from adjoint._estimators import AdjointEstimate, AdjointEstimator, LeanAdjoint, Reward
 from adjoint._lean import LinearizableField, lean_adjoint
 from adjoint._matching import matching_loss
 from adjoint._terminal import terminal_gradient

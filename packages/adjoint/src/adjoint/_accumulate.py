@@ -1,6 +1,7 @@
 """The matching loss and its gradient a few time steps at a time, for networks that fill memory."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import SupportsIndex
 
@@ -39,6 +40,7 @@ def accumulate_gradients(
     chunk: int = 1,
     scale: float = 1.0,
     mask: Bool[Tensor, "*masked"] | None = None,
+    no_sync: Callable[[], contextlib.AbstractContextManager[object]] | None = None,
 ) -> Accumulated:
     """Add the gradient of the mean matching loss to the parameters of `fine`, in small graphs.
 
@@ -60,6 +62,9 @@ def accumulate_gradients(
         chunk: Number of time steps per graph.
         scale: Factor of the loss whose gradient is accumulated; the returned loss is without it.
         mask: As in `matching_loss`.
+        no_sync: Context for all graphs but the last, `model.no_sync` of DistributedDataParallel, so
+            that gradients are averaged over processes once, not once per chunk. For micro-batches
+            enter it yourself around all calls but the last.
 
     Returns:
         The loss, and the velocities from which `trustregion.path_kl` follows if all steps are used.
@@ -80,7 +85,9 @@ def accumulate_gradients(
         x, t = inputs[part], times[first : first + chunk]
         with torch.no_grad():
             base_velocities = checked_velocity(base(x, t), x)
-        with torch.enable_grad():
+        last = first + chunk >= len(chosen)
+        quiet = contextlib.nullcontext() if last or no_sync is None else no_sync()
+        with torch.enable_grad(), quiet:
             velocities = checked_velocity(fine(x, t), x)
             if not velocities.requires_grad:
                 raise ValueError(

@@ -12,17 +12,19 @@ from flowsde._field import along_path, at_least_float32
 from flowsde._interpolant import LINEAR, Interpolant
 from flowsde._kernel import Previous, StepCoefficients, TransitionKernel
 from flowsde._path import Path
+from flowsde._time_grid import TimeGrid, whole_grid, widths
 
 
 @dataclass(frozen=True, eq=False)
 class BridgeKernel(TransitionKernel):
     """Weights of the memoryless SDE at the states of `bridge_path`, one per interval of [0, 1].
 
-    M intervals of h = 1/M. With `at="ends"` interval j is represented by its end
-    `t_j = (j + 1) h` and the noise is shifted by h as in `MemorylessEuler`,
-    `g_j^2 = 2 beta(t_j - h) w(t_j) / alpha(t_j + h)` with `w` the interpolant's Wronskian: for the
-    linear one the published `2 (1 - t_j + h) / (t_j + h)` of SQAM (arXiv 2610.10437). With
-    `at="midpoints"` it is `t_j = (j + 1/2) h` and `g_j^2 = 2 eta(t_j)`, which needs no shift.
+    M intervals of h = 1/M, or those of a grid with their own lengths h_j in all of this. With
+    `at="ends"` interval j is represented by its end `t_j = (j + 1) h` and the noise is shifted by h
+    as in `MemorylessEuler`, `g_j^2 = 2 beta(t_j - h) w(t_j) / alpha(t_j + h)` with `w` the
+    interpolant's Wronskian: for the linear one the published `2 (1 - t_j + h) / (t_j + h)` of SQAM
+    (arXiv 2610.10437). With `at="midpoints"` it is `t_j = (j + 1/2) h` and `g_j^2 = 2 eta(t_j)`,
+    which needs no shift.
 
     So path KL and matching loss are quadratures of the same integrals as on an SDE path. This is no
     chain that could be sampled: its states do not follow from each other. The law of a state is
@@ -35,37 +37,51 @@ class BridgeKernel(TransitionKernel):
         control_offset: 1; the adjoint of interval j is that of its state.
         interpolant: The schedule the velocity was trained with.
         at: Which time stands for an interval.
+        grid: Ends of the intervals from noise to data, or a scheduler's sigmas; see `time_grid`.
+            Equal intervals if not given.
 
     Raises:
-        ValueError: For a step count below 1 or an unknown option.
+        ValueError: For a step count below 1, a bad grid or an unknown option.
     """
 
     control_offset: int = 1
     interpolant: Interpolant = LINEAR
     at: Literal["ends", "midpoints"] = "ends"
+    grid: TimeGrid | None = None
 
     def __post_init__(self) -> None:
-        self._check(self.interpolant)
+        self._check(self.interpolant, self.grid)
         if self.control_offset != 1:
             raise ValueError(f"control_offset of a BridgeKernel is 1, got {self.control_offset!r}")
         if self.at not in ("ends", "midpoints"):
             raise ValueError(f"at must be 'ends' or 'midpoints', got {self.at!r}")
-        h, path = 1.0 / self.steps, self.interpolant
-        count = torch.arange(self.steps, dtype=torch.float64, device="cpu")
+        path = self.interpolant
+        if self.grid is None:
+            lengths = [1.0 / self.steps] * self.steps
+            count = torch.arange(self.steps, dtype=torch.float64, device="cpu")
+            ends, middles = (count + 1.0) / self.steps, (count + 0.5) / self.steps
+        else:
+            points = whole_grid(self.grid)
+            lengths = widths(points)
+            ends = torch.tensor(points[1:], dtype=torch.float64, device="cpu")
+            middles = ends - 0.5 * ends.new_tensor(lengths)
+        h = torch.tensor(lengths, dtype=torch.float64, device="cpu")
         if self.at == "ends":
-            t = (count + 1.0) / self.steps
+            t = ends
             g_squared = 2.0 * path.beta(t - h) * path.wronskian(t) / path.alpha(t + h)
         else:
-            t = (count + 0.5) / self.steps
+            t = middles
             g_squared = 2.0 * path.eta(t)
-        stds = tuple(math.sqrt(h * value) for value in g_squared.tolist())
+        stds = tuple(
+            math.sqrt(h * value) for h, value in zip(lengths, g_squared.tolist(), strict=True)
+        )
         times = tuple(t.tolist())
         coefficients = StepCoefficients(
             times=times,
             adjoint_times=times,
             input_scales=(1.0,) * self.steps,
             decays=(1.0,) * self.steps,
-            gains=(2.0 * h,) * self.steps,
+            gains=tuple(2.0 * length for length in lengths),
             stds=stds,
             noise_stds=stds,
         )

@@ -7,6 +7,7 @@ from trustregion._budget import BudgetSchedule, ConstantBudget, CosineBudget, Li
 from trustregion._dual_descent import DualDescent
 from trustregion._kl_budget import KLBudget
 from trustregion._linear_gaussian import LinearGaussian
+from trustregion._monitor import Alert, Reading, RewardMonitor, sample_spread
 from trustregion._path_kl import path_kl, path_kl_steps
 from trustregion._relative_descent import RelativeDualDescent
 from trustregion._solve import solve_lambda
@@ -14,6 +15,7 @@ from trustregion._solved_dual import correct_dual, solve_dual
 from trustregion._tilted import dual_function, tilted_kl, tilted_kl_derivative
 
 __all__ = [
+    "Alert",
     "BudgetSchedule",
     "ConstantBudget",
     "CosineBudget",
@@ -21,11 +23,14 @@ __all__ = [
     "KLBudget",
     "LinearBudget",
     "LinearGaussian",
+    "Reading",
     "RelativeDualDescent",
+    "RewardMonitor",
     "correct_dual",
     "dual_function",
     "path_kl",
     "path_kl_steps",
+    "sample_spread",
     "solve_dual",
     "solve_lambda",
     "tilted_kl",

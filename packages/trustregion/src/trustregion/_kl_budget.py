@@ -1,5 +1,6 @@
 """A KL budget for training loops that are not ours: a measured KL in, lambda out."""
 
+import math
 import warnings
 
 import torch
@@ -12,6 +13,8 @@ from trustregion._relative_descent import RelativeDualDescent
 
 # Updates after which an average that is still negative is no longer taken for noise.
 _PATIENCE = 20
+# Logarithm of the updates that pass on average before samples of the policy are taken for others.
+_EVIDENCE = math.log(1e6)
 
 
 class KLBudget(nn.Module):
@@ -27,7 +30,7 @@ class KLBudget(nn.Module):
     (unbiased, but single values may be negative), or of `r - 1 - log r` with
     `r = p_ref(x)/p(x)` (never negative). Samples of the reference, of a replay buffer or of an old
     policy estimate something else, as does the other direction of the KL. An average that stays
-    negative is none, and is warned of.
+    negative is none, and is warned of; `step_log_probs` sees more of these mistakes.
 
     Samples, or their means in single processes, are averaged over all processes of
     `torch.distributed` before the step, so all of them hold the same lambda. `state_dict` resumes
@@ -46,9 +49,14 @@ class KLBudget(nn.Module):
         distributed: Average over the processes of the default group, if there is one. All of them
             must call `step` equally often.
 
+    Attributes:
+        evidence: Logarithm of the evidence that the samples are not the policy's, ().
+
     Raises:
         ValueError: If a setting is out of range.
     """
+
+    evidence: Tensor
 
     def __init__(
         self,
@@ -75,6 +83,7 @@ class KLBudget(nn.Module):
             ema=ema,
             bounds=bounds,
         )
+        self.register_buffer("evidence", torch.zeros(()))
         self._warned = False
 
     @property
@@ -120,6 +129,55 @@ class KLBudget(nn.Module):
         self.dual.update(totals[0] / totals[1])  # 0/0, of a prompt that does not occur, is unknown
         self._warn_if_negative()
         return self.lam if prompt is None else self.dual.lambda_[index]
+
+    def step_log_probs(
+        self,
+        log_prob: Float[Tensor, "batch"],
+        reference_log_prob: Float[Tensor, "batch"],
+        prompt: Int[Tensor, "batch"] | None = None,
+    ) -> Float[Tensor, "*samples"]:
+        """`step` on the mean of `log p(x) - log p_ref(x)`, with a check of whose samples x are.
+
+        For samples of the policy itself the mean of `p_ref(x)/p(x)` is 1, whatever the two are.
+        What it is above 1 for reference samples, a replay buffer, an old policy or exchanged
+        arguments adds up over updates (a sequential test by betting, Waudby-Smith & Ramdas, arXiv
+        2010.09686) and is warned of once; samples of the policy are, once in a million updates.
+
+        Args:
+            log_prob: Log-density of each sample under the policy that is trained, (B,): for a path
+                or a sequence the sum over its steps or tokens.
+            reference_log_prob: That under the reference, (B,).
+            prompt: As in `step`.
+
+        Returns:
+            As `step`.
+
+        Raises:
+            ValueError: If the shapes differ, and as `step`.
+        """
+        if log_prob.ndim != 1 or log_prob.shape != reference_log_prob.shape:
+            raise ValueError(
+                f"log_prob has shape {tuple(log_prob.shape)} and reference_log_prob "
+                f"{tuple(reference_log_prob.shape)}; expected one number per sample, (B,), of "
+                "both: sum over the steps or tokens of a sample"
+            )
+        ratio = log_prob.detach().double() - reference_log_prob.detach().double()
+        lam = self.step(ratio, prompt)
+        # Where one ratio is astronomic, the mean says no more than that it is.
+        inverse = (-ratio).clamp(max=50.0).exp().mean().to(self.evidence.device)
+        if self.distributed and dist.is_available() and dist.is_initialized():
+            dist.all_reduce(inverse)
+            inverse = inverse / dist.get_world_size()
+        self.evidence.copy_(self.evidence.clamp(min=0.0) + torch.log(0.5 + 0.5 * inverse))
+        if not self._warned and float(self.evidence) > _EVIDENCE:
+            self._warned = True
+            warnings.warn(
+                "the samples are not those of the policy that is trained: the mean of p_ref/p over "
+                f"them, which is 1 under the policy, is {float(inverse):.3g} and keeps above 1. "
+                "Draw them from the policy as it is now, and give its log-density first",
+                stacklevel=2,
+            )
+        return lam
 
     def penalty(
         self, measured_kl: Float[Tensor, "*batch"], prompt: Int[Tensor, "batch"] | None = None
