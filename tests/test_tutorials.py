@@ -44,8 +44,8 @@ def test_own_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for block in code:
             exec(compile(block, "tutorial", "exec"), names)
     returns = dict(names["result"].curves.select("agent", "return_mean").iter_rows())
-    assert 0.35 < returns["bc"] < 0.65
-    assert returns["trqam"] > 0.85
+    assert 0.1 < returns["bc"] < 0.5
+    assert returns["bc"] + 0.3 < returns["trqam"] <= 1.0
     assert isinstance(names["policy"], names["Policy"])
 
 

@@ -11,15 +11,15 @@ from torch import nn
 from bench.agents import AGENTS
 from bench.agents.module_policy import Convention
 from bench.api.evaluating import EvaluateFunction, UserEvaluation, play_in
-from bench.api.fine_tuning_data import FineTuningData, given_data
 from bench.api.live import LiveTuner, live_plan
 from bench.api.progress import Progress, progress_console
 from bench.api.results import RunResult
 from bench.api.runs import trained
 from bench.api.state import process_state_kept
-from bench.data import TaskData
+from bench.data import DataSource, TaskData, load_data, npz_keys
 from bench.errors import BenchError
 from bench.experiment import OfflineRequest
+from bench.machine import with_home
 from bench.policies import LoadedPolicy, find_policy
 from bench.storage import write_tensors
 from bench.suites import OnlineProtocol, unknown
@@ -55,8 +55,7 @@ class FineTuner:
 
     Args:
         policy: the policy to improve: a module, a function that makes one, or `module:function`.
-        data: path of an `.npz` file, name of an imported data set, or a mapping of arrays
-            (`observations`, `actions` in [-1, 1], `rewards`, `terminals`).
+        data: anything that :func:`bench.load_data` reads, or what it returned.
         method: an agent that starts from a flow: `trqam`, `qam`, `sqam`, ... (`bench agents`).
         kl_budget: KL in nats per action that the policy may move away from its reference; the
             method's own by default. Methods without a trust region have none.
@@ -89,7 +88,7 @@ class FineTuner:
     def __init__(
         self,
         policy: OwnModule,
-        data: FineTuningData,
+        data: DataSource,
         *,
         method: str = "trqam",
         kl_budget: float | None = None,
@@ -302,10 +301,10 @@ class FineTuner:
         return file
 
     def _given(self, request: OfflineRequest) -> TaskData | None:
-        """Data in memory; of a file or name only where there is no environment to check against."""
-        if request.dataset is not None and request.env is not None:
+        """Data in memory, unless they are vectors that `bench.offline` reads by their name."""
+        if request.env is not None and _is_read_by_name(self._data):
             return None
-        return given_data(self._data, request.data_dir)
+        return load_data(self._data, data_dir=request.data_dir)
 
     def _load(self, plan: Plan) -> LoadedPolicy:
         found = find_policy(
@@ -316,6 +315,16 @@ class FineTuner:
             critic=self._critic,
         )
         return LoadedPolicy(found, noise_seed=self.seed, device=plan.device)
+
+
+def _is_read_by_name(data: DataSource) -> bool:
+    """Whether `bench.offline` reads data itself: of a name, or a file with a vector a row."""
+    if not isinstance(data, str | Path) or str(data).startswith("minari:"):
+        return False
+    place = with_home(str(data))
+    if not place.exists():
+        return True
+    return place.suffix == ".npz" and {"observations", "terminals"} <= {*npz_keys(place)}
 
 
 def _settings(
