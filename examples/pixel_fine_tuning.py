@@ -2,7 +2,7 @@
 
 The environment and the data are those of `pixel_reaching.py`: five pads, one of them green; the
 recorded behaviour walks to any. The policy is a small convolutional network of this file, over an
-image and a position, that plans four moves at a time; the critic is the project's own.
+image and a position, that plans two moves at a time; the critic is the project's own.
 
     uv run python examples/pixel_fine_tuning.py --out runs/pixels
 
@@ -26,13 +26,13 @@ import bench
 
 sys.path.append(str(Path(__file__).parent))
 
-from pixel_reaching import PixelReach, record
+from pixel_reaching import MOST_STEPS, PixelReach, record
 
-CHUNK = 4
+CHUNK = 2  # Episodes have five or six steps, and chunks lie inside of them.
 
 
 class PixelPolicy(nn.Module):
-    """Velocity of four moves; the image is read once, by four convolutions of stride two."""
+    """Velocity of two moves; the image is read once, by four convolutions of stride two."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class PixelPolicy(nn.Module):
         return torch.cat([self.eye(image), observations["position"]], dim=-1)
 
     def velocity(self, context: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """Velocity of moves ``x (B, 4, 2)`` at ``t (B,)``."""
+        """Velocity of moves ``x (B, 2, 2)`` at ``t (B,)``."""
         inputs = torch.cat([context, x.flatten(1), t[:, None]], dim=-1)
         out: Tensor = self.head(inputs).reshape(x.shape)
         return out
@@ -65,7 +65,7 @@ def play(policy: Any, seeds: range) -> tuple[np.ndarray, list[np.ndarray], list[
     won, over = np.zeros(len(worlds), bool), np.zeros(len(worlds), bool)
     ways = [[world.position.copy()] for world in worlds]
     first = [one["image"] for one in seen]
-    for _ in range(8):
+    for _ in range(MOST_STEPS // CHUNK):
         rows = {name: np.stack([one[name] for one in seen]) for name in seen[0]}
         for moves in policy(rows).swapaxes(0, 1):
             for number in np.flatnonzero(~over):
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/pixels"))
     parser.add_argument("--episodes", type=int, default=2000, help="of the data")
     parser.add_argument("--clone-steps", type=int, default=2000)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--test-episodes", type=int, default=200)
     options = parser.parse_args()
     started = time.perf_counter()

@@ -227,3 +227,14 @@ def test_adam_is_torchs_fused_one_bit_for_bit_and_continues_exactly() -> None:
         torch.testing.assert_close(one, two.detach(), rtol=0, atol=0)
     with pytest.raises(ValueError, match="of other parameters"):
         Adam(list(mine.items())[:2], rates).load_state_dict(saved)
+
+
+def test_gradients_that_were_summed_are_a_step() -> None:
+    whole, parts = network([1, 2]), network([1, 2])
+    x = torch.randn(2, 16, 3)
+    one, two = (Learner(n.named_parameters(), replicas=2) for n in (whole, parts))
+    one.step(losses(whole, x))
+    halves = [two.gradients(losses(parts, half) / 2) for half in x.chunk(2, dim=1)]
+    two.apply([a + b for a, b in zip(*halves, strict=True)])
+    for p, q in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)

@@ -397,3 +397,19 @@ def test_entries_that_do_not_count_change_nothing_and_are_played_as_zero(name: s
         assert torch.equal(value, found[1][0][key]), key
     for part, value in found[0][1].items():
         assert torch.equal(value, found[1][1][part]), part
+
+
+@pytest.mark.parametrize("name", ["trqam", "sqam", "qam", "qam-f"])
+def test_micro_batches_are_the_batch(name: str) -> None:
+    module = plain_copy_of(build("trqam", [4]).slow)
+    agents = [
+        build(name, [4], with_policy(OwnPolicy.copies_of(module), micro_batches=parts))
+        for parts in (1, 4)
+    ]
+    for updates in (1, 2):
+        expected, found = (train(agent, [5], updates) for agent in agents)
+        assert found.keys() == expected.keys()
+        for key, value in found.items():
+            torch.testing.assert_close(value, expected[key], rtol=1e-4, atol=1e-6)
+    rows = [agent.fast.module.encoded for agent in agents]
+    assert rows[1] == 4 * rows[0]

@@ -43,6 +43,7 @@ def test_a_policy_with_lora_is_held_to_itself_without(tmp_path: Path) -> None:
         "actions": rng.uniform(-1, 1, (rows, A)).astype(np.float32),
         "rewards": rng.normal(size=rows).astype(np.float32),
         "terminals": (np.arange(rows) + 1) % 11 == 0,
+        "masks": np.ones(rows, bool),
     }
     states = {}
     for reference in ("adapters_off", "frozen"):

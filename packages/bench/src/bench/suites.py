@@ -226,6 +226,7 @@ class OwnNetworks:
         learning_rates: of its parts, where they have one of their own.
         critic: name and fingerprint of the user's own critic; empty without one.
         action_mask: entries of an action that count; empty for all.
+        micro_batches: parts of a batch, which rounds otherwise.
     """
 
     policy: str
@@ -234,6 +235,7 @@ class OwnNetworks:
     learning_rates: tuple[tuple[str, float], ...] = ()
     critic: str = ""
     action_mask: str = ""
+    micro_batches: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,17 @@ class Learner:
         Raises:
             ValueError: the loss is not one number per replica.
         """
+        return self.apply(self.gradients(loss))
+
+    def gradients(self, loss: Float[Tensor, "R"]) -> tuple[Tensor, ...]:
+        """Gradients of all replicas' losses, in the order of :attr:`parameters`.
+
+        For micro-batches: sum those of the parts' losses, each divided by the number of parts, and
+        hand the sum to :meth:`apply`.
+
+        Raises:
+            ValueError: the loss is not one number per replica.
+        """
         if loss.shape != (self.replicas,):
             raise ValueError(
                 f"the loss has shape {tuple(loss.shape)}, expected ({self.replicas},): one number "
@@ -92,9 +103,12 @@ class Learner:
             )
         with without_autocast(loss.device.type):
             # A plain module may have parts that this loss does not reach.
-            gradients = torch.autograd.grad(
+            return torch.autograd.grad(
                 loss.sum(), self.parameters, allow_unused=True, materialize_grads=True
             )
+
+    def apply(self, gradients: Sequence[Tensor]) -> GradientReport:
+        """One update from gradients in the order of :attr:`parameters`."""
         report: GradientReport = self.guard(gradients)
         self._steps += 1
         first = self.guard.failed & (self.failed_at < 0)

@@ -4,8 +4,8 @@ Adjoint matching, arXiv 2409.08861.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -19,7 +19,7 @@ from bench.agents.settings import FlowAgentSettings, setting
 from flowsde import VelocityField
 from trustregion import path_kl
 
-__all__ = ["AdjointMatchingSettings", "adjoint_losses", "adjoint_noise"]
+__all__ = ["AdjointMatchingSettings", "adjoint_losses", "adjoint_noise", "on_a_perceptron"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,13 @@ class AdjointMatchingSettings(FlowAgentSettings):
         "with its adapters switched off",
         added="0.2",
     )
+
+
+def on_a_perceptron(config: Any) -> Any:
+    """Settings as they can be tried without a policy of the user's, which may have adapters."""
+    if isinstance(config, AdjointMatchingSettings) and config.reference == "adapters_off":
+        return replace(config, reference="frozen")
+    return config
 
 
 def adjoint_noise(batch: int, size: int, steps: int) -> dict[str, Noise]:

@@ -1,6 +1,7 @@
 """The losses that agents share, on batches of chunks, one value per replica."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from qlearn import (
     td_loss,
     td_target,
     tree_concat,
+    tree_rows,
 )
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "critic_loss",
     "entropy_losses",
     "one_step_losses",
+    "optimise",
     "policy_and_data_values",
     "take_step",
 ]
@@ -164,6 +167,65 @@ def entropy_losses(
         "alpha": alpha,
         "entropy": -log_prob.mean(-1),
     }
+
+
+def optimise(
+    learner: Learner,
+    losses: Callable[[ChunkBatch, Mapping[str, Tensor]], Mapping[str, Tensor]],
+    total: Callable[[Mapping[str, Tensor]], Float[Tensor, "R"]],
+    batch: ChunkBatch,
+    noise: Mapping[str, Tensor],
+    micro_batches: int = 1,
+) -> dict[str, Tensor]:
+    """One step on a batch; the metrics of every agent's update, ``(R,)`` each.
+
+    In several micro-batches the activations of one are freed before the next is evaluated; all
+    losses are means over the batch, so gradients and metrics are those of the whole, up to rounding
+    and to what a loss reads of the batch as a whole.
+
+    Args:
+        learner: of the agent.
+        losses: of a batch and its noise.
+        total: what is minimised, from the losses.
+        batch: chunks.
+        noise: as `losses` reads it.
+        micro_batches: parts of equal size.
+    """
+    if micro_batches == 1:
+        found = losses(batch, noise)
+        return take_step(learner, found, total(found))
+    summed: list[Tensor] = []
+    metrics: dict[str, Tensor] = {}
+    for part, its_noise in _parts(batch, noise, micro_batches):
+        found = losses(part, its_noise)
+        loss = total(found) / micro_batches
+        gradients = learner.gradients(loss)
+        if summed:
+            torch._foreach_add_(summed, gradients)
+        else:
+            summed = list(gradients)
+        shares = {name: value.detach() / micro_batches for name, value in found.items()}
+        for name, share in (shares | {"total_loss": loss.detach()}).items():
+            metrics[name] = metrics[name] + share if name in metrics else share
+    return metrics | {"gradient_norm": learner.apply(summed).norm}
+
+
+def _parts(
+    batch: ChunkBatch, noise: Mapping[str, Tensor], count: int
+) -> Iterator[tuple[ChunkBatch, dict[str, Tensor]]]:
+    """Micro-batches with their noise; `path_noise (R, K, B, D)` has its rows behind the steps."""
+    size = batch.rewards.shape[1] // count
+    for start in range(0, size * count, size):
+        rows = (slice(None), slice(start, start + size))
+        cut: dict[str, Any] = {
+            entry.name: tree_rows(getattr(batch, entry.name), rows) for entry in fields(batch)
+        }
+        of_part = {
+            name: value[:, :, start : start + size] if name == "path_noise" else value[rows]
+            for name, value in noise.items()
+            if name != "reference"
+        }
+        yield ChunkBatch(**cut), of_part
 
 
 def take_step(

@@ -35,6 +35,8 @@ class Problem:
         action_mask: for each of the ``D`` entries of a chunk, whether it counts; empty: all do.
             Others are padding, or steps that are never played: they are left out of the losses and
             of the KL, and are 0 for critics and in what is played.
+        micro_batches: parts that a batch is evaluated and differentiated in, one after the other,
+            for networks whose activations on a whole batch do not fit.
         learning_rates: step sizes for parts of the networks, instead of an agent's own; see
             :class:`qlearn.Learner`.
     """
@@ -48,6 +50,7 @@ class Problem:
     observation: ObservationSpec | None = field(default=None, compare=False)
     normalizer: ObservationNormalizer | None = field(default=None, compare=False)
     action_mask: tuple[bool, ...] = field(default=(), compare=False)
+    micro_batches: int = field(default=1, compare=False)
     learning_rates: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     @property

@@ -21,8 +21,8 @@ from bench.agents.estimators import adjoint_estimator
 from bench.agents.losses import (
     cloning_loss,
     critic_loss,
+    optimise,
     policy_and_data_values,
-    take_step,
 )
 from bench.agents.networks import FlowPolicy, critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
@@ -160,8 +160,8 @@ class QAM(nn.Module):
 
     def update(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One step of critic, reference and fine-tuned policy; metrics are ``(R,)``."""
-        losses = self.losses(batch, noise)
-        return take_step(self.learner, losses, self.total(losses))
+        parts = self.problem.micro_batches
+        return optimise(self.learner, self.losses, self.total, batch, noise, parts)
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The sum ``(R,)`` that is minimised."""

@@ -34,8 +34,8 @@ from bench.agents.kernels import KernelName, memoryless_kernel
 from bench.agents.losses import (
     cloning_loss,
     critic_loss,
+    optimise,
     policy_and_data_values,
-    take_step,
 )
 from bench.agents.networks import FlowPolicy, critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
@@ -293,6 +293,16 @@ class TRQAM(nn.Module):
             losses["kl_penalty"] = self.dual.lambda_ * losses["path_kl"]
         return losses
 
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The sum ``(R,)`` that is minimised."""
+        total = losses["critic_loss"]
+        for name in ("flow_loss", "adjoint_loss", "kl_penalty"):
+            if name in losses:
+                total = total + losses[name]
+        if "value_gap" in losses:
+            total = total + self.config.value_penalty * losses["value_gap"]
+        return total
+
     def update(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One step of critic, reference, fine-tuned policy and dual; metrics are ``(R,)``."""
         moved: dict[str, Tensor] = {}
@@ -300,15 +310,9 @@ class TRQAM(nn.Module):
         if solve:
             values = self.reference_values(batch.observations, noise["reference"])
             moved = solve_dual(dual, self.dual_correction, values, self.problem.horizon)
-        losses = self.losses(batch, noise)
-        total = losses["critic_loss"]
-        for name in ("flow_loss", "adjoint_loss", "kl_penalty"):
-            if name in losses:
-                total = total + losses[name]
-        if "value_gap" in losses:
-            total = total + self.config.value_penalty * losses["value_gap"]
-        metrics = take_step(self.learner, losses, total)
-        kl = losses["path_kl"].detach()
+        parts = self.problem.micro_batches
+        metrics = optimise(self.learner, self.losses, self.total, batch, noise, parts)
+        kl = metrics["path_kl"]
         if solve:
             moved |= correct_dual(dual, self.dual_correction, kl)
         else:

@@ -75,6 +75,9 @@ class FineTuner:
         settings: of the method, by name (`bench agents trqam` lists them).
         clone_steps: updates of behaviour cloning on the data before the fine-tuning.
         batch_size: chunks per update.
+        micro_batches: parts that a batch is evaluated and differentiated in, one after the other;
+            for policies whose activations on a whole batch do not fit (trqam, sqam, qam, qam-e,
+            qam-f).
         seed: of everything random.
         device: cpu, cuda, ...; auto takes a GPU if there is one.
         precision: of the matrix products; auto is tf32 on a GPU and float32 elsewhere.
@@ -101,6 +104,7 @@ class FineTuner:
         settings: Mapping[str, Any] | None = None,
         clone_steps: int = 0,
         batch_size: int = 256,
+        micro_batches: int = 1,
         seed: int = 0,
         device: str = "auto",
         precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto",
@@ -116,6 +120,11 @@ class FineTuner:
         if action_mask is not None and not AGENTS[method].reads_leaves:
             able = [name for name, entry in AGENTS.items() if entry.reads_leaves]
             raise ValueError(f"method {method!r} takes no action_mask; {', '.join(able)} do")
+        if micro_batches < 1 or batch_size % micro_batches:
+            raise ValueError(
+                f"micro_batches={micro_batches} must be at least 1 and divide the batch of "
+                f"{batch_size} chunks"
+            )
         self.method, self.seed = method, seed
         self._start, self._data = policy, data
         self._critic = None if critic == "auto" else critic
@@ -125,6 +134,7 @@ class FineTuner:
             learning_rates=learning_rates,
             critic=self._critic,
             action_mask=action_mask,
+            micro_batches=micro_batches,
         )
         self._request = OfflineRequest(
             dataset=str(data) if isinstance(data, str | Path) else None,

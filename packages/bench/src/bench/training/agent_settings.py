@@ -1,10 +1,11 @@
 """Every agent's settings in every domain, from a command's options, or one clear error."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from bench.agents import AGENTS, BCConfig
+from bench.agents.adjoint_matching import on_a_perceptron
 from bench.agents.settings import unread_settings
 from bench.experiment import (
     CLONING,
@@ -37,7 +38,9 @@ def settings_by_agent(
         overrides = parse_overrides(config, agent, given.of_agent(agent))
         found = {domain.name: resolve(config, agent, domain, overrides) for domain in domains}
         for domain in domains:
-            tried = _on_a_perceptron(found[domain.name], domain)
+            tried = found[domain.name]
+            if domain.networks is not None:  # adapters are asked for later, of the module itself
+                tried = on_a_perceptron(tried)
             check_ranges(agent, tried, domain.horizon, given.spelled)
             given.check_read(found[domain.name])
         return found
@@ -48,13 +51,6 @@ def settings_by_agent(
             _check_start(agent, settings[CLONING].values())
             settings[agent] = resolved(agent)
     return settings
-
-
-def _on_a_perceptron(config: Any, domain: Domain) -> Any:
-    """Settings as they can be tried without the user's policy: one with adapters is asked later."""
-    if domain.networks is None or getattr(config, "reference", None) != "adapters_off":
-        return config
-    return replace(config, reference="frozen")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from bench.agents import AGENTS
 from bench.data import TaskData
 from bench.experiment import (
     CLONING,
+    Mode,
     OfflineRequest,
     execution_mode,
     given_values,
@@ -64,41 +65,26 @@ def plan_offline(
     """
     check_request(options)
     require(options.track)
-    if networks is None and options.policy is not None:
-        networks = networks_of(options.policy, convention=options.convention)
-    vectors = networks is None or networks.is_perceptron
-    chosen = chosen_suite(options, online=online_only, given=given, vectors=vectors)
-    chosen = chosen.narrowed(options.domains, options.tasks)
-    if options.preset == "smoke":
-        chosen = smoke(chosen)
-    if networks is not None:
-        chosen = with_networks(chosen, networks)
-    chosen = replace(chosen, protocol=_protocol(chosen, options))
-    seeds = _seeds(options)
+    networks = networks or _networks(options)
+    chosen = _chosen(options, networks, given, online=online_only)
     agents = agents_named(options.agent, online_only=online_only)
     device = select_device(options.device)
     runs = options.seeds * len(agents) * sum(len(domain.tasks) for domain in chosen.domains)
     processes = _processes(options, device, runs)
     precision = resolved_precision(options.precision, gpu=device.type == "cuda")
-    mode = execution_mode(compiled=options.compile, captured=options.capture)
-    if is_compiled(mode):
-        check_compiler(device)
-    if is_captured(mode):
-        _check_capture(device)
-
+    mode = _mode(options, device)
     settings = settings_by_agent(options, chosen.domains, agents)
     cloning = settings.pop(CLONING)
-    suffix = "" if options.preset == "full" else f"-{options.preset}"
-    directory = options.out or Path("runs") / (chosen.name + suffix)
-    # A module of the user's has no replica axis.
-    largest_pack = 1 if networks else _largest_pack(options, processes, runs, device)
-    if options.pack == "auto" and settings and networks is None:
+    directory = _directory(options, chosen)
+    largest_pack = _largest_pack(options, processes, runs, device)
+    if networks is not None:
+        largest_pack = 1  # a module of the user's has no replica axis
+    elif options.pack == "auto" and settings:
         largest_pack = measured_size(
             chosen, settings, directory, runs=runs, device=device, precision=precision,
             mode=mode, processes=processes,
         )  # fmt: skip
-
-    pretraining, packs, configs = _packs(chosen, cloning, settings, seeds, largest_pack)
+    pretraining, packs, configs = _packs(chosen, cloning, settings, _seeds(options), largest_pack)
     planned = Plan(
         suite=chosen,
         pretraining=pretraining,
@@ -120,6 +106,45 @@ def plan_offline(
         given=given,
     )
     return in_kept_packs(planned)
+
+
+def _chosen(
+    options: OfflineRequest,
+    networks: PlannedNetworks | None,
+    given: TaskData | None,
+    *,
+    online: bool,
+) -> Suite:
+    """The suite with the tasks, networks and protocol that were asked for."""
+    vectors = networks is None or networks.is_perceptron
+    chosen = chosen_suite(options, online=online, given=given, vectors=vectors)
+    chosen = chosen.narrowed(options.domains, options.tasks)
+    if options.preset == "smoke":
+        chosen = smoke(chosen)
+    if networks is not None:
+        chosen = with_networks(chosen, networks)
+    return replace(chosen, protocol=_protocol(chosen, options))
+
+
+def _mode(options: OfflineRequest, device: torch.device) -> Mode:
+    """How updates are executed, if the device can."""
+    mode = execution_mode(compiled=options.compile, captured=options.capture)
+    if is_compiled(mode):
+        check_compiler(device)
+    if is_captured(mode):
+        _check_capture(device)
+    return mode
+
+
+def _networks(options: OfflineRequest) -> PlannedNetworks | None:
+    if options.policy is None:
+        return None
+    return networks_of(options.policy, convention=options.convention)
+
+
+def _directory(options: OfflineRequest, chosen: Suite) -> Path:
+    suffix = "" if options.preset == "full" else f"-{options.preset}"
+    return options.out or Path("runs") / (chosen.name + suffix)
 
 
 def _seeds(options: OfflineRequest) -> range:

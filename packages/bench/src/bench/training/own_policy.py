@@ -54,6 +54,7 @@ def networks_of(
     learning_rates: Mapping[str, float] | None = None,
     critic: OwnModule | None = None,
     action_mask: ArrayLike | None = None,
+    micro_batches: int = 1,
 ) -> PlannedNetworks:
     """The networks of a plan.
 
@@ -63,6 +64,7 @@ def networks_of(
         learning_rates: of its parts; see :class:`qlearn.Learner`.
         critic: the user's own, likewise; None for one of the project's.
         action_mask: entries that count, ``(A,)`` or ``(H, A)``; None for all.
+        micro_batches: parts that a batch is evaluated in.
 
     Raises:
         ValueError: it is no policy, or has nothing to train.
@@ -89,6 +91,7 @@ def networks_of(
         tuple(sorted(rates.items())),
         critic_record,
         "" if action_mask is None else repr(np.asarray(action_mask, bool).astype(int).tolist()),
+        micro_batches,
     )
     mask = None if action_mask is None else np.asarray(action_mask, bool)
     perceptron = isinstance(module, FlowActor)

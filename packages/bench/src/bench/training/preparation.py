@@ -77,7 +77,11 @@ class PreparedDomain:
 def _with_networks(problem: Problem, own: PlannedNetworks, data: EpisodeData) -> Problem:
     """A problem that is solved by the user's networks, on observations as the data have them."""
     problem = replace(
-        problem, policy=own.policy, critic=own.critic, learning_rates=own.learning_rates
+        problem,
+        policy=own.policy,
+        critic=own.critic,
+        micro_batches=own.record.micro_batches,
+        learning_rates=own.learning_rates,
     )
     if own.action_mask is not None:
         mask, chunk = own.action_mask, (problem.horizon, problem.action_dim)
