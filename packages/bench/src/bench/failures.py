@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.errors import BenchError
 
-__all__ = ["in_words", "is_foreseen"]
+__all__ = ["in_words", "is_foreseen", "is_interruption"]
 
 _PACKAGES = ("bench", "qlearn", "adjoint", "flowsde", "trustregion")
 
@@ -43,6 +43,16 @@ def is_foreseen(error: BaseException) -> bool:
         return True
     frames = traceback.extract_tb(error.__traceback__)
     return isinstance(error, ValueError) and bool(frames) and _is_ours(frames[-1].filename)
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Whether Ctrl-C is behind it; some libraries turn that into an ImportError."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, KeyboardInterrupt):
+            return True
+        found = found.__cause__ or found.__context__
+    return False
 
 
 def _is_lack_of_memory(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.errors import StoppedError, logged_in
-from bench.failures import in_words, is_foreseen
+from bench.failures import in_words, is_foreseen, is_interruption
 
 __all__ = ["report"]
 
@@ -32,7 +32,7 @@ def report(error: BaseException, command: Sequence[str], *, debug: bool) -> int:
         traceback.print_exception(error)
     again = "; the same command continues from the last checkpoint"
     resumed = again if command[:1] and command[0] in _RESUMED else ""
-    if _is_interruption(error):
+    if is_interruption(error):
         print(f"interrupted{resumed}", file=sys.stderr)
         return 130
     if isinstance(error, StoppedError):
@@ -48,16 +48,6 @@ def report(error: BaseException, command: Sequence[str], *, debug: bool) -> int:
     if isinstance(error, OSError):
         _discard_output()
     return 2 if isinstance(error, ValueError) else 1
-
-
-def _is_interruption(error: BaseException) -> bool:
-    """Whether Ctrl-C is behind it; some libraries turn that into an ImportError."""
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, KeyboardInterrupt):
-            return True
-        found = found.__cause__ or found.__context__
-    return False
 
 
 def _keep(error: BaseException, command: Sequence[str]) -> Path | None:

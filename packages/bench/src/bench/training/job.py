@@ -25,6 +25,7 @@ from bench.training.assembly import (
 )
 from bench.training.cells import Pack
 from bench.training.console import Display, Stages, standard_output
+from bench.training.left_out import LeftOut, PackFailedError, pack_failure
 from bench.training.network_checks import check_networks
 from bench.training.online import replay
 from bench.training.planned import record_plan
@@ -75,10 +76,16 @@ class Job:
             if plan.processes == 1:
                 simulators = None if self.evaluator is None else 0
                 train = stack.enter_context(self.training(simulators))
+                left_out = LeftOut(plan)
                 for domain in plan.suite.domains:
                     for pack in plan.in_order:
-                        if pack.domain.name == domain.name:
-                            train(pack, stages)
+                        if pack.domain.name != domain.name or left_out.reject(pack):
+                            continue
+                        try:
+                            self.problems += train(pack, stages)
+                        except PackFailedError as error:
+                            left_out.add(pack, str(error))
+                self.problems += left_out.problems
             else:
                 for domain in plan.suite.domains:
                     PreparedDomain.of(plan, domain, stages).announce(plan, self.console)
@@ -107,15 +114,18 @@ class Job:
 
             def train(pack: Pack, display: Display) -> list[str]:
                 name = pack.domain.name
-                if name not in prepared:
-                    prepared.clear()  # one domain's data at a time
-                    prepared[name] = PreparedDomain.of(self.plan, domains[name], display)
-                    if announce:
-                        prepared[name].announce(self.plan, self.console)
-                known = len(self.problems)
-                self._train(pack, prepared[name], pool, display)
-                gc.collect()  # a compiled agent holds itself, and a GPU's memory
-                return self.problems[known:]
+                try:
+                    if name not in prepared:
+                        prepared.clear()  # one domain's data at a time
+                        prepared[name] = PreparedDomain.of(self.plan, domains[name], display)
+                        if announce:
+                            prepared[name].announce(self.plan, self.console)
+                    return self._train(pack, prepared[name], pool, display)
+                except BaseException as error:  # the boundary of one pack: the others go on
+                    log = self.plan.directory / "log.jsonl"
+                    raise pack_failure(error, pack, log) from error
+                finally:
+                    gc.collect()  # a compiled agent holds itself, and a GPU's memory
 
             yield train
 
@@ -125,16 +135,14 @@ class Job:
         prepared: PreparedDomain,
         pool: SimulatorPool,
         stages: Display,
-    ) -> None:
-        """Train a pack to its end, from where it was; problems are noted and the job goes on."""
+    ) -> list[str]:
+        """Train a pack to its end, from where it was; returns why runs of it were stopped."""
         plan = self.plan
         streams = RandomStreams(pack.replica_seeds, plan.device)
         try:
             agent, unfit = build_agent(plan, pack, prepared, streams)
-        except CheckpointError as error:  # every run was stopped there: the other packs go on
-            self.problems.append(str(error))
-            self.console.print(f"left out: {error}", style="red", markup=False)
-            return
+        except CheckpointError as error:  # every run was stopped there
+            raise PackFailedError(str(error)) from error
         data = build_sampler(plan, pack, prepared, agent, streams.replicas)
         if plan.networks is not None:
             check_networks(plan.networks.record.policy, agent, prepared.problem, data, streams)
@@ -168,7 +176,7 @@ class Job:
             else:
                 trainer.run()
             self._tell_waiting(pack, data)
-        self.problems += [str(failure) for failure in trainer.failures]
+        return [str(failure) for failure in trainer.failures]
 
     def _tell_waiting(self, pack: Pack, data: ChunkSampler) -> None:
         """Say how long updates waited for the disk."""

@@ -1,6 +1,7 @@
 """Packs trained in several processes at once: one core's thread or one GPU each."""
 
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -12,20 +13,25 @@ from functools import partial
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
 
-from bench.errors import BenchError, RunLockedError, StoppedError
+from bench.errors import BenchError, RunLockedError, StoppedError, logged_in
+from bench.failures import in_words, is_foreseen
 from bench.machine import available_cores, ending, start_process
-from bench.storage import RunLock
+from bench.storage import RunLock, log_to
 from bench.training.cells import Pack
 from bench.training.console import Display
+from bench.training.left_out import LeftOut, PackFailedError
 from bench.training.options import Plan
 from bench.training.stopping import heeding_signals
 
 __all__ = ["PackTraining", "train_in_processes"]
+
+_log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.5
 _LEFTOVER_SECONDS = 10.0
@@ -59,13 +65,14 @@ def train_in_processes(plan: Plan, build: Builder, display: Display) -> list[str
         display: shows the stages of all.
 
     Returns:
-        What went wrong in runs that were stopped; the others are finished.
+        What went wrong in runs that were stopped or left out; the others are finished.
 
     Raises:
         BenchError: from a process, or because one died; the same command continues.
         ValueError: from a process.
     """
     waiting, finished, problems = list(plan.in_order), set[str](), list[str]()
+    left_out = LeftOut(plan)
     context = get_context("spawn")
     with ExitStack() as stack:
         workers: list[_Worker] = []
@@ -87,8 +94,9 @@ def train_in_processes(plan: Plan, build: Builder, display: Display) -> list[str
             busy = {worker.line: worker for worker in workers if worker.pack}
             for line in connection.wait(list(busy)):
                 worker = busy[line]  # type: ignore[index]
-                problems += _hear(worker, finished, display)
-    return problems
+                problems += _hear(worker, finished, left_out, display)
+            waiting = [pack for pack in waiting if not left_out.reject(pack)]
+    return problems + left_out.problems
 
 
 def _next(plan: Plan, waiting: Sequence[Pack], finished: set[str], domain: str) -> Pack | None:
@@ -97,7 +105,7 @@ def _next(plan: Plan, waiting: Sequence[Pack], finished: set[str], domain: str) 
     return min(ready, key=lambda pack: pack.domain.name != domain, default=None)
 
 
-def _hear(worker: _Worker, finished: set[str], display: Display) -> list[str]:
+def _hear(worker: _Worker, finished: set[str], left_out: LeftOut, display: Display) -> list[str]:
     """Take one message of a worker; returns problems that it reports."""
     assert worker.pack is not None
     try:
@@ -120,8 +128,11 @@ def _hear(worker: _Worker, finished: set[str], display: Display) -> list[str]:
             finished.add(worker.pack.name)
             worker.pack = None
             return list(content)
-        case "failed":
+        case "left out":
+            left_out.add(worker.pack, content)
+            worker.stage.close()
             worker.pack = None
+        case "failed":
             kind_of_error, text = content
             raise kind_of_error(text)
     return []
@@ -163,15 +174,36 @@ def _work(plan: Plan, build: Builder, line: Connection, parent: int) -> None:
     """Main function of a process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent acts on Ctrl-C
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    _serve(plan, build, line)
+
+
+def _serve(plan: Plan, build: Builder, line: Connection) -> None:
+    """Train what the parent names; whatever ends that is told in words.
+
+    The boundary of a process, as `bench.cli.main` is that of a command: it catches everything, as
+    nothing above could handle it, and not every exception survives the way through a pipe.
+    """
     try:
         with heeding_signals():
             _train(plan, build, line)
     except StoppedError:
         return
-    except (BenchError, ValueError, OSError) as error:
-        # As text: not every exception survives the way through a pipe.
-        kind = ValueError if isinstance(error, ValueError) else BenchError
-        _tell(line, "failed", (kind, str(error)))
+    except SystemExit:
+        raise
+    except BaseException as error:
+        text = in_words(error)
+        if not is_foreseen(error):
+            text += f" (traceback: {_logged(error, plan.directory / 'log.jsonl')})"
+        _tell(line, "failed", (ValueError if isinstance(error, ValueError) else BenchError, text))
+
+
+def _logged(error: BaseException, log: Path) -> Path:
+    """The log that holds a traceback, put there if need be."""
+    if (found := logged_in(error)) is not None:
+        return found
+    with log_to(log):
+        _log.info("%s", in_words(error), exc_info=error)
+    return log
 
 
 def _train(plan: Plan, build: Builder, line: Connection) -> None:
@@ -186,9 +218,13 @@ def _train(plan: Plan, build: Builder, line: Connection) -> None:
                 name = line.recv()
             except EOFError:
                 return
-            with _held(plan, packs[name]):
-                problems = train(packs[name], display)
-            _tell(line, "finished", problems)
+            try:
+                with _held(plan, packs[name]):
+                    problems = train(packs[name], display)
+            except PackFailedError as error:
+                _tell(line, "left out", str(error))
+            else:
+                _tell(line, "finished", problems)
 
 
 def _tell(line: Connection, kind: str, content: Any) -> None:
