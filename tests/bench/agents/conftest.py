@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adjoint import _estimators
+from adjoint import _bridge_estimators, _estimators
 from bench.agents import Problem, losses
 from flowsde import TransitionKernel
 from qlearn import ChunkBatch, RandomStreams
@@ -256,15 +256,9 @@ def adjoint_values(spy: Spy, kernel: TransitionKernel, scale: float = 1.0) -> di
 def spy_on_shared_parts(monkeypatch: pytest.MonkeyPatch) -> Spy:
     """A spy on the critic's update and on adjoint matching."""
     spy = Spy(monkeypatch).on(losses, "pessimistic_value", "td_target", "td_loss")
-    return spy.on(
-        _estimators,
-        "sample_path",
-        "bridge_path",
-        "ode_sample",
-        "terminal_gradient",
-        "lean_adjoint",
-        "velocities_along",
-    )
+    shared = ("terminal_gradient", "velocities_along")
+    spy.on(_estimators, "sample_path", "lean_adjoint", *shared)
+    return spy.on(_bridge_estimators, "bridge_path", "ode_sample", *shared)
 
 
 @pytest.fixture
