@@ -81,6 +81,8 @@ class Protocol:
             masked out of the losses) or `within_episode`.
         standardise: shift and scale observations by the data set's mean and standard deviation.
         online: the online phase.
+        random_shift: pixels by which images are moved at most before an update reads them, as DrQ
+            does (arXiv 2004.13649, by 4); 0 leaves them.
     """
 
     batch_size: int = 256
@@ -93,6 +95,7 @@ class Protocol:
     chunks: Literal["any", "within_episode"] = "any"
     standardise: bool = False
     online: OnlineProtocol = OnlineProtocol()
+    random_shift: int = added("0.2", 0)
 
 
 class TaskSource(TypingProtocol):

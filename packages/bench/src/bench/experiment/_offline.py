@@ -83,6 +83,7 @@ class _Schedule:
         batch_size: chunks per update and run, instead of the protocol's.
         log_every: updates between two rows of training metrics, instead of the protocol's.
         checkpoint_every: updates between two checkpoints, instead of the protocol's.
+        random_shift: pixels by which images of a batch are moved at most, as DrQ does; 0 for none.
     """
 
     steps: int | None = protocol_option("offline_steps")
@@ -92,6 +93,7 @@ class _Schedule:
     batch_size: int | None = protocol_option("batch_size", cloning=True)
     log_every: int | None = protocol_option("log_every")
     checkpoint_every: int | None = protocol_option("checkpoint_every")
+    random_shift: int | None = protocol_option("random_shift", least=0, cloning=True)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,20 @@ from typing import Any
 from bench.experiment import DualSettings, Phase, is_cloning
 from bench.recorded import added_defaults, recorded
 from bench.storage import RunRecord
-from bench.suites import SUITES, OnlineProtocol, Suite
+from bench.suites import SUITES, OnlineProtocol, Protocol, Suite
 
 __all__ = ["joined_differences", "packs_without_budget", "protocol_differences"]
 
 # How often is logged, saved and evaluated changes no final number.
-_COUNTED = ("batch_size", "pretrain_steps", "offline_steps", "episodes", "chunks", "standardise")
+_COUNTED = (
+    "batch_size",
+    "pretrain_steps",
+    "offline_steps",
+    "episodes",
+    "chunks",
+    "standardise",
+    "random_shift",
+)
 _BETWEEN = "; "
 
 
@@ -70,7 +78,7 @@ def _packs(settings: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]
 def _differences(
     suite: Suite, settings: Mapping[str, Any], domain: str, pack: Mapping[str, Any], phase: str
 ) -> Iterator[str]:
-    usual = recorded(suite.protocol)
+    usual = added_defaults(Protocol) | recorded(suite.protocol)
     usual_online = usual.pop("online")
     # Before an online phase a suite may want another number of offline updates than by themselves.
     before_online = usual_online.pop("offline_steps")

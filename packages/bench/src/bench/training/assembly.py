@@ -9,6 +9,7 @@ from bench.agents.settings import discount_of
 from bench.experiment import is_compiled
 from bench.simulation import SimulatorPool
 from bench.storage import package_versions
+from bench.training.augmentation import check_shift, update_noise
 from bench.training.cells import Pack
 from bench.training.compilation import compile_agent
 from bench.training.online import OnlineExperience, load_offline_result
@@ -66,9 +67,10 @@ def build_sampler(
     horizon, mode = pack.domain.horizon, pack.protocol.chunks
     discount = discount_of(plan.configs[pack.name])
     episodes = prepared.tables.episodes
+    check_shift(pack.protocol, episodes.spec)
     if not prepared.tables.streamed:
         return ChunkSampler(episodes, horizon, discount, mode=mode, tasks=tasks)
-    noise = agent.noise(pack.protocol.batch_size)
+    noise = update_noise(agent, pack.protocol)
     return PrefetchingSampler(
         episodes,
         horizon,

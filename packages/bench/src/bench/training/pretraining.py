@@ -54,6 +54,8 @@ class FlowCache:
             recorded(config),
             [protocol.batch_size, protocol.pretrain_steps, protocol.chunks, protocol.standardise],
         ]
+        if protocol.random_shift:
+            content.append({"random_shift": protocol.random_shift})
         if pack.domain.networks is not None:
             content.append(recorded(pack.domain.networks))
         key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -14,6 +14,7 @@ from torch import Tensor
 from bench.agents import Agent, Measuring, draw
 from bench.errors import CheckpointError, StoppedError
 from bench.storage import Checkpoint, checkpoint_steps, load_checkpoint, part, save_checkpoint
+from bench.training.augmentation import shifted, update_noise
 from bench.training.capture import CapturedUpdates
 from bench.training.cells import Cell, Pack
 from bench.training.precision import autocast
@@ -316,9 +317,10 @@ class Trainer:
 
     def _learn(self) -> None:
         """Sample, update, and add the metrics to the window; nothing here waits for the device."""
-        size = self.pack.protocol.batch_size
-        batch = self.sampler.sample(self.streams, size)
-        noise = draw(self.streams, self.agent.noise(size))
+        protocol = self.pack.protocol
+        batch = self.sampler.sample(self.streams, protocol.batch_size)
+        noise = draw(self.streams, update_noise(self.agent, protocol))
+        batch = shifted(batch, noise, protocol)
         with autocast(self.precision, self.streams.device):
             metrics = self.agent.update(batch, noise)
         for name, value in metrics.items():
