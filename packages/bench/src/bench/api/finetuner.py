@@ -78,6 +78,8 @@ class FineTuner:
         micro_batches: parts that a batch is evaluated and differentiated in, one after the other;
             for policies whose activations on a whole batch do not fit (trqam, sqam, qam, qam-e,
             qam-f).
+        random_shift: pixels by which images of a batch are moved at most before policy and critic
+            read them, as DrQ does; 0 for none.
         seed: of everything random.
         device: cpu, cuda, ...; auto takes a GPU if there is one.
         precision: of the matrix products; auto is tf32 on a GPU and float32 elsewhere.
@@ -105,6 +107,7 @@ class FineTuner:
         clone_steps: int = 0,
         batch_size: int = 256,
         micro_batches: int = 1,
+        random_shift: int = 0,
         seed: int = 0,
         device: str = "auto",
         precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto",
@@ -144,6 +147,7 @@ class FineTuner:
             set=_settings(method, reference, settings or {}),
             pretrain_steps=clone_steps,
             batch_size=batch_size,
+            random_shift=random_shift or None,
             data_dir=None if data_dir is None else Path(data_dir),
             device=device,
             precision=precision,
