@@ -313,6 +313,24 @@ def test_a_video_without_its_decoder_says_what_to_install(
     assert load_data(folder, observation_keys=["observation.state"]).transitions == 9
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("{video_key.__class__}.mp4", "as the place of videos"),
+        ("../{video_key}.mp4", "lies outside of the dataset"),
+        ("videos/{video_key}/none.mp4", "No such file"),
+    ],
+)
+def test_a_description_names_files_of_its_dataset_only(
+    path: str, message: str, tmp_path: Path
+) -> None:
+    folder = lerobot(tmp_path, "v3.0")
+    info = json.loads((folder / "meta" / "info.json").read_text())
+    (folder / "meta" / "info.json").write_text(json.dumps({**info, "video_path": path}))
+    with pytest.raises((DataDamaged, OSError), match=message):
+        load_data(folder)
+
+
 def test_what_is_missing_or_odd_is_named(tmp_path: Path) -> None:
     whole = episodes()
     silent = [{k: v for k, v in e.items() if k != "rewards"} for e in whole]

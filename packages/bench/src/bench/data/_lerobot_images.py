@@ -18,6 +18,10 @@ from bench.data._tree import Leaf
 
 __all__ = ["image_leaves"]
 
+# Names with a width at most: what str.format could look up beyond that is no place of a file.
+_TEMPLATE = re.compile(
+    r"(?:[\w./-]|\{(?:video_key|episode_chunk|episode_index|chunk_index|file_index)(?::0?\d+d)?\})+"
+)
 _SECONDS_OFF = 0.5  # Of a frame's duration: how far a frame may lie from its time.
 
 
@@ -121,11 +125,17 @@ def _stored(folder: Path, key: str, shape: tuple[int, ...]) -> Callable[[int, in
 
 def _file(folder: Path, path: str) -> bytes:
     """An image that lies beside the tables; only of the dataset itself."""
-    place = (folder / path).resolve()
-    if not place.is_relative_to(folder.resolve()):
-        raise DataDamaged(f"{folder}: the image {path} lies outside of the dataset")
+    place = _inside(folder, path)
     check_regular(place)
     return place.read_bytes()
+
+
+def _inside(folder: Path, path: str) -> Path:
+    """A file of the dataset; nothing in it may name another."""
+    place = (folder / path).resolve()
+    if not place.is_relative_to(folder.resolve()):
+        raise DataDamaged(f"{folder}: {path} lies outside of the dataset")
+    return place
 
 
 def _filmed(
@@ -193,11 +203,10 @@ def _video(folder: Path, info: Mapping[str, Any], key: str, episode: int) -> tup
         for name in ("chunk_index", "file_index"):
             numbers[name] = int(row[f"videos/{key}/{name}"].item())
         begin = float(row[f"videos/{key}/from_timestamp"].item())
-    if not re.fullmatch(r"[\w./{}:-]+", template) or ".." in template:
+    if not _TEMPLATE.fullmatch(template):
         raise DataDamaged(f"{folder}: meta/info.json gives {template!r} as the place of videos")
     with reading(f"{folder}/meta/info.json", "template of a path"):
-        place = folder / template.format(**numbers)
-    return place, begin
+        return _inside(folder, template.format(**numbers)), begin
 
 
 @cache

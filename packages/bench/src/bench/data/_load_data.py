@@ -88,15 +88,12 @@ def load_data(
     choices = Choices(
         layout, tuple(observation_keys), terminals, timeouts, next_observations, keep_leaves=True
     )
-    if isinstance(source, str | Path):
-        place = Path(source) if str(source).startswith("minari:") else with_home(str(source))
+    place, name = _place(source)
+    if isinstance(source, str | Path) and not str(source).startswith("minari:"):
         if is_leaf_folder(place):
             return read_leaf_folder(place, mapped=mapped)
-        if not str(source).startswith("minari:") and not place.exists():
+        if not place.exists():
             return _named(str(source), data_dir)
-        name = place.stem if not str(source).startswith("minari:") else place.name
-    else:
-        place, name = _ARRAYS, str(_ARRAYS)
     as_stored = isinstance(action_range, str)
     if as_stored and action_range != "as_stored":
         raise ValueError(f"action_range is {action_range!r}; expected two bounds or 'as_stored'")
@@ -105,15 +102,34 @@ def load_data(
         pieces = _pieces(place, found, None if as_stored else bounds or own, as_stored, rewards)
         if store is None:
             check_memory(place, found)
-            joined = _joined(place, list(pieces))
-            return _in_memory(name, place, joined)
-        with new_folder(Path(store)) as writer:
-            for piece in pieces:
-                writer.append(piece)
-            if not writer.begun:
-                raise DataDamaged(f"{place}: there is no episode with a transition in it")
-            writer.finish({"dataset": name, "tasks": _TASK, "layout": found.name})
+            return _in_memory(name, place, _joined(place, list(pieces)))
+        _store(Path(store), place, pieces, {"dataset": name, "tasks": _TASK, "layout": found.name})
     return read_leaf_folder(Path(store), mapped=mapped)
+
+
+def _place(source: Any) -> tuple[Path, str]:
+    """Where a source lies, for messages, and what to call its data."""
+    if not isinstance(source, str | Path):
+        return _ARRAYS, str(_ARRAYS)
+    if str(source).startswith("minari:"):
+        return Path(source), Path(source).name
+    place = with_home(str(source))
+    return place, place.stem
+
+
+def _store(
+    folder: Path,
+    place: Path,
+    pieces: Iterator[dict[str, np.ndarray]],
+    record: Mapping[str, Any],
+) -> None:
+    """Write what comes, piece by piece."""
+    with new_folder(folder) as writer:
+        for piece in pieces:
+            writer.append(piece)
+        if not writer.begun:
+            raise DataDamaged(f"{place}: there is no episode with a transition in it")
+        writer.finish(record)
 
 
 def _named(source: str, data_dir: str | Path | None) -> TaskData:
