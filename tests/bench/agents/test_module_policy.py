@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from adjoint import lean_adjoint, matching_loss, terminal_gradient
 from bench.agents import Problem, draw
-from bench.agents.critics import ModuleCritic, OwnCritic
+from bench.agents.critics import ContextEncoder, ModuleCritic, OverContext, OwnCritic
 from bench.agents.module_policy import ModulePolicy, OwnPolicy
 from flowsde import MemorylessEuler, flow_matching_loss, ode_sample, sample_path, velocities_along
 from qlearn import ChunkBatch, FlowActor, LeafSpec, ObservationNormalizer, RandomStreams
@@ -304,9 +304,9 @@ def seen_batch(streams: RandomStreams) -> ChunkBatch:
     return replace(plain, observations=observed(), next_observations=observed())
 
 
-@pytest.mark.parametrize("critic", [None, OwnCritic(Judging)])
+@pytest.mark.parametrize("critic", [None, OwnCritic(Judging), OverContext(OwnPolicy(Seeing))])
 @pytest.mark.parametrize("name", ["bc", "trqam", "sqam", "qam"])
-def test_observations_may_be_named_leaves(name: str, critic: OwnCritic | None) -> None:
+def test_observations_may_be_named_leaves(name: str, critic: Any) -> None:
     streams = RandomStreams([1])
     batch = seen_batch(streams)
     rows = {n: leaf[0] for n, leaf in batch.observations.items()}
@@ -413,3 +413,27 @@ def test_micro_batches_are_the_batch(name: str) -> None:
             torch.testing.assert_close(value, expected[key], rtol=1e-4, atol=1e-6)
     rows = [agent.fast.module.encoded for agent in agents]
     assert rows[1] == 4 * rows[0]
+
+
+def test_critics_over_the_context_share_a_frozen_policy() -> None:
+    module = Seeing()
+    encoder = ContextEncoder(copy.deepcopy(module), LEAVES)
+    assert encoder.context_dim == 4 + 1
+    assert not list(encoder.parameters())
+    assert not encoder.state_dict()
+    assert copy.deepcopy(encoder)._shared is encoder._shared
+    seen = {n: leaf[:1] for n, leaf in seen_batch(RandomStreams([1])).observations.items()}
+    context = encoder(seen)
+    body = module.encode({n: leaf[0] for n, leaf in seen.items()})
+    expected = torch.cat([body["body"], body["rest"][0][:, None]], -1)
+    torch.testing.assert_close(context[0], torch.nn.functional.layer_norm(expected, (5,)))
+    assert not context.requires_grad
+    with pytest.raises(ValueError, match=r"ForwardOnly has no encode"):
+        ContextEncoder(ForwardOnly(plain_copy_of(build("bc", [4]).flow)), LEAVES)
+
+    class Odd(Seeing):
+        def encode(self, seen: dict[str, Tensor]) -> Any:
+            return {"one": torch.zeros(1, 3)}
+
+    with pytest.raises(ValueError, match=r"parts of shapes \[\(1, 3\)\] for 2 observations"):
+        ContextEncoder(Odd(), LEAVES)

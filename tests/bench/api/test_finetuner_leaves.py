@@ -83,6 +83,18 @@ def test_from_images_and_positions_to_a_policy_that_acts(reaching: Any, tmp_path
         assert again.steps == 6
 
 
+def test_a_critic_over_the_policys_context_is_found_again(reaching: Any, tmp_path: Path) -> None:
+    mine = tuner(reaching, critic="context")
+    mine.fit(1, out=tmp_path, progress="none")
+    again = tuner(reaching, critic="context")
+    again.fit(2, out=tmp_path, progress="none")
+    loaded = bench.load_policy(tmp_path, policy=Policy)
+    observation, _ = gymnasium.make("PixelReach-v0").reset(seed=0)
+    assert loaded(observation).shape == (2, 2)
+    with pytest.raises(ValueError, match="other settings"):
+        tuner(reaching).fit(3, out=tmp_path, progress="none")
+
+
 def test_methods_over_one_vector_say_so(reaching: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"agent 'fql' reads one vector.*bc, trqam, sqam, qam"):
         tuner(reaching, method="fql").fit(1, out=tmp_path, progress="none")

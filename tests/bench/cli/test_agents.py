@@ -33,7 +33,7 @@ def test_every_setting_has_default_values_and_meaning(
 def test_choices_ranges_and_the_values_of_suites(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["agents", "trqam"]) == 0
     entries = _entries(capsys.readouterr().out)
-    assert entries["dual"][0] == "descend  [descend, solve]"
+    assert entries["dual"][0] == "descend  [descend, relative, solve]"
     assert entries["discount"][0] == "0.995  [0 to 1]"
     assert entries["best_of"][0] == "1  [1 to 10000]"
     assert entries["pessimism"][0] == "0.5  [number]"

@@ -3,7 +3,9 @@
 import copy
 from collections.abc import Sequence
 
-from bench.agents.critics import Critic, ObservationCritic
+from torch import nn
+
+from bench.agents.critics import Critic, ObservationCritic, OwnCritic
 from bench.agents.module_policy import ModulePolicy
 from bench.agents.problem import Problem
 from qlearn import CriticEnsemble, FlowActor, ObservationEncoder, RandomStreams
@@ -45,16 +47,20 @@ def critic_ensemble(
 ) -> Critic:
     """Critics on observations and action chunks, and a time where they are ``timed``.
 
-    The user's own; or perceptrons over one vector that has been normalised before, or over what an
-    encoder makes of the observations.
+    The user's own; or perceptrons over one vector that has been normalised before, over what an
+    encoder makes of the observations, or over the policy's context.
     """
-    if problem.critic is not None:
+    if isinstance(problem.critic, OwnCritic):
         return problem.critic.build((problem.horizon, problem.action_dim), streams)
     seen = problem.observation_dim
-    encoder: ObservationEncoder | None = None
-    if problem.normalizer is not None:
-        encoder = ObservationEncoder(streams.replicas, problem.spec, streams=streams)
-        seen = encoder.context_dim
+    encoder: nn.Module | None = None
+    if problem.critic is not None:
+        encoder = context = problem.critic.encoder(problem.spec, streams)
+        seen = context.context_dim
+    elif problem.normalizer is not None:
+        leaves = ObservationEncoder(streams.replicas, problem.spec, streams=streams)
+        encoder = nn.Sequential(copy.deepcopy(problem.normalizer), leaves)
+        seen = leaves.context_dim
     heads = CriticEnsemble(
         streams.replicas,
         ensemble,
@@ -63,6 +69,4 @@ def critic_ensemble(
         layer_norm=layer_norm,
         streams=streams,
     )
-    if encoder is None or problem.normalizer is None:
-        return heads
-    return ObservationCritic(copy.deepcopy(problem.normalizer), encoder, heads)
+    return heads if encoder is None else ObservationCritic(encoder, heads)

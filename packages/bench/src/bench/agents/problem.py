@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bench.agents.critics import OwnCritic
+from bench.agents.critics import OverContext, OwnCritic
 from bench.agents.module_policy import OwnPolicy
 from qlearn import LeafSpec, ObservationNormalizer, ObservationSpec
 
@@ -29,7 +29,8 @@ class Problem:
         action_spread: standard deviation of each component of the data's actions ``(A,)``; empty
             where it is not known. Only kernels that are built for a scale of the data read it.
         policy: the user's own policy; None for a perceptron of the sizes in an agent's settings.
-        critic: the user's own critic; None for one of the project's.
+        critic: the user's own critic, or critics over the policy's context; None for the project's
+            over the observations.
         observation: leaves of an observation; None for one vector of ``O`` float32 numbers.
         normalizer: that critics see observations through; None where these come normalised.
         action_mask: for each of the ``D`` entries of a chunk, whether it counts; empty: all do.
@@ -46,7 +47,7 @@ class Problem:
     horizon: int = 1
     action_spread: tuple[float, ...] = ()
     policy: OwnPolicy | None = field(default=None, compare=False)
-    critic: OwnCritic | None = field(default=None, compare=False)
+    critic: OwnCritic | OverContext | None = field(default=None, compare=False)
     observation: ObservationSpec | None = field(default=None, compare=False)
     normalizer: ObservationNormalizer | None = field(default=None, compare=False)
     action_mask: tuple[bool, ...] = field(default=(), compare=False)

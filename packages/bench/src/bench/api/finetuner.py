@@ -61,7 +61,8 @@ class FineTuner:
             method's own by default. Methods without a trust region have none.
         chunk_length: actions per decision, played open loop.
         critic: `auto`: an ensemble of perceptrons over normalised observations, images through a
-            small residual network; or a module of your own, ``forward(observations, actions)`` to
+            small residual network. `context`: likewise, over the policy's own context, `encode`
+            frozen as given. Or a module of your own, ``forward(observations, actions)`` to
             values ``(batch,)`` or ``(critics, batch)``, or a function that makes one.
         reference: what the policy is held to. `frozen`: itself as it was. `ema`: the moving average
             of a clone that goes on being trained on the data, as published. `adapters_off`: itself
@@ -98,7 +99,7 @@ class FineTuner:
         method: str = "trqam",
         kl_budget: float | None = None,
         chunk_length: int = 1,
-        critic: OwnModule | Literal["auto"] = "auto",
+        critic: OwnModule | Literal["auto", "context"] = "auto",
         reference: Reference | None = None,
         convention: Convention = "data_at_one",
         action_mask: ArrayLike | None = None,

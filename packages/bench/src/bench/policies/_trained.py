@@ -16,7 +16,7 @@ from bench.results import is_task
 from bench.storage import Checkpoint, PlannedCell, RunRecord, load_checkpoint, part, read_run
 from bench.training.cells import Cell
 from bench.training.domain_record import DomainRecord
-from bench.training.own_policy import OwnModule, networks_of
+from bench.training.own_policy import CONTEXT, OwnModule, networks_of
 from bench.training.stored import stored_config
 from bench.training.trainer import trained_replica
 from qlearn import ObservationNormalizer, ObservationSpec, RandomStreams, tree_map
@@ -209,6 +209,8 @@ def built_agent(
                 f"{where} fine-tuned a policy of your own, {found['policy']}; to make it, give "
                 "policy=, a module like it or a function that makes one"
             )
+        if found.get("critic") == CONTEXT:
+            critic = CONTEXT
         if critic is None and found.get("critic"):
             raise ValueError(
                 f"{where} has a critic of your own, {found['critic'].partition('@')[0]}, which "

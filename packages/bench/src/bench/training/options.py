@@ -76,10 +76,9 @@ def plan_offline(
     settings = settings_by_agent(options, chosen.domains, agents)
     cloning = settings.pop(CLONING)
     directory = _directory(options, chosen)
-    largest_pack = _largest_pack(options, processes, runs, device)
-    if networks is not None:
-        largest_pack = 1  # a module of the user's has no replica axis
-    elif options.pack == "auto" and settings:
+    # A module of the user's has no replica axis.
+    largest_pack = 1 if networks else _largest_pack(options, processes, runs, device)
+    if options.pack == "auto" and settings and networks is None:
         largest_pack = measured_size(
             chosen, settings, directory, runs=runs, device=device, precision=precision,
             mode=mode, processes=processes,

@@ -5,21 +5,31 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from bench.agents.critics import OwnCritic
+from bench.agents.critics import OverContext, OwnCritic
 from bench.agents.module_policy import Convention, OwnPolicy, check_methods, seeded
 from bench.extensions import is_reference, load_reference
 from bench.suites import OwnNetworks, Suite
 from qlearn import FlowActor
 
-__all__ = ["OwnModule", "PlannedNetworks", "fingerprint_of", "networks_of", "with_networks"]
+__all__ = [
+    "CONTEXT",
+    "OwnModule",
+    "PlannedNetworks",
+    "fingerprint_of",
+    "networks_of",
+    "with_networks",
+]
 
+
+CONTEXT = "context"
+"""Instead of a critic: the project's, over the policy's context."""
 
 OwnModule: TypeAlias = nn.Module | Callable[[], nn.Module] | str
 """A policy of the user's: a module, a function that makes one, or `module:function`."""
@@ -42,7 +52,7 @@ class PlannedNetworks:
     record: OwnNetworks
     policy: OwnPolicy
     learning_rates: Mapping[str, float] = field(default_factory=dict)
-    critic: OwnCritic | None = None
+    critic: OwnCritic | OverContext | None = None
     action_mask: NDArray[np.bool_] | None = None
     is_perceptron: bool = False
 
@@ -52,7 +62,7 @@ def networks_of(
     *,
     convention: Convention = "data_at_one",
     learning_rates: Mapping[str, float] | None = None,
-    critic: OwnModule | None = None,
+    critic: OwnModule | Literal["context"] | None = None,
     action_mask: ArrayLike | None = None,
     micro_batches: int = 1,
 ) -> PlannedNetworks:
@@ -62,7 +72,8 @@ def networks_of(
         policy: a module, which is copied; a function that makes one; or `module:function`.
         convention: of its times and velocities.
         learning_rates: of its parts; see :class:`qlearn.Learner`.
-        critic: the user's own, likewise; None for one of the project's.
+        critic: the user's own, likewise; `context` for the project's over the policy's context;
+            None for one over the observations.
         action_mask: entries that count, ``(A,)`` or ``(H, A)``; None for all.
         micro_batches: parts that a batch is evaluated in.
 
@@ -76,8 +87,11 @@ def networks_of(
     name = policy if isinstance(policy, str) else type(module).__qualname__
     check_trainable(name, module)
     rates = dict(learning_rates or {})
-    own_critic, critic_record = None, ""
-    if critic is not None:
+    own_critic: OwnCritic | OverContext | None = None
+    critic_record = ""
+    if isinstance(critic, str) and critic == CONTEXT:
+        own_critic, critic_record = OverContext(own), CONTEXT
+    elif critic is not None:
         own_critic = OwnCritic(_factory("critic", critic))
         judge = critic if isinstance(critic, nn.Module) else seeded(own_critic.factory, 0)
         if not isinstance(judge, nn.Module):
