@@ -15,7 +15,8 @@ import time
 
 import torch
 
-from bench.agents import AGENTS, Problem, draw
+from bench.agents import AGENTS, Problem
+from bench.agents.learning import update_on
 from qlearn import ChunkBatch, RandomStreams
 
 OBSERVATION, ACTION, HORIZON = 28, 5, 5  # of `bench speed`
@@ -50,7 +51,7 @@ def main() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=given.precision == "bfloat16"):
         for _ in range(given.updates + 2):  # the first two warm up
             started = clock()
-            agent.update(batch, draw(streams, agent.noise(size)))
+            update_on(agent, batch, streams)
             seconds.append(clock() - started)
     print("updates per second", 1.0 / statistics.median(seconds[2:]))
 

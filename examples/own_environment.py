@@ -152,9 +152,9 @@ def main() -> None:
         set=[
             "actor_hidden=128x128",
             "critic_hidden=128x128",
-            "critics=2",
+            "num_critics=2",
             "learning_rate=1e-3",
-            "target_rate=0.01",
+            "tau=0.01",
             "flow_steps=5",
         ],
     )

@@ -106,7 +106,7 @@ def main() -> None:
     tuner = bench.FineTuner(
         PixelPolicy, arrays, chunk_length=CHUNK, kl_budget=0.4, batch_size=64,
         clone_steps=options.clone_steps,
-        settings={"critics": 2, "critic_hidden": (128, 128), "discount": 0.95},
+        settings={"num_critics": 2, "critic_hidden": (128, 128), "discount": 0.95},
     )  # fmt: skip
     tests = range(10_000, 10_000 + options.test_episodes)
     result = tuner.fit(

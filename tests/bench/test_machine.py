@@ -95,6 +95,6 @@ def test_a_user_without_a_home_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_the_end_of_a_process_is_put_into_words() -> None:
-    assert ending(-9) == "it was killed by SIGKILL, usually for lack of memory"
-    assert ending(-11) == "it was killed by SIGSEGV"
-    assert ending(3) == "it exited with status 3"
+    assert ending(-9) == "killed by SIGKILL, usually out of memory"
+    assert ending(-11) == "killed by SIGSEGV"
+    assert ending(3) == "exit code 3"

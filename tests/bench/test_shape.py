@@ -35,18 +35,26 @@ def test_no_module_below_the_command_line_knows_it() -> None:
 
 
 def test_functions_stay_short(capsys: pytest.CaptureFixture[str]) -> None:
+    """Docstrings aside: a function of many documented arguments may be short."""
     lengths = {
-        f"{path.relative_to(SOURCE)}:{node.name}": node.end_lineno - node.lineno + 1
+        f"{path.relative_to(SOURCE)}:{node.name}": _lines(node) - _docstring_lines(node)
         for path in SOURCE.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef) and node.end_lineno is not None
+        if isinstance(node, ast.FunctionDef)
     }
     assert len(lengths) > 1000
     longest = max(lengths, key=lengths.__getitem__)
     print(longest, lengths[longest])
-    assert lengths[longest] <= 80
-    assert lengths["training/job.py:_train"] <= 60
-    assert lengths["training/options.py:plan_offline"] <= 60
+    assert lengths[longest] <= 60, longest
+
+
+def _lines(node: ast.stmt) -> int:
+    assert node.end_lineno is not None
+    return node.end_lineno - node.lineno + 1
+
+
+def _docstring_lines(node: ast.FunctionDef) -> int:
+    return _lines(node.body[0]) if ast.get_docstring(node) else 0
 
 
 def test_nothing_outside_the_agents_reads_a_setting_by_a_name_in_quotes() -> None:

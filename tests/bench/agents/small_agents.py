@@ -17,7 +17,12 @@ def small(name: str, **settings: Any) -> Any:
     """A config with small networks and three flow steps."""
     entry = AGENTS[name]
     known = {field.name for field in fields(entry.config)}
-    values = {"actor_hidden": (16, 16), "critic_hidden": (16, 16), "critics": 3, "flow_steps": 3}
+    values = {
+        "actor_hidden": (16, 16),
+        "critic_hidden": (16, 16),
+        "num_critics": 3,
+        "flow_steps": 3,
+    }
     return entry.config(**{k: v for k, v in (values | settings).items() if k in known})
 
 

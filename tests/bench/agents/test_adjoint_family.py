@@ -38,7 +38,7 @@ def test_a_variant_switched_off_is_qam(variant: str, setting: str) -> None:
 
 @pytest.mark.usefixtures("double")
 def test_at_a_fixed_lambda_trqam_is_qam_at_its_inverse() -> None:
-    # algorithm.md, section 2: TRQAM's loss is lambda times QAM's at tau = 1/lambda.
+    # TRQAM's loss is lambda times QAM's at tau = 1/lambda.
     lam = 2.4
     trqam = build("trqam", [0], dual_rate=0.0, lambda_initial=lam, lambda_scale=1.0)
     qam = build("qam", [0], inverse_temperature=1.0 / lam)

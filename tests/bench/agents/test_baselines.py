@@ -12,7 +12,7 @@ from .small_agents import PROBLEM, ROWS, batch_of, build, played, train
 
 @pytest.mark.usefixtures("double")
 def test_rebrac_losses() -> None:
-    agent = build("rebrac", [0], pessimism=0.7, target_noise=0.4, target_noise_clip=0.3)
+    agent = build("rebrac", [0], rho=0.7, target_noise=0.4, target_noise_clip=0.3)
     streams = RandomStreams([0])
     batch, noise = batch_of(streams), draw(streams, agent.noise(ROWS))
     losses = agent.losses(batch, noise)
@@ -62,7 +62,7 @@ def test_rebrac_plays_its_mean_unless_noise_is_asked_for() -> None:
 
 @pytest.mark.usefixtures("double")
 def test_rlpd_losses() -> None:
-    agent = build("rlpd", [0], pessimism=0.7, target_entropy=-0.25)
+    agent = build("rlpd", [0], rho=0.7, target_entropy=-0.25)
     streams = RandomStreams([0])
     batch, noise = batch_of(streams), draw(streams, agent.noise(ROWS))
     losses = agent.losses(batch, noise)

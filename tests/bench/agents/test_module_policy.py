@@ -315,7 +315,7 @@ def test_observations_may_be_named_leaves(name: str, critic: Any) -> None:
         critic=critic,
     )  # fmt: skip
     more = {"endpoint_kl_samples": 2, "path_kl_samples": 2} if name in ("trqam", "sqam") else {}
-    agent = build(name, [4], problem, best_of=2, **more)
+    agent = build(name, [4], problem, num_action_samples=2, **more)
     before = {n: p.detach().clone() for n, p in agent.named_parameters()}
     for _ in range(2):
         metrics = agent.update(seen_batch(streams), draw(streams, agent.noise(ROWS)))

@@ -167,7 +167,7 @@ def build_ifql(reference: Reference, streams: RandomStreams) -> IFQL:
     config = IFQLConfig(
         **reference.settings(),
         expectile=reference.config["kappa"],
-        best_of=reference.config["num_samples"],
+        num_action_samples=reference.config["num_samples"],
     )
     return IFQL(config, reference.problem, streams)
 

@@ -56,7 +56,7 @@ def test_a_replica_in_a_pack_equals_its_run_alone(name: str, replica: int) -> No
 
 def test_one_critic_and_one_action_component(name: str) -> None:
     problem = Problem(observation_dim=3, action_dim=1)
-    agent = build(name, [0], problem, critics=1)
+    agent = build(name, [0], problem, num_critics=1)
     metrics = train(agent, [0], 2, problem)
     assert all(bool(value.isfinite().all()) for value in metrics.values())
     assert played(agent, [0], problem).shape == (1, 4, 1)
@@ -69,7 +69,7 @@ def test_one_flow_step(name: str) -> None:
 
 
 def test_rows_are_acted_on_independently(name: str) -> None:
-    agent = build(name, [0], best_of=3)
+    agent = build(name, [0], num_action_samples=3)
     streams = RandomStreams([0])
     observations = streams.normal(4, PROBLEM.observation_dim)
     noise = draw(streams, agent.acting_noise(4))

@@ -16,7 +16,7 @@ from bench.agents.settings import (
 )
 from bench.published_settings import published_settings
 from bench.suites import SUITES, Domain
-from bench.training.ranges import check_ranges
+from bench.training.setting_checks import check_ranges
 from bench.training.settings import parse_overrides, resolve
 from qlearn import pessimistic_value
 
@@ -120,8 +120,8 @@ def test_fql_takes_the_minimum_of_two_critics_in_the_large_ant_mazes() -> None:
     least = {"antmaze-large-navigate", "antmaze-giant-navigate"}
     for domain in SUITES["ogbench50-fql"].domains:
         config = resolve(FQLConfig, "fql", domain, {})
-        assert config.critics == 2
-        assert config.pessimism == (1.0 if domain.name in least else 0.0)
+        assert config.num_critics == 2
+        assert config.rho == (1.0 if domain.name in least else 0.0)
     values = torch.tensor([[[0.3, -2.0]], [[0.7, -5.0]]]).movedim(0, 1)
     torch.testing.assert_close(pessimistic_value(values, 1.0), values.amin(-2))
 
@@ -164,7 +164,7 @@ def test_an_unknown_domain_has_no_published_values() -> None:
 
 def test_lambda_is_solved_for_from_as_many_samples_as_are_given() -> None:
     check_ranges("trqam", TRQAMConfig(dual="solve", kl_budget=0.4), 5)  # 64 samples serve 2 nats
-    with pytest.raises(ValueError, match="got 8, which tell at most log 8 nats"):
+    with pytest.raises(ValueError, match="got 8, which can resolve at most log 8 nats"):
         check_ranges("trqam", TRQAMConfig(dual="solve", kl_budget=0.4, dual_samples=8), 5)
 
 
@@ -214,4 +214,4 @@ def test_settings_are_tried_narrow_and_with_few_repetitions() -> None:
     tried = replace(TRQAMConfig(dual_samples=500), **tried_with(TRQAMConfig(flow_steps=900)))
     assert (tried.actor_hidden, tried.critic_hidden) == ((1,), (1,))
     # Fewer dual samples are refused for budgets that the given number serves.
-    assert (tried.flow_steps, tried.best_of, tried.dual_samples) == (4, 1, 500)
+    assert (tried.flow_steps, tried.num_action_samples, tried.dual_samples) == (4, 1, 500)

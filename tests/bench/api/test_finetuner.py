@@ -19,7 +19,7 @@ from bench.results import TIMING_COLUMNS
 from bench.storage import load_checkpoint, part
 
 H, A, SIZE = 2, 1, 3
-SETTINGS = {"critics": 2, "critic_hidden": (16, 16), "flow_steps": 3}
+SETTINGS = {"num_critics": 2, "critic_hidden": (16, 16), "flow_steps": 3}
 
 
 class Policy(nn.Module):
@@ -167,11 +167,11 @@ def test_with_our_perceptron_the_numbers_are_those_of_bench_offline(
     hill: Path, tmp_path: Path
 ) -> None:
     settings = {"actor_hidden": (16, 16), **SETTINGS}
-    texts = ["actor_hidden=16,16", "critics=2", "critic_hidden=16,16", "flow_steps=3"]
+    texts = ["actor_hidden=16,16", "num_critics=2", "critic_hidden=16,16", "flow_steps=3"]
     shared = {"episodes": 1, "log_every": 2, "checkpoint_every": 4, "evaluate_every": 3}
     environment = "MountainCarContinuous-v0"
     bench.offline(
-        dataset=str(hill), env=environment, horizon=H, pretrain_steps=3, steps=6,
+        dataset=str(hill), env=environment, chunk_length=H, pretrain_steps=3, steps=6,
         set=[*texts, "reference=frozen"], kl_budget=0.3, batch_size=8, device="cpu", processes=1,
         out=tmp_path / "offline", progress="none", **shared,
     )  # fmt: skip
@@ -369,7 +369,8 @@ def test_the_command_line_takes_a_policy_by_name(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     command = [
-        "offline", "--dataset", str(hill), "--env", "MountainCarContinuous-v0", "--horizon", "2",
+        "offline", "--dataset", str(hill), "--env", "MountainCarContinuous-v0",
+        "--chunk-length", "2",
         "--policy", "my_small_policy:Small", "--convention", "noise_at_one", "--seeds", "2",
         "--preset", "smoke", "--device", "cpu", "--out", "runs/small",
     ]  # fmt: skip

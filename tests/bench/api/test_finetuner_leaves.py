@@ -45,7 +45,9 @@ class Policy(nn.Module):
 def tuner(reaching: Any, data: Any = None, **options: Any) -> bench.FineTuner:
     given = {
         "chunk_length": 2, "batch_size": 4, "device": "cpu",
-        "settings": {"critics": 2, "critic_hidden": (8,), "flow_steps": 2, "best_of": 2},
+        "settings": {
+            "num_critics": 2, "critic_hidden": (8,), "flow_steps": 2, "num_action_samples": 2,
+        },
     } | options  # fmt: skip
     return bench.FineTuner(Policy, reaching.record(4) if data is None else data, **given)
 

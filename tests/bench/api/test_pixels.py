@@ -39,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def fitted(folder: Path, out: str, *steps: int, **options: object) -> dict[str, Tensor]:
     torch.manual_seed(0)
-    settings = {"critics": 2, "critic_hidden": (8,), "flow_steps": 2}
+    settings = {"num_critics": 2, "critic_hidden": (8,), "flow_steps": 2}
     tuner = bench.FineTuner(
         Seeing(),
         folder / "reaching",

@@ -35,8 +35,8 @@ def test_choices_ranges_and_the_values_of_suites(capsys: pytest.CaptureFixture[s
     entries = _entries(capsys.readouterr().out)
     assert entries["dual"][0] == "descend  [descend, relative, solve]"
     assert entries["discount"][0] == "0.995  [0 to 1]"
-    assert entries["best_of"][0] == "1  [1 to 10000]"
-    assert entries["pessimism"][0] == "0.5  [number]"
+    assert entries["num_action_samples"][0] == "1  [1 to 10000]"
+    assert entries["rho"][0] == "0.5  [number]"
     assert "quick: 0.4" in entries["kl_budget"]
     assert "ogbench50: 0.5 (humanoidmaze-medium-navigate, cube-triple-play)" in entries["kl_budget"]
     assert main(["agents", "qam"]) == 0

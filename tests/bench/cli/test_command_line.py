@@ -27,9 +27,9 @@ def test_values_may_be_typed_as_people_type_them() -> None:
     for agents in (["trqam", "qam"], ["trqam,qam"], ["trqam", "--agent=qam"]):
         assert offline("--agent", *agents).agent == ("trqam", "qam")
     assert offline("--tasks", "1,2", "3").tasks == (1, 2, 3)
-    assert offline("--set", "actor_hidden=64,64", "critics=2").set == (
+    assert offline("--set", "actor_hidden=64,64", "num_critics=2").set == (
         "actor_hidden=64,64",
-        "critics=2",
+        "num_critics=2",
     )
     assert offline("--first-seed", "-1").first_seed == -1
     assert offline("--first_seed=7", "--dry-run", "--no-compile").first_seed == 7
@@ -46,7 +46,7 @@ def test_values_may_be_typed_as_people_type_them() -> None:
         (["data", "lis"], "bench data has no command 'lis'; perhaps you meant bench data list;"),
         (["ablate"], "bench ablate needs a command: dual,"),
         (["offline", "--stepz", "3"], "bench offline has no option --stepz; perhaps you meant"),
-        (["offline", "trqam"], "bench offline has no use for 'trqam'"),
+        (["offline", "trqam"], "bench offline does not take 'trqam'"),
         (["offline", "--steps", "1.5"], "--steps must be a whole number, got '1.5'"),
         (["offline", "--steps", "1,000"], "got '1,000'; write 1000"),
         (["offline", "--steps", "None"], "--steps must be a whole number, got 'None'"),
@@ -64,7 +64,7 @@ def test_values_may_be_typed_as_people_type_them() -> None:
         (["offline", "--tasks", "1;2"], "--tasks must be a whole number, got '1;2'"),
         (["offline", "--track", "wandd"], "--track must be tensorboard or wandb, got 'wandd'"),
         (["compare", "a"], "bench compare needs SECOND"),
-        (["compare", "a", "b", "c"], "bench compare has no use for 'c': it takes FIRST SECOND;"),
+        (["compare", "a", "b", "c"], "bench compare does not take 'c': it takes FIRST SECOND;"),
         (["export"], "bench export needs RUN;"),
         (["data", "import", "a", "b", "--action-range", "1"], "--action-range takes 2 values"),
     ],
@@ -153,7 +153,7 @@ def test_interruptions_end_with_their_status(
 
     monkeypatch.setattr(Offline, "run", interrupted)
     assert main(["offline"]) == 130
-    assert capsys.readouterr().err.startswith("interrupted; the same command continues")
+    assert capsys.readouterr().err.startswith("interrupted; rerun the command to resume")
 
 
 def test_the_log_of_a_run_holds_the_traceback(tmp_path: Path) -> None:

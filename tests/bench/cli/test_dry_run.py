@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import bench
 from bench.cli import main
 from bench.suites import SUITES
 from bench.training.domain_sizes import domain_sizes
@@ -53,8 +54,31 @@ def test_every_domain_of_the_suites_has_stored_sizes() -> None:
 
 def test_timing_is_done_where_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["offline", "--preset", "smoke", "--dry-run", "--measure"]) == 0
-    text = " ".join(capsys.readouterr().out.split())
-    assert "timing matrix products and simulators" in text
+    printed = capsys.readouterr()
+    assert "timing matrix products and simulators" in printed.err
+    text = " ".join(printed.out.split())
     assert "at rates measured just now" in text
     assert main(["offline", "--preset", "smoke", "--dry-run"]) == 0
     assert "--measure times it" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_function_says_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = bench.dry_run("online", suite="quick", preset="smoke", device="cpu", seeds=2)
+    packs = shown.packs
+    assert packs["pack"].str.contains("--bc--").to_list() == [True, False, False]
+    assert packs["runs"].to_list() == [4, 4, 4]
+    assert packs["updates"].to_list()[:2] == [20, 20]
+    assert all(value > 0.0 for value in packs["pflop"])
+    assert shown.settings.keys() == set(packs["pack"])
+    shown.show()
+    text = capsys.readouterr().out
+    assert (
+        main(["online", "--preset", "smoke", "--device", "cpu", "--seeds", "2", "--dry-run"]) == 0
+    )
+    assert capsys.readouterr().out == text
+    request = bench.OfflineRequest(preset="smoke", device="cpu", agent=("fql",))
+    assert bench.dry_run(request).packs["pack"].to_list()[-1].endswith("--fql--seeds-0")
+    with pytest.raises(TypeError, match="no field 'online_steps'"):
+        bench.dry_run("offline", online_steps=3)
+    with pytest.raises(ValueError, match="expected offline, online, sweep or a request"):
+        bench.dry_run("report")  # type: ignore[arg-type]

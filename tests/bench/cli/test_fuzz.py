@@ -19,16 +19,17 @@ REQUESTS = """
 --agent TRQAM QAM? | --domains nope | --tasks 0 | --tasks 9 | --tasks -1 | --seeds 0 | --seeds -3
 --seeds 99999999 | --first-seed -1 | --steps 0 | --steps -5 | --steps 1e17 | --pretrain-steps -1
 --evaluate-every 0 | --episodes 0 | --episodes -1 | --pack 0 | --pack -2 | --processes 0
---kl-budget 0 | --kl-budget -1 | --set x | --set x=1 | --set = | --set critics= | --set critics=0
---set critics=-2 | --set critics=1000000000 | --set critics=1.5 | --set flow_steps=0
---set flow_steps=1000000000 | --set actor_hidden= | --set actor_hidden=0
+--kl-budget 0 | --kl-budget -1 | --set x | --set x=1 | --set = | --set num_critics=
+--set num_critics=0 | --set num_critics=-2 | --set num_critics=1000000000 | --set num_critics=1.5
+--set flow_steps=0 | --set flow_steps=1000000000 | --set actor_hidden= | --set actor_hidden=0
 --set actor_hidden=64,,64 | --set actor_hidden=-4 | --set discount=2 | --set discount=nan
 --set discount=-1 | --set kl_budget=-1 | --set learning_rate=inf | --set learning_rate=-1
 --set kernel=nope | --set batch_size=0 | --set batch_size=-8 | --set actor_layer_norm=maybe
 --dual nope | --device nope | --device cuda:99 | --device -1 | --data-memory 8 | --data-memory x
 --data-memory -1GB | --data-memory 1e9999GB | --dataset nope | --env nope | --env nope:nope
---horizon 0 | --horizon -1 | --env-timeout 0 | --env-timeout -1 | --env-memory x | --env-memory 8
---env-memory -4GB | --out file | --out file/below | --data-dir file | --dataset file
+--chunk-length 0 | --chunk-length -1 | --env-timeout 0 | --env-timeout -1 | --env-memory x
+--env-memory 8 | --env-memory -4GB | --out file | --out file/below | --data-dir file
+--dataset file
 --agent trqam trqam | --tasks 1,1 | --domains pointmaze-medium-navigate,pointmaze-medium-navigate
 --track wandb wandb | --dataset fifo --env nope | --preset smokey | --track nope
 --precision float8
@@ -41,10 +42,10 @@ ONLINE = """
 """
 
 SWEEPS = """
---over | --over x | --over x=1 | --over = | --over critics= | --over critics=0 | --over critics=2,x
---over kl-budget=-1,1 | --over kl-budget=nan | --over steps=0
---over suite=quick,ogbench50 | --over critics=2 --over critics=3
---over critics=2,2 | --over kl-budget=1,1.0
+--over | --over x | --over x=1 | --over = | --over num_critics= | --over num_critics=0
+--over num_critics=2,x | --over kl-budget=-1,1 | --over kl-budget=nan | --over steps=0
+--over suite=quick,ogbench50 | --over num_critics=2 --over num_critics=3
+--over num_critics=2,2 | --over kl-budget=1,1.0
 """
 
 OTHERS = """
@@ -130,7 +131,11 @@ def meaningless(chance: random.Random) -> Iterator[list[str]]:
             given = {word.partition("=")[0] for word in part}
             others = [o.split() for o in sensible if o.split("=")[0].split()[0] not in given]
             around = chance.sample(others, chance.randrange(len(others) + 1))
-            over = ["--over", "critics=2,3"] if chance.random() < 0.1 and command == "sweep" else []
+            over = (
+                ["--over", "num_critics=2,3"]
+                if chance.random() < 0.1 and command == "sweep"
+                else []
+            )
             before = [word for option in around for word in option]
             yield [command, "--dry-run", *over, *before, *part]
     yield from lines(OTHERS)

@@ -9,7 +9,7 @@ import pytest
 
 from bench.cli import main
 from bench.data import locate
-from bench.training.tables import memory_limit
+from bench.training.training_data import memory_limit
 
 
 @pytest.mark.parametrize(
@@ -17,8 +17,8 @@ from bench.training.tables import memory_limit
     [
         (["offline", "--agent"], "--agent"),
         (["offline", "--set", "--dry-run"], "--set"),
-        (["offline", "--set", "critics=2", "--domains"], "--domains"),
-        (["sweep", "--over", "critics=2,3", "--tasks"], "--tasks"),
+        (["offline", "--set", "num_critics=2", "--domains"], "--domains"),
+        (["sweep", "--over", "num_critics=2,3", "--tasks"], "--tasks"),
         (["online", "--track", "--dry-run"], "--track"),
         (["video", "run", "--episodes"], "--episodes"),
     ],
@@ -87,7 +87,7 @@ def test_a_data_folder_that_cannot_be_written_comes_with_a_remedy(
     def refused(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(folder))
 
-    monkeypatch.setattr("bench.training.preparation.generate", refused)
+    monkeypatch.setattr("bench.training.domain_data.generate", refused)
     command = ["offline", "--preset", "smoke", "--agent", "bc", "--out", str(tmp_path / "run")]
     assert main([*command, "--data-dir", str(folder)]) == 1
     remedy = "see to its permissions, or give another folder with --data-dir"
@@ -106,5 +106,5 @@ def test_a_report_of_a_file_that_is_no_table(
 ) -> None:
     (tmp_path / "run.json").write_text("{}")
     assert main(["report", str(tmp_path / "run.json")]) == 1
-    expected = f"error: {tmp_path}/run.json is no table (.parquet); give run directories"
+    expected = f"error: {tmp_path}/run.json is not a table (.parquet); give run directories"
     assert capsys.readouterr().err.startswith(expected)

@@ -13,7 +13,7 @@ from bench.experiment import OfflineRequest
 from bench.results import TIMING_COLUMNS, final_table
 from bench.storage import read_run
 from bench.training.options import plan_offline
-from bench.training.planned import record_plan
+from bench.training.run_record import record_plan
 
 
 @pytest.fixture(scope="module")

@@ -285,22 +285,25 @@ def test_missing_data_say_which_command_makes_them(tmp_path: Path) -> None:
         (["--set", "kl_bugdet=1"], "kl_budget"),
         (["--agent", "trqam", "fql", "--set", "kl_bugdet=1"], "perhaps you meant kl_budget"),
         (["--agent", "bc", "--set", "kl_budget=1"], "unknown setting of bc"),
-        (["--set", "critics=two"], "critics must be int, got 'two'"),
-        (["--set", "critics=0"], "critics must be 1 to 1000, got 0"),
+        (["--set", "num_critics=two"], "num_critics must be int, got 'two'"),
+        (["--set", "num_critics=0"], "num_critics must be 1 to 1000, got 0"),
         (["--set", "actor_hidden=0"], "actor_hidden must be widths from 1 to 131,072, got 0"),
-        (["--set", "budget_schedule=linear"], "refuses its settings: budget_schedule=linear goes"),
+        (["--set", "budget_schedule=linear"], "rejects its settings: budget_schedule=linear goes"),
         (["--set", "kl_budget"], "--set takes name=value, got 'kl_budget'"),
         (["--set", "discount=1.5"], "discount must be 0 to 1, got 1.5"),
-        (["--set", "best_of=0"], "best_of must be 1 to 10000, got 0"),
-        (["--set", "pessimism=nan"], "pessimism must be finite, got nan"),
+        (["--set", "num_action_samples=0"], "num_action_samples must be 1 to 10000, got 0"),
+        (["--set", "rho=nan"], "rho must be finite, got nan"),
         (["--agent", "qam", "--set", "inverse_temperature=-3"], "inverse_temperature must be"),
-        (["--kl-budget", "1", "--set", "kl_budget=2"], "kl_budget is given twice"),
-        (["--set", "critics=2", "critics=3"], "critics is given twice"),
+        (["--kl-budget", "1", "--set", "kl_budget=2"], "kl_budget was given twice"),
+        (["--set", "num_critics=2", "num_critics=3"], "num_critics was given twice"),
         (["--agent", "trqam", "fql", "trqam"], "--agent lists trqam twice; list each value once"),
         (["--tasks", "1,2,1"], "--tasks lists 1 twice"),
         (["--agent", "qam", "--dual", "solve"], "no trust region; --dual does not apply"),
         (["--kl-budget", "-1"], "--kl-budget must be above 0, got -1.0"),
-        (["--agent", "all", "qam"], "--agent all stands alone, got all qam"),
+        (
+            ["--agent", "all", "qam"],
+            "--agent all cannot be combined with other agents, got all qam",
+        ),
         (["--first-seed", "9" * 20], "--first-seed must be a whole number of at most 18 digits"),
         (["--first-seed", "-1"], "--first-seed must be at least 0 and of at most 18 digits"),
         (["--seeds", "100000000"], "--seeds is how many, at most 10,000, got 100000000"),
@@ -347,18 +350,26 @@ def test_a_folder_that_is_a_file_is_found_at_once(
 def test_a_repeated_option_adds_its_values(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["offline", "--agent", "trqam", "--set", "critics=3", "--tasks", "1", "--dry-run"]
-    more = ["--set=best_of=4", "--agent", "qam", "--tasks", "2", "--out", str(tmp_path / "out")]
+    given = ["offline", "--agent", "trqam", "--set", "num_critics=3", "--tasks", "1", "--dry-run"]
+    more = [
+        "--set=num_action_samples=4",
+        "--agent",
+        "qam",
+        "--tasks",
+        "2",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert main([*given, *more]) == 0
     text = capsys.readouterr().out
     assert "4 runs to fine-tune" in text
     assert "--trqam--" in text
     assert "--qam--" in text
-    assert text.count("critics=3,") == text.count("best_of=4") == 2
+    assert text.count("num_critics=3,") == text.count("num_action_samples=4") == 2
     assert main(["offline", "--seeds", "1", "--seeds", "2", "--dry-run", "--dry-run"]) == 2
-    assert capsys.readouterr().err == "error: --seeds is given twice; give it once\n"
+    assert capsys.readouterr().err == "error: --seeds was given twice\n"
     assert main(["data", "get", "--retries", "1", "--retries", "2"]) == 2
-    assert capsys.readouterr().err == "error: --retries is given twice; give it once\n"
+    assert capsys.readouterr().err == "error: --retries was given twice\n"
 
 
 def test_a_directory_that_cannot_be_made_is_an_error(

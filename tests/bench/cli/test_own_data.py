@@ -49,7 +49,14 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory, rollouts: dict[str, np.nd
 
 
 def offline(out: Path, data_dir: Path, *more: str, phase: str = "offline") -> list[str]:
-    options = ["--dataset", str(data_dir / "swing.npz"), "--env", "Pendulum-v1", "--horizon", "2"]
+    options = [
+        "--dataset",
+        str(data_dir / "swing.npz"),
+        "--env",
+        "Pendulum-v1",
+        "--chunk-length",
+        "2",
+    ]
     return [phase, *options, "--preset", "smoke", "--out", str(out), "--device", "cpu", *more]
 
 
@@ -185,12 +192,12 @@ def test_other_data_under_the_same_name_do_not_continue_the_run(
         ({"--env": "nowhere:Pendulum-v1"}, "the module 'nowhere'"),
         ({"--dataset": "nothing"}, "'nothing' is neither a .npz file nor imported into"),
         ({"--dataset": "nothing.npz"}, "error: there is no file nothing.npz"),
-        ({"--dataset": None}, "--dataset and --env belong together"),
-        ({"--suite": "ogbench50"}, "not both"),
-        ({"--suite": "quick"}, "--suite quick has data of its own"),
-        ({"--horizon": "0"}, "horizon must be at least 1"),
+        ({"--dataset": None}, "--dataset and --env go together"),
+        ({"--suite": "ogbench50"}, "give either --suite"),
+        ({"--suite": "quick"}, "--suite quick comes with its own data"),
+        ({"--chunk-length": "0"}, "--chunk-length must be at least 1"),
         ({"--solved-at": None}, "neither tells info['success']"),
-        ({"--env": None, "--dataset": None}, "--horizon is of your own task"),
+        ({"--env": None, "--dataset": None}, "--chunk-length applies to a task of your own"),
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_is_made(
@@ -203,7 +210,7 @@ def test_what_does_not_fit_is_said_before_anything_is_made(
     given = {
         "--dataset": str(data_dir / "swing.npz"),
         "--env": "Pendulum-v1",
-        "--horizon": "2",
+        "--chunk-length": "2",
         "--solved-at": "0",
     }
     merged = {name: value for name, value in (given | options).items() if value is not None}

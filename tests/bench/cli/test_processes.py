@@ -25,7 +25,7 @@ from bench.simulation import SimulatorPool
 from bench.training import job
 from bench.training.cells import Pack
 from bench.training.left_out import LeftOut, PackFailedError
-from bench.training.processes import _hear, _serve, _tell, _Worker
+from bench.training.processes import _receive, _serve, _tell, _Worker
 from bench.training.run_plan import Plan
 
 COMMAND = ("offline", "--suite", "quick", "--preset", "smoke", "--pack", "1")
@@ -116,7 +116,7 @@ def test_a_signal_before_training_begins_is_said_too(
     before = signal.getsignal(sent)
     monkeypatch.setattr("bench.api.runs.plan_offline", planned)
     assert main(["offline", "--suite", "quick", "--preset", "smoke"]) == 128 + sent
-    said = f"error: ended by {sent.name}; the same command continues from the last checkpoint\n"
+    said = f"error: ended by {sent.name}; rerun the command to resume from the last checkpoint\n"
     assert capsys.readouterr().err == said
     assert signal.getsignal(sent) is before
 
@@ -256,7 +256,7 @@ def test_a_process_goes_on_after_a_pack_that_fails(tmp_path: Path) -> None:
     for message, pack in zip(said, packs, strict=True):
         theirs.send(message)
         worker = _Worker(cast("Any", None), mine, cast("Pack", pack))
-        problems = _hear(worker, finished, left_out, cast("Any", None))
+        problems = _receive(worker, finished, left_out, cast("Any", None))
         assert worker.pack is None
         assert problems == ([] if pack.name == "first" else ["of a run"])
     assert finished == {"second"}
@@ -284,10 +284,10 @@ def test_stopping_the_parent_ends_all_and_the_next_run_continues(
     assert nobody_is_left(process.pid)
     if sent is signal.SIGINT:
         assert process.returncode == 130
-        assert errors == "interrupted; the same command continues from the last checkpoint\n"
+        assert errors == "interrupted; rerun the command to resume from the last checkpoint\n"
     if sent is signal.SIGTERM:
         assert process.returncode == 143
-        said = "error: ended by SIGTERM; the same command continues from the last checkpoint\n"
+        said = "error: ended by SIGTERM; rerun the command to resume from the last checkpoint\n"
         assert errors == said
     process = start(out, data_dir, "--processes", "2")
     _, errors = process.communicate(timeout=300)
@@ -312,6 +312,6 @@ def test_a_process_that_dies_is_named(data_dir: Path, tmp_path: Path) -> None:
     os.kill(max(workers), signal.SIGKILL)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert errors.startswith("error: the process that trained pointmaze-medium-navigate--trqam")
-    assert "the same command continues" in errors
+    assert errors.startswith("error: the worker training pointmaze-medium-navigate--trqam")
+    assert "rerun the command to resume" in errors
     assert nobody_is_left(process.pid)

@@ -152,7 +152,7 @@ def test_settings_of_cloning_get_clones_of_their_own() -> None:
         (["--over", "kl-budget=1", "--over", "kl-budget=2"], "swept twice"),
         (["--over", "kl-budget=1,3,1.0"], "--over kl-budget lists 1 twice; list each value once"),
         (["--over", "kl-budget=1", "--kl-budget", "3"], "also given by itself"),
-        (["--over", "critics=2,4", "--set", "critics=3"], "also given by itself"),
+        (["--over", "num_critics=2,4", "--set", "num_critics=3"], "also given by itself"),
         (
             ["--over", "kl-budget=1", "--agent", "fql"],
             "kl-budget is no setting of fql, bc; with --agent it can be swept for trqam",

@@ -79,9 +79,9 @@ def test_walkers_need_the_expert_of_their_body(tmp_path: Path) -> None:
 def test_a_suite_with_other_data_hides_no_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench.suites import SUITES, OwnTask, own_suite
+    from bench.suites import SUITES, CustomTask, custom_suite
 
-    own = own_suite("arm", OwnTask("Arm-v0", "arm.npz"), transitions=10, horizon=1)
+    own = custom_suite("arm", CustomTask("Arm-v0", "arm.npz"), transitions=10, chunk_length=1)
     foreign = replace(SUITES["quick"].domains[0], name="D4RL/door", transitions=7_000)
     monkeypatch.setitem(SUITES, "own", own)
     monkeypatch.setitem(SUITES, "foreign", replace(own, domains=(foreign,)))
@@ -106,7 +106,7 @@ def test_imported_data_are_listed_and_verified(copy: Path) -> None:
     (problem,) = verify("flights", copy)
     assert f"{path}: the contents differ" in problem
     path.unlink()
-    with pytest.raises(DataMissing, match="`bench data import FILE flights` brings it back"):
+    with pytest.raises(DataMissing, match="`bench data import FILE flights` restores it"):
         verify("flights", copy)
 
 

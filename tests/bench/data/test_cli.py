@@ -98,7 +98,7 @@ def test_a_bad_name_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="near it: cube-double-play"):
         _run("generate", MAZE, "cube-duoble-play-v0", "--data-dir", str(tmp_path))
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ValueError, match="no dataset was named"):
+    with pytest.raises(ValueError, match="name a dataset"):
         _run("generate")
 
 
@@ -126,7 +126,7 @@ def test_a_folder_that_is_not_there_is_not_intact(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["data", "verify", "--data-dir", str(tmp_path / "none")]) == 2
-    assert f"there is no folder {tmp_path / 'none'}" in capsys.readouterr().err
+    assert f"folder {tmp_path / 'none'} does not exist" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_said_without_a_path_too(monkeypatch: pytest.MonkeyPatch) -> None:

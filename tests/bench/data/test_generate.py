@@ -185,7 +185,7 @@ def test_existing_data_are_kept_or_replaced_on_request(tmp_path: Path) -> None:
     assert path.stat().st_mtime_ns == stamp
     for change in ({"seed": 1}, {"transitions": 120}, {"recipe": replace(recipe, noise=0.1)}):
         settings = {"transitions": 80, "recipe": recipe, "processes": 1, **change}
-        with pytest.raises(ValueError, match="is not what was asked for"):
+        with pytest.raises(ValueError, match="is not what was requested"):
             generate(MAZE, tmp_path, **settings)
     assert path.stat().st_mtime_ns == stamp
     before = path.read_bytes()

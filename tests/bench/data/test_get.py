@@ -120,7 +120,7 @@ def test_a_later_call_continues(site: Site, tmp_path: Path, files: dict[str, byt
     site.faults[TRAIN] = [("drop", 3000), *([503] * 10)]
     with pytest.raises(DownloadFailed, match="status 503") as caught:
         get(MAZE, tmp_path, sources=_sources(site), patience=QUICK)
-    assert "the same command continues" in str(caught.value)
+    assert "rerun the command to resume" in str(caught.value)
     assert "bench data generate" in str(caught.value)
     assert not (tmp_path / TRAIN).exists()
     site.faults[TRAIN] = []
@@ -177,8 +177,8 @@ def test_a_mirror_with_another_file_is_not_mixed_in(
         (403, "status 403"),
         ("page", "answers with a web page"),
         ("page as data", "no archive"),
-        ("truncated", "not right"),
-        ("wrong", "not right"),
+        ("truncated", "wrong content"),
+        ("wrong", "wrong content"),
         (503, "status 503"),
         (429, "status 429"),
     ],
@@ -307,7 +307,7 @@ def test_too_little_space_is_said_before_anything_is_written(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6 - 100, 100))
-    with pytest.raises(OSError, match=r"0.00 GB are to be downloaded and 0.00 GB are free"):
+    with pytest.raises(OSError, match=r"0.00 GB must be downloaded but only 0.00 GB are free"):
         get(MAZE, tmp_path, sources=_sources(site), patience=QUICK)
     assert not site.gets(TRAIN)
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 import bench
 from bench.data import DataDamaged, DataMissing, TaskData, load_data
-from bench.training.tables import Tables
+from bench.training.training_data import TrainingData
 from qlearn import ChunkSampler, LeafSpec, PrefetchingSampler, RandomStreams
 
 from . import layouts
@@ -155,7 +155,7 @@ def test_a_stored_folder_is_mapped_and_read_ahead(tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "data").iterdir()}
     assert {"data.json", "observations.robot%2Fpos.npy", "actions.npy"} <= names
     device = torch.device("cpu")
-    resident, streamed = (Tables.of(d, device, standardise=True) for d in (memory, mapped))
+    resident, streamed = (TrainingData.of(d, device, standardise=True) for d in (memory, mapped))
     assert resident.episodes.spec == streamed.episodes.spec == SPEC
     assert (resident.streamed, streamed.streamed) == (False, True)
     assert "on the disk, read ahead" in streamed.describe()
@@ -187,7 +187,7 @@ def test_one_array_stays_one(tmp_path: Path) -> None:
     assert data.observations.shape == (12, 16, 16, 3)
     assert data.observations.dtype == np.uint8
     assert not data.one_vector
-    assert Tables.of(data, torch.device("cpu"), standardise=True).normalizer.passes
+    assert TrainingData.of(data, torch.device("cpu"), standardise=True).normalizer.passes
     assert load_data(data) is data
 
 

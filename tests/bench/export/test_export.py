@@ -25,7 +25,7 @@ PROBLEM = Problem(observation_dim=4, action_dim=2, horizon=3)
 RECORD = DomainRecord(
     "Somewhere-v0", 4, 2, 3, (1.0, -2.0, 0.0, 5.0), (2.0, 0.1, 1.0, 3.0), (-3.0, 0.0), (1.0, 0.5)
 )
-SMALL = {"actor_hidden": (16, 16), "critic_hidden": (16, 16), "critics": 2, "flow_steps": 3}
+SMALL = {"actor_hidden": (16, 16), "critic_hidden": (16, 16), "num_critics": 2, "flow_steps": 3}
 
 
 def trained(name: str, **settings: object) -> TrainedPolicy:
@@ -49,7 +49,7 @@ def by_hand(agent: Agent, observation: Tensor, noise: dict[str, Tensor]) -> np.n
     ("name", "settings"),
     [
         *((name, {}) for name in AGENTS if name != "cgql-l"),
-        ("trqam", {"best_of": 4}),
+        ("trqam", {"num_action_samples": 4}),
     ],
 )
 def test_both_programs_give_the_agents_actions(
@@ -92,7 +92,7 @@ def test_both_programs_give_the_agents_actions(
 
 def test_what_acting_does_not_use_is_left_out(tmp_path: Path) -> None:
     one, many = (
-        export_policy(trained("trqam", critics=n), tmp_path / str(n), ["pt2"]) for n in (1, 50)
+        export_policy(trained("trqam", num_critics=n), tmp_path / str(n), ["pt2"]) for n in (1, 50)
     )
     sizes = [done.files["pt2"].stat().st_size for done in (one, many)]
     assert sizes[1] < 1.02 * sizes[0]  # 49 more critics would be 80 kB.
@@ -161,7 +161,7 @@ def test_the_command_says_what_there_is(run: Path, capsys: pytest.CaptureFixture
     message = capsys.readouterr().err
     tasks = [f"pointmaze-medium-navigate-singletask-task{task}-v0" for task in (1, 2)]
     assert message.endswith(
-        f"several policies fit in {run}; say which: --task {' or '.join(tasks)}\n"
+        f"several policies fit in {run}; choose one: --task {' or '.join(tasks)}\n"
     )
     assert main(["export", str(run), "--agent", "fql", "--task", "7"]) == 2
     message = capsys.readouterr().err

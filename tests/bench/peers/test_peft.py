@@ -49,7 +49,7 @@ def test_a_policy_with_lora_is_held_to_itself_without(tmp_path: Path) -> None:
     for reference in ("adapters_off", "frozen"):
         tuner = bench.FineTuner(
             adapted, data, chunk_length=H, batch_size=8, device="cpu", reference=reference,
-            settings={"critics": 2, "critic_hidden": (8,), "flow_steps": 3},
+            settings={"num_critics": 2, "critic_hidden": (8,), "flow_steps": 3},
         )  # fmt: skip
         tuner.fit(4, out=tmp_path / reference, progress="none")
         (place,) = (tmp_path / reference).glob("packs/*/checkpoints")

@@ -467,7 +467,7 @@ def test_reproduce_prints_the_command_and_what_differs(
         "bench offline --out 'my runs/a'",
         f"# source: git checkout {'c' * 40}",
         f"# data {DATASET}: generated, {fingerprint[:12]}: the same in {folder}",
-        "# this environment is the one of the run",
+        "# this environment is the same as the run's",
     ]
     other = write_data(tmp_path / "data", seed=1)
     (tmp_path / "data" / f"{DATASET}.json").unlink(missing_ok=True)

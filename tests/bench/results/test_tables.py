@@ -188,7 +188,7 @@ def test_files_that_are_no_table_are_named(tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match=r"evaluations\.parquet is damaged"):
         scan_evaluations([tmp_path])
     pl.DataFrame({"schema_version": [1], "x": [2]}).write_parquet(path)
-    with pytest.raises(ResultsError, match="no table of evaluations"):
+    with pytest.raises(ResultsError, match="not a table of evaluations"):
         ResultWriter(path)
     with pytest.raises(ResultsError, match="does not exist"):
         scan_evaluations([tmp_path / "nowhere"])

@@ -30,7 +30,7 @@ SOUND = "contrived_environments:Counting-None-v0"
     [
         ("Raise", r"ArithmeticError: the simulation diverged \(_make_trouble, line \d+\)"),
         ("Reset", "environment '.*Reset-v0' cannot be made and reset: RuntimeError: no ground"),
-        ("Die", "the simulator process ended: it exited with status 3"),
+        ("Die", "the simulator process ended: exit code 3"),
         ("Nan", r"the environment returned an observation that is not finite .* \[1\] is nan"),
         ("NanReward", "the environment returned a reward that is not finite in float32: nan"),
         (

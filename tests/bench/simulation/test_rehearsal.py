@@ -32,7 +32,7 @@ def test_a_sound_environment_is_described() -> None:
     ("trouble", "reason"),
     [
         ("Hang", r"did not return from a call within 3 s \(--env-timeout"),
-        ("Die", "it exited with status 3"),
+        ("Die", "exit code 3"),
     ],
 )
 def test_an_environment_that_ends_its_process_is_named(trouble: str, reason: str) -> None:

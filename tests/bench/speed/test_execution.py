@@ -27,7 +27,7 @@ from bench.training.workload import Workload, agent_config
 from qlearn import GradientGuard
 
 HIDDEN = (16, 16)
-CONFIG = TRQAMConfig(actor_hidden=HIDDEN, critic_hidden=HIDDEN, critics=2, flow_steps=2)
+CONFIG = TRQAMConfig(actor_hidden=HIDDEN, critic_hidden=HIDDEN, num_critics=2, flow_steps=2)
 BATCH = 8
 
 

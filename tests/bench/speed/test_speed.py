@@ -15,7 +15,7 @@ from bench.training.cost import calls_per_second, matmul_rate
 
 TINY = (
     "--agents", "bc", "trqam", "--widths", "8", "--replicas", "1", "2", "--batch", "4",
-    "--critics", "2", "--flow-steps", "2", "--seconds", "0.05", "--turns", "1",
+    "--num-critics", "2", "--flow-steps", "2", "--seconds", "0.05", "--turns", "1",
     "--device", "cpu", "--threads", "1",
 )  # fmt: skip
 

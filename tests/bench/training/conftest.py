@@ -15,7 +15,7 @@ from bench.training.trainer import BegunEvaluation, Failure, Trainer
 from qlearn import ChunkBatch, ChunkSampler, ChunkSource, EpisodeData, RandomStreams
 
 CONFIG = TRQAMConfig(
-    actor_hidden=(16, 16), critic_hidden=(16, 16), critics=2, flow_steps=3, kl_budget=0.4
+    actor_hidden=(16, 16), critic_hidden=(16, 16), num_critics=2, flow_steps=3, kl_budget=0.4
 )
 PROBLEM = Problem(observation_dim=3, action_dim=2, horizon=2)
 

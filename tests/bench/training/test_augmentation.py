@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bench.agents import draw
-from bench.suites import Protocol
+from bench.suites import TrainingProtocol
 from bench.training.augmentation import check_shift, shifted, update_noise
 from bench.training.trainer import Trainer
 from qlearn import ChunkBatch, LeafSpec, RandomStreams, random_shift
@@ -40,7 +40,7 @@ class Quiet:
 
 
 def test_before_and_after_are_moved_each_in_their_own_way() -> None:
-    protocol = Protocol(batch_size=4, random_shift=3)
+    protocol = TrainingProtocol(batch_size=4, random_shift=3)
     noise = draw(RandomStreams([0, 1]), update_noise(Quiet(), protocol))
     assert noise["shift"].shape == noise["next_shift"].shape == (2, 4, 2)
     given = batch()
@@ -52,7 +52,7 @@ def test_before_and_after_are_moved_each_in_their_own_way() -> None:
         assert not torch.equal(getattr(moved, side)["image"], seen["image"])
         assert getattr(moved, side)["state"] is seen["state"]
     assert moved.actions is given.actions
-    still = Protocol(batch_size=4)
+    still = TrainingProtocol(batch_size=4)
     assert shifted(given, noise, still) is given
     assert set(update_noise(Quiet(), still)) == {"own"}
 
@@ -66,7 +66,7 @@ def test_updates_are_given_moved_images(tmp_path: Path, monkeypatch: pytest.Monk
     assert isinstance(trainer, Trainer)
     asked = []
 
-    def moving(drawn: ChunkBatch, noise: object, protocol: Protocol) -> ChunkBatch:
+    def moving(drawn: ChunkBatch, noise: object, protocol: TrainingProtocol) -> ChunkBatch:
         asked.append((protocol.random_shift, sorted(noise)[-1]))
         return shifted(drawn, noise, protocol)
 
@@ -76,7 +76,7 @@ def test_updates_are_given_moved_images(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_what_has_no_images_is_refused() -> None:
-    check_shift(Protocol(random_shift=4), SPEC)
-    check_shift(Protocol(), LeafSpec((3,), torch.float32))
+    check_shift(TrainingProtocol(random_shift=4), SPEC)
+    check_shift(TrainingProtocol(), LeafSpec((3,), torch.float32))
     with pytest.raises(ValueError, match=r"random_shift=4 moves images, .*: float32\[3\]"):
-        check_shift(Protocol(random_shift=4), LeafSpec((3,), torch.float32))
+        check_shift(TrainingProtocol(random_shift=4), LeafSpec((3,), torch.float32))

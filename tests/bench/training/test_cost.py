@@ -16,8 +16,8 @@ VARIANTS = [("trqam", {"dual": "solve", "dual_samples": 64, "kl_budget": 0.4})] 
     for name, value in (
         ("estimator", "scalar"), ("kernel", "follmer"), ("trust_region", "external"),
         ("prediction", "noise"), ("value_penalty", 0.3), ("path_kl_samples", 2),
-        ("dual_rate", 0.0), ("best_of", 3),
-        ("pessimism", 0.0), ("actor_layer_norm", True),
+        ("dual_rate", 0.0), ("num_action_samples", 3),
+        ("rho", 0.0), ("actor_layer_norm", True),
     )
 ]  # fmt: skip
 

@@ -13,11 +13,11 @@ from torch import Tensor
 from bench.agents import Problem
 from bench.data import load_data
 from bench.simulation import evaluate
-from bench.suites import OnlineProtocol, OwnTask, own_suite
+from bench.suites import CustomTask, OnlineProtocol, custom_suite
 from bench.training.cells import Pack
 from bench.training.online import OnlineExperience
 from bench.training.policy import Normalizer, PackPolicy
-from bench.training.tables import Tables
+from bench.training.training_data import TrainingData
 from qlearn import ChunkSampler, RandomStreams, UnionSampler
 
 PIXELS = "pixel_reaching:PixelReach-v0"
@@ -52,7 +52,7 @@ class Seeing:
 
 
 def pack() -> Pack:
-    suite = own_suite("pixels", OwnTask(PIXELS, "reaching"), transitions=60, horizon=2)
+    suite = custom_suite("pixels", CustomTask(PIXELS, "reaching"), transitions=60, chunk_length=2)
     online = replace(OnlineProtocol(), steps=40)
     return Pack("pixels", suite.domains[0], replace(suite.protocol, online=online), "trqam", (0, 1))
 
@@ -68,7 +68,7 @@ def test_online_leaves_join_those_of_the_data_and_continue(tmp_path: Path) -> No
     import pixel_reaching
 
     data = load_data(pixel_reaching.record(6), store=tmp_path / "reaching")
-    tables = Tables.of(data, torch.device("cpu"), standardise=True)
+    tables = TrainingData.of(data, torch.device("cpu"), standardise=True)
     assert tables.normalizer.passes
     online = replace(pack(), online=True)
 

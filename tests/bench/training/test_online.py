@@ -21,7 +21,7 @@ from ..recorded_updates import RecordedUpdates
 from .conftest import CONFIG, Recorded
 
 PROBLEM = Problem(observation_dim=2, action_dim=2, horizon=5)
-RLPD = RLPDConfig(actor_hidden=(16, 16), critic_hidden=(16, 16), critics=2)
+RLPD = RLPDConfig(actor_hidden=(16, 16), critic_hidden=(16, 16), num_critics=2)
 
 
 def online_pack(

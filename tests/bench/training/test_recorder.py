@@ -224,7 +224,7 @@ def test_nothing_is_recorded_of_a_stopped_run_once_it_is_stopped(
         logged = pl.read_parquet(tmp_path / "training.parquet")
         steps = logged.group_by("task").agg(pl.col("step").unique().sort()).sort("task")
         assert steps["step"].to_list() == [[5, 10, 15, 20], [5]]
-        # Neither a resume nor a lost table brings it back.
+        # Neither a resume nor a lost table restores it.
         poisoned(tmp_path, pool, overlap=overlap).run()
         assert rows(tmp_path).sort("step").equals(found)
         (tmp_path / "evaluations.parquet").unlink()

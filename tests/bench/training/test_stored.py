@@ -1,7 +1,6 @@
 """What a run directory says is checked before anything is made of it."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,11 +8,12 @@ import pytest
 from bench.agents import AGENTS
 from bench.errors import ResultsError
 from bench.experiment import OfflineRequest
+from bench.recorded import recorded
 from bench.storage import require_name
 from bench.suites import SUITES
 from bench.training.domain_record import DomainRecord
 from bench.training.options import plan_offline
-from bench.training.planned import record_plan
+from bench.training.run_record import record_plan
 from bench.training.settings import resolve
 from bench.training.stored import require_trusted, stored_config
 
@@ -25,7 +25,7 @@ def test_settings_come_back_from_json(agent: str) -> None:
     for suite in SUITES.values():
         for domain in suite.domains:
             config = resolve(AGENTS[agent].config, agent, domain, {})
-            stored = json.loads(json.dumps(asdict(config))) | {"of_another_version": 1}
+            stored = json.loads(json.dumps(recorded(config))) | {"of_another_version": 1}
             assert stored_config(agent, stored, PLACE) == config
 
 
@@ -49,7 +49,7 @@ def test_settings_come_back_from_json(agent: str) -> None:
     ],
 )
 def test_settings_that_no_run_has_are_refused(name: str, value: object) -> None:
-    with pytest.raises(ResultsError, match=f"run has {name}="):
+    with pytest.raises(ResultsError, match=f"run has {name}=.* out of range"):
         stored_config("trqam", {name: value}, PLACE)
 
 
@@ -71,7 +71,7 @@ def test_trained_packs_without_their_run_record_are_not_taken_over(tmp_path: Pat
 def test_an_unknown_agent_and_no_settings_are_refused() -> None:
     with pytest.raises(ResultsError, match="agent 'other', which is not installed"):
         stored_config("other", {}, PLACE)
-    with pytest.raises(ResultsError, match="no settings"):
+    with pytest.raises(ResultsError, match="invalid settings"):
         stored_config("trqam", ["x"], PLACE)
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bench.api.ablations import AblationResult, ablate
     from bench.api.cost import CostResult, SpeedResult, measure_speed, plan
+    from bench.api.dry_run import DryRun, dry_run
     from bench.api.finetuner import FineTuner
     from bench.api.policies import RecordedVideo, export_policy, load_policy, record_video
     from bench.api.reading import compare, report, status
@@ -47,6 +48,7 @@ __all__ = [
     "ComparisonResult",
     "CostRequest",
     "CostResult",
+    "DryRun",
     "DualRequest",
     "FineTuner",
     "InternalVsExternalRequest",
@@ -63,6 +65,7 @@ __all__ = [
     "SweepRequest",
     "ablate",
     "compare",
+    "dry_run",
     "export_policy",
     "load_data",
     "load_policy",
@@ -80,6 +83,7 @@ _HOMES = {
     "bench.api.ablations": ("AblationResult", "ablate"),
     "bench.api.finetuner": ("FineTuner",),
     "bench.api.cost": ("CostResult", "SpeedResult", "measure_speed", "plan"),
+    "bench.api.dry_run": ("DryRun", "dry_run"),
     "bench.api.policies": ("RecordedVideo", "export_policy", "load_policy", "record_video"),
     "bench.api.reading": ("compare", "report", "status"),
     "bench.api.results": ("ComparisonResult", "RunResult", "StatusResult"),

@@ -177,9 +177,9 @@ def ending(code: int | None) -> str:
             'code under `if __name__ == "__main__":`'
         )
     if code < 0:
-        out_of_memory = ", usually for lack of memory" if code == -signal.SIGKILL else ""
-        return f"it was killed by {signal.Signals(-code).name}{out_of_memory}"
-    return f"it exited with status {code}"
+        out_of_memory = ", usually out of memory" if code == -signal.SIGKILL else ""
+        return f"killed by {signal.Signals(-code).name}{out_of_memory}"
+    return f"exit code {code}"
 
 
 @contextmanager

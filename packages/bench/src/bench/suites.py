@@ -1,26 +1,26 @@
 """The suites: which tasks, on which data, by which protocol. Plain data; imports nothing heavy."""
 
 import difflib
+import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
-from typing import Protocol as TypingProtocol
 
 from bench.extensions import installed, is_reference, load_installed, load_reference
 from bench.published_settings import published_settings
-from bench.recorded import added
+from bench.recorded import added, renamed, warn_renamed
 from bench.standard_sizes import size_text, standard_transitions
 
 __all__ = [
     "SUITES",
+    "CustomTask",
     "Domain",
     "OnlineProtocol",
     "OwnNetworks",
-    "OwnTask",
-    "Protocol",
     "Suite",
+    "TrainingProtocol",
+    "custom_suite",
     "nearest",
-    "own_suite",
     "smoke",
     "suite",
     "unknown",
@@ -64,7 +64,7 @@ class OnlineProtocol:
 
 
 @dataclass(frozen=True, slots=True)
-class Protocol:
+class TrainingProtocol:
     """How every cell of a suite is trained and measured.
 
     Steps are gradient updates; in the online phase they are environment steps.
@@ -98,7 +98,7 @@ class Protocol:
     random_shift: int = added("0.2", 0)
 
 
-class TaskSource(TypingProtocol):
+class TaskSource(typing.Protocol):
     """Where the tasks of a domain come from; nobody else asks which kind it is."""
 
     @property
@@ -160,7 +160,7 @@ class OGBenchTasks:
 
 
 @dataclass(frozen=True, slots=True)
-class OwnTask:
+class CustomTask:
     """The user's own data and the environment that policies are evaluated in.
 
     Attributes:
@@ -248,7 +248,7 @@ class Domain:
     Attributes:
         name: OGBench's name of environment and data kind, such as `cube-double-play`.
         transitions: size of the data set.
-        horizon: action-chunk length ``H``.
+        chunk_length: action-chunk length ``H``.
         sparse: reward -1 until everything is solved instead of minus the number of unsolved parts.
         tasks: numbers of the single tasks.
         settings: values for every agent that has a setting of that name.
@@ -261,12 +261,12 @@ class Domain:
 
     name: str
     transitions: int
-    horizon: int = 1
+    chunk_length: int = renamed("chunk_length", 1)
     sparse: bool = False
     tasks: tuple[int, ...] = (1, 2, 3, 4, 5)
     settings: Mapping[str, Setting] = field(default_factory=dict)
     agents: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)
-    own: OwnTask | None = None
+    own: CustomTask | None = None
     shard: int | None = added("0.2", None)
     networks: OwnNetworks | None = added("0.2", None)
 
@@ -291,7 +291,7 @@ class Suite:
 
     name: str
     summary: str
-    protocol: Protocol
+    protocol: TrainingProtocol
     domains: tuple[Domain, ...]
 
     def domain(self, name: str) -> Domain:
@@ -359,7 +359,7 @@ def smoke(chosen: Suite) -> Suite:
     tiny: dict[str, Setting] = {
         "actor_hidden": (16, 16),
         "critic_hidden": (16, 16),
-        "critics": 2,
+        "num_critics": 2,
         "flow_steps": 3,
     }
     online = chosen.protocol.online
@@ -392,16 +392,16 @@ def smoke(chosen: Suite) -> Suite:
     return replace(chosen, protocol=protocol, domains=domains)
 
 
-def own_suite(name: str, task: OwnTask, *, transitions: int, horizon: int) -> Suite:
+def custom_suite(name: str, task: CustomTask, *, transitions: int, chunk_length: int) -> Suite:
     """A suite of one domain and one task: the user's own data and environment.
 
     Args:
         name: of the domain; letters, digits, dots, dashes and underscores.
         task: data and environment.
         transitions: size of the data set.
-        horizon: action-chunk length ``H``.
+        chunk_length: action-chunk length ``H``.
     """
-    protocol = Protocol(
+    protocol = TrainingProtocol(
         pretrain_steps=20_000,
         offline_steps=50_000,
         evaluate_every=5_000,
@@ -413,7 +413,7 @@ def own_suite(name: str, task: OwnTask, *, transitions: int, horizon: int) -> Su
         online=OnlineProtocol(steps=50_000, warm_up=1_000),
     )
     settings = {**_width(256), "discount": 0.99}
-    domain = Domain(name, transitions, horizon, tasks=(1,), settings=settings, own=task)
+    domain = Domain(name, transitions, chunk_length, tasks=(1,), settings=settings, own=task)
     return Suite(f"own-{name}", f"own data in {task.environment}", protocol, (domain,))
 
 
@@ -438,11 +438,11 @@ def _with_published_settings(chosen: Suite) -> Suite:
 _PUBLISHED_ONLINE = OnlineProtocol(warm_up=4_999, data="shard")
 
 # TRQAM, arXiv 2605.27079: 10 domains x 5 tasks. The paper does not say whether scene and puzzle
-# use the sparse reward of QAM's protocol; QAM's does (algorithm.md, section 5), so it is used here.
+# use the sparse reward of QAM's protocol; QAM's does, so it is used here.
 _TRQAM_PAPER = Suite(
     "ogbench50",
     "TRQAM's 50 tasks by its protocol (1M, 10M and 100M data, widths 512 and 1024)",
-    Protocol(online=_PUBLISHED_ONLINE),
+    TrainingProtocol(online=_PUBLISHED_ONLINE),
     (
         Domain("antmaze-large-navigate", _MILLION, settings=_width(512)),
         Domain(
@@ -454,29 +454,29 @@ _TRQAM_PAPER = Suite(
         Domain(
             "humanoidmaze-medium-navigate",
             2 * _MILLION,
-            settings={**_width(512), "discount": 0.999, "pessimism": 0.0},
+            settings={**_width(512), "discount": 0.999, "rho": 0.0},
             agents={"trqam": {"kl_budget": 0.5}},
         ),
         Domain(
             "humanoidmaze-large-navigate",
             2 * _MILLION,
-            settings={**_width(512), "discount": 0.999, "pessimism": 0.0},
+            settings={**_width(512), "discount": 0.999, "rho": 0.0},
         ),
-        Domain("scene-play", _MILLION, horizon=5, sparse=True, settings=_width(512)),
-        Domain("puzzle-3x3-play", _MILLION, horizon=5, sparse=True, settings=_width(512)),
+        Domain("scene-play", _MILLION, chunk_length=5, sparse=True, settings=_width(512)),
+        Domain("puzzle-3x3-play", _MILLION, chunk_length=5, sparse=True, settings=_width(512)),
         Domain(
             "puzzle-4x4-play",
             10 * _MILLION,
-            horizon=5,
+            chunk_length=5,
             sparse=True,
             settings=_width(1024, layer_norm=True),
             shard=_MILLION,
         ),
-        Domain("cube-double-play", _MILLION, horizon=5, settings=_width(512)),
+        Domain("cube-double-play", _MILLION, chunk_length=5, settings=_width(512)),
         Domain(
             "cube-triple-play",
             10 * _MILLION,
-            horizon=5,
+            chunk_length=5,
             settings=_width(1024, layer_norm=True),
             agents={"trqam": {"kl_budget": 0.5}},
             shard=_MILLION,
@@ -484,7 +484,7 @@ _TRQAM_PAPER = Suite(
         Domain(
             "cube-quadruple-play",
             100 * _MILLION,
-            horizon=5,
+            chunk_length=5,
             settings=_width(1024, layer_norm=True),
             shard=_MILLION,
         ),
@@ -518,7 +518,7 @@ def _qam_paper() -> Suite:
         )
         for domain in _TRQAM_PAPER.domains
     )
-    protocol = Protocol(pretrain_steps=0, online=_PUBLISHED_ONLINE)
+    protocol = TrainingProtocol(pretrain_steps=0, online=_PUBLISHED_ONLINE)
     return Suite("ogbench50-qam", "the same 50 tasks by QAM's protocol", protocol, domains)
 
 
@@ -527,10 +527,10 @@ def _fql_paper() -> Suite:
 
     Its agents start untrained, and its online phase updates from the first step on.
     """
-    settings: dict[str, Setting] = {**_width(512), "discount": 0.99, "pessimism": 0.0, "critics": 2}
+    settings: dict[str, Setting] = {**_width(512), "discount": 0.99, "rho": 0.0, "num_critics": 2}
     patient = {**settings, "discount": 0.995}
     # With two critics `mean - std` is their minimum.
-    minimum: dict[str, Setting] = {"pessimism": 1.0}
+    minimum: dict[str, Setting] = {"rho": 1.0}
     # Last column: FQL's own alpha, for single actions.
     names = (
         ("antmaze-large-navigate", settings, 10.0),
@@ -547,7 +547,7 @@ def _fql_paper() -> Suite:
     return Suite(
         "ogbench50-fql",
         "FQL's 50 tasks (antsoccer and cube-single in, standard data, no chunks)",
-        Protocol(
+        TrainingProtocol(
             pretrain_steps=0,
             evaluate_every=100_000,
             online=OnlineProtocol(steps=_MILLION, warm_up=0),
@@ -572,10 +572,10 @@ def _fql_paper() -> Suite:
 # updates, where the paper's learning rate of 3e-4 and batch of 256 take 10,000 of twice the price.
 _SMALL: dict[str, Setting] = {
     **_width(128),
-    "critics": 2,
+    "num_critics": 2,
     "discount": 0.99,
     "learning_rate": 1e-3,
-    "target_rate": 0.01,
+    "tau": 0.01,
 }
 
 # The temperatures are near the lambda at which TRQAM settles there; ReBRAC's weight is the one of
@@ -596,7 +596,7 @@ _SMALL_AGENTS: dict[str, dict[str, Setting]] = {
 _QUICK = Suite(
     "quick",
     "point mazes in minutes on two cores: shows learning from a fresh clone",
-    Protocol(
+    TrainingProtocol(
         batch_size=128,
         pretrain_steps=4_000,
         offline_steps=8_000,
@@ -613,7 +613,7 @@ _QUICK = Suite(
         Domain(
             "pointmaze-medium-navigate",
             100_000,
-            horizon=5,
+            chunk_length=5,
             tasks=(1, 2),
             settings=_SMALL,
             agents=_SMALL_AGENTS,
@@ -629,7 +629,7 @@ _QUICK_MANIP = replace(
         Domain(
             "cube-single-play",
             100_000,
-            horizon=5,
+            chunk_length=5,
             tasks=(1, 2),
             settings=_SMALL,
             agents=_SMALL_AGENTS,
@@ -645,3 +645,13 @@ SUITES: dict[str, Suite] = {
         *map(_with_published_settings, (_TRQAM_PAPER, _qam_paper(), _fql_paper())),
     )
 }
+
+
+_FORMER = {"OwnTask": "CustomTask", "Protocol": "TrainingProtocol", "own_suite": "custom_suite"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FORMER:
+        warn_renamed(f"bench.suites.{name}", f"bench.suites.{_FORMER[name]}", stacklevel=3)
+        return globals()[_FORMER[name]]
+    raise AttributeError(f"module 'bench.suites' has no attribute {name!r}")

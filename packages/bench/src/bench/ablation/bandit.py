@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.agents import BC, TRQAM, BCConfig, Problem, TRQAMConfig, draw
+from bench.agents import BC, TRQAM, BCConfig, Problem, TRQAMConfig
+from bench.agents.learning import update_on
 from bench.agents.losses import critic_loss
 from qlearn import ChunkBatch, RandomStreams
 
@@ -18,7 +19,7 @@ _SMALL: dict[str, Any] = {
     "actor_hidden": (64, 64),
     "learning_rate": 1e-3,
 }
-_CRITICS: dict[str, Any] = {"critic_hidden": (64, 64), "critics": 2, "target_rate": 0.01}
+_CRITICS: dict[str, Any] = {"critic_hidden": (64, 64), "num_critics": 2, "tau": 0.01}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class WarmStart:
         streams = RandomStreams(seeds).spawn("warm start")
         clone = BC(BCConfig(**_SMALL), PROBLEM, streams)
         for _ in range(updates):
-            clone.update(bandit.batch(streams), draw(streams, clone.noise(bandit.batch_size)))
+            update_on(clone, bandit.batch(streams), streams)
         agent = TRQAM(TRQAMConfig(**_SMALL, **_CRITICS), PROBLEM, streams)
         adam = torch.optim.Adam(agent.critic.parameters(), lr=1e-3)
         for _ in range(updates):
@@ -82,7 +83,7 @@ class WarmStart:
                 agent.target_critic,
                 batch,
                 batch.actions,
-                pessimism=0.0,
+                rho=0.0,
                 discount=0.0,
                 horizon=PROBLEM.horizon,
             ).sum()

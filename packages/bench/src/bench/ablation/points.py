@@ -9,8 +9,8 @@ import polars as pl
 
 from bench.experiment import OfflineRequest, Phase, given_settings, is_cloning
 from bench.results import final_table, scan_training, without_stopped
-from bench.training.kept_packs import in_kept_packs
-from bench.training.options import GridPoint, Plan, plan_grid, plan_offline, settled
+from bench.training.existing_packs import in_existing_packs
+from bench.training.options import GridPoint, Plan, plan_grid, plan_offline, resolved_options
 
 __all__ = ["outcomes", "plan_points"]
 
@@ -34,15 +34,16 @@ def plan_points(offline: OfflineRequest, name: str, points: Sequence[Point]) -> 
     """
     if offline.agent != ("trqam",):
         raise ValueError(
-            f"this compares settings of trqam, so --agent {' '.join(offline.agent)} has no use"
+            f"this ablation compares settings of trqam; --agent {' '.join(offline.agent)} does "
+            "not apply"
         )
     if not points:
         raise ValueError("nothing to compare: give at least one value")
     given = {text.partition("=")[0].strip().replace("-", "_") for text in offline.set}
     given |= given_settings(offline).keys()
     if both := sorted(given & {setting for point in points for setting in point}):
-        raise ValueError(f"{both[0]} is what is compared; do not give it by itself as well")
-    offline = settled(offline, f"ablate-{name}")
+        raise ValueError(f"{both[0]} is the setting being compared; do not also set it separately")
+    offline = resolved_options(offline, f"ablate-{name}")
     base = plan_offline(offline)
     grid: list[GridPoint] = []
     for point in points:
@@ -50,7 +51,7 @@ def plan_points(offline: OfflineRequest, name: str, points: Sequence[Point]) -> 
         variant = tuple(f"{key.replace('_', '-')}={_short(value)}" for key, value in point.items())
         request = replace(offline, set=(*offline.set, *texts))
         grid.append(GridPoint(request, ", ".join(variant), partial(_variant, variant=variant)))
-    return in_kept_packs(plan_grid(base, grid, kept=base.pretraining))
+    return in_existing_packs(plan_grid(base, grid, kept=base.pretraining))
 
 
 def _variant(agent: str, variant: tuple[str, ...]) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from bench.ablation.bandit import WarmStart
-from bench.agents import TRQAM, draw
+from bench.agents import TRQAM
+from bench.agents.learning import update_on
 from qlearn import CriticEnsemble, RandomStreams
 
 __all__ = ["RULES", "Tracking", "followed", "summary"]
@@ -84,7 +85,7 @@ def _updates(
                     critic.kernels[-1].mul_(tracking.factor)
                     critic.biases[-1].mul_(tracking.factor)
         batch = start.held(streams)
-        yield agent.update(batch, draw(streams, agent.noise(start.bandit.batch_size)))
+        yield update_on(agent, batch, streams)
 
 
 def summary(curves: pl.DataFrame, tracking: Tracking) -> pl.DataFrame:

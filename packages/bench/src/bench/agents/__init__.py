@@ -96,7 +96,7 @@ class Agent(Protocol):
 
 @runtime_checkable
 class Measuring(Protocol):
-    """An agent with metrics that are too dear for every update."""
+    """An agent with metrics too expensive to compute at every update."""
 
     @property
     def measured_rows(self) -> int:

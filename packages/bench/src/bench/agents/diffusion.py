@@ -76,8 +76,8 @@ def policy_field(
         return field
     if not isinstance(field, FlowField):
         raise ValueError(
-            "prediction=noise is of the agents' own networks; in a module of your own turn noise "
-            "into a velocity, for instance by flowsde.to_velocity"
+            "prediction=noise applies to the built-in networks; in your own module convert noise "
+            "to a velocity, for instance by flowsde.to_velocity"
         )
     return DiffusionField(field)
 

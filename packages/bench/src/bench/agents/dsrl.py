@@ -61,14 +61,14 @@ class DSRL(nn.Module):
         )
         self.critic = critic_ensemble(
             problem,
-            config.critics,
+            config.num_critics,
             config.critic_hidden,
             streams,
             layer_norm=config.critic_layer_norm,
         )
         self.noise_critic = critic_ensemble(
             problem,
-            config.critics,
+            config.num_critics,
             config.critic_hidden,
             streams,
             layer_norm=config.critic_layer_norm,
@@ -90,7 +90,7 @@ class DSRL(nn.Module):
             replicas=streams.replicas,
             learning_rate=config.learning_rate,
             learning_rates=problem.learning_rates,
-            target_rate=config.target_rate,
+            target_rate=config.tau,
             max_gradient_norm=config.max_gradient_norm,
         )
 
@@ -121,7 +121,7 @@ class DSRL(nn.Module):
             self.target_critic,
             batch,
             next_action,
-            pessimism=config.pessimism,
+            rho=config.rho,
             discount=config.discount,
             horizon=self.problem.horizon,
         )
@@ -169,11 +169,11 @@ class DSRL(nn.Module):
 
     def acting_noise(self, rows: int) -> dict[str, Noise]:
         """The random numbers that acting on ``rows`` observations consumes."""
-        return {"latent": normal(rows, self.config.best_of, self.problem.chunk_dim)}
+        return {"latent": normal(rows, self.config.num_action_samples, self.problem.chunk_dim)}
 
     @torch.no_grad()
     def act(self, observations: Float[Tensor, "R n O"], noise: Mapping[str, Tensor]) -> Tensor:
-        """Action chunks ``(R, n, D)``, the best of ``config.best_of`` by the critics' mean."""
+        """Action chunks ``(R, n, D)``, the best sample by the critics' mean."""
         return best_of(
             noise["latent"],
             observations,

@@ -53,6 +53,6 @@ def check_samples(samples: int, budget: float, horizon: int) -> None:
         enough = f"e^{wanted:g}" if many else f"{math.ceil(math.exp(wanted)):,}"
         raise ValueError(
             f"dual=solve needs at least {enough} samples (dual_samples) for a budget of "
-            f"{budget:g} nats x {horizon} actions, got {samples}, which tell at most log "
+            f"{budget:g} nats x {horizon} actions, got {samples}, which can resolve at most log "
             f"{samples} nats; give {'' if many else 'more, '}a smaller budget, or dual=descend"
         )

@@ -21,6 +21,7 @@ from bench.agents.networks import FlowPolicy, critic_ensemble, flow_actor
 from bench.agents.noise import Noise, normal, uniform
 from bench.agents.problem import Problem
 from bench.agents.settings import FlowAgentSettings, setting
+from bench.recorded import FORMER
 from qlearn import (
     MLP,
     ChunkBatch,
@@ -50,12 +51,13 @@ class IFQLConfig(FlowAgentSettings):
         "leave the behaviour-cloned flow aside and start the policy untrained; the published runs "
         "did so by mistake (the checkpoint's names did not match); default off",
     )
-    best_of: int = setting(
+    num_action_samples: int = setting(
         32,
         "actions sampled when acting; the one with the best smallest critic value is played",
         least=1,
         most=10_000,
         repeats=True,
+        formerly=FORMER["num_action_samples"],
     )
 
 
@@ -76,7 +78,7 @@ class IFQL(nn.Module):
         )
         self.critic = critic_ensemble(
             problem,
-            config.critics,
+            config.num_critics,
             config.critic_hidden,
             streams,
             layer_norm=config.critic_layer_norm,
@@ -97,7 +99,7 @@ class IFQL(nn.Module):
             replicas=streams.replicas,
             learning_rate=config.learning_rate,
             learning_rates=problem.learning_rates,
-            target_rate=config.target_rate,
+            target_rate=config.tau,
             max_gradient_norm=config.max_gradient_norm,
         )
 
@@ -121,7 +123,7 @@ class IFQL(nn.Module):
         # Value: the upper expectile of the target critic over the data's actions.
         with torch.no_grad():
             qs = self.target_critic(observations, batch.actions)
-            value_target = pessimistic_value(qs, config.pessimism)
+            value_target = pessimistic_value(qs, config.rho)
         value = self.value(observations).squeeze(-1)
         value_loss = expectile_loss(value_target - value, config.expectile).mean(-1)
 
@@ -152,11 +154,11 @@ class IFQL(nn.Module):
 
     def acting_noise(self, rows: int) -> dict[str, Noise]:
         """The random numbers that acting on ``rows`` observations consumes."""
-        return {"flow": normal(rows, self.config.best_of, self.problem.chunk_dim)}
+        return {"flow": normal(rows, self.config.num_action_samples, self.problem.chunk_dim)}
 
     @torch.no_grad()
     def act(self, observations: Float[Tensor, "R n O"], noise: Mapping[str, Tensor]) -> Tensor:
-        """Action chunks ``(R, n, D)``, the best of ``config.best_of`` by the critics' minimum."""
+        """Action chunks ``(R, n, D)``, the best sample by the critics' minimum."""
         return best_of(
             noise["flow"],
             observations,

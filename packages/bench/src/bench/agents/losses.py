@@ -44,7 +44,7 @@ def critic_loss(
     batch: ChunkBatch,
     next_action: Float[Tensor, "R B D"],
     *,
-    pessimism: float,
+    rho: float,
     discount: float,
     horizon: int,
     values: Float[Tensor, "R E B"] | None = None,
@@ -56,14 +56,14 @@ def critic_loss(
         target_critic: its moving average.
         batch: chunks.
         next_action: the policy's chunk at ``batch.next_observations``.
-        pessimism: ``rho``.
+        rho: pessimism of ``mean - rho * std`` over the target ensemble.
         discount: per environment step.
         horizon: chunk length ``H``.
         values: of the batch by the trained ensemble, where they are known already.
     """
     with torch.no_grad():
         next_qs = target_critic(batch.next_observations, next_action)
-        next_value = pessimistic_value(next_qs, pessimism)
+        next_value = pessimistic_value(next_qs, rho)
         target = td_target(
             batch.rewards, batch.masks, next_value, discount=discount, horizon=horizon
         )

@@ -214,7 +214,7 @@ def check_methods(module: object) -> None:
 def _only_replica(leaf: Tensor) -> Tensor:
     if leaf.shape[0] != 1:
         raise ValueError(
-            f"observations of shape {tuple(leaf.shape)} are of {leaf.shape[0]} replicas; a policy "
-            "of your own takes (1, B, ...)"
+            f"observations of shape {tuple(leaf.shape)} are of {leaf.shape[0]} replicas; your own "
+            "policy takes (1, B, ...)"
         )
     return leaf[0]

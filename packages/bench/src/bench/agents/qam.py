@@ -72,7 +72,7 @@ class QAM(nn.Module):
         self.slow = policy if config.reference == "ema" else None
         self.critic = critic_ensemble(
             problem,
-            config.critics,
+            config.num_critics,
             config.critic_hidden,
             streams,
             layer_norm=config.critic_layer_norm,
@@ -88,7 +88,7 @@ class QAM(nn.Module):
             replicas=streams.replicas,
             learning_rate=config.learning_rate,
             learning_rates=problem.learning_rates,
-            target_rate=config.target_rate,
+            target_rate=config.tau,
             max_gradient_norm=config.max_gradient_norm,
         )
 
@@ -144,7 +144,7 @@ class QAM(nn.Module):
             self.target_critic,
             batch,
             next_action,
-            pessimism=config.pessimism,
+            rho=config.rho,
             discount=config.discount,
             horizon=self.problem.horizon,
             values=values,
@@ -185,11 +185,11 @@ class QAM(nn.Module):
 
     def acting_noise(self, rows: int) -> dict[str, Noise]:
         """The random numbers that acting on ``rows`` observations consumes."""
-        return {"flow": normal(rows, self.config.best_of, self.problem.chunk_dim)}
+        return {"flow": normal(rows, self.config.num_action_samples, self.problem.chunk_dim)}
 
     @torch.no_grad()
     def act(self, observations: Observed, noise: Mapping[str, Tensor]) -> Tensor:
-        """Action chunks ``(R, n, D)``, the best of ``config.best_of`` by the critics' mean."""
+        """Action chunks ``(R, n, D)``, the best sample by the critics' mean."""
         return best_of(
             noise["flow"],
             observations,

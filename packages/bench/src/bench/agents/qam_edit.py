@@ -106,12 +106,12 @@ class QAMEdit(QAM):
 
     def acting_noise(self, rows: int) -> dict[str, Noise]:
         """The random numbers that acting on ``rows`` observations consumes."""
-        shape = (rows, self.config.best_of, self.problem.chunk_dim)
+        shape = (rows, self.config.num_action_samples, self.problem.chunk_dim)
         return {"flow": normal(*shape), "edit": normal(*shape)}
 
     @torch.no_grad()
     def act(self, observations: Observed, noise: Mapping[str, Tensor]) -> Tensor:
-        """Action chunks ``(R, n, D)``, the best of ``config.best_of`` by the critics' mean."""
+        """Action chunks ``(R, n, D)``, the best sample by the critics' mean."""
         return best_of(
             torch.cat((noise["flow"], noise["edit"]), dim=-1),
             observations,

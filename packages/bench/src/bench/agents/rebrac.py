@@ -73,7 +73,7 @@ class ReBRAC(nn.Module):
         self.config, self.problem = config, problem
         self.critic = critic_ensemble(
             problem,
-            config.critics,
+            config.num_critics,
             config.critic_hidden,
             streams,
             layer_norm=config.critic_layer_norm,
@@ -98,7 +98,7 @@ class ReBRAC(nn.Module):
             replicas=streams.replicas,
             learning_rate=config.learning_rate,
             learning_rates=problem.learning_rates,
-            target_rate=config.target_rate,
+            target_rate=config.tau,
             target_every=config.target_every,
             max_gradient_norm=config.max_gradient_norm,
         )
@@ -126,14 +126,14 @@ class ReBRAC(nn.Module):
             self.target_critic,
             batch,
             next_action,
-            pessimism=config.pessimism,
+            rho=config.rho,
             discount=config.discount,
             horizon=self.problem.horizon,
         )
 
         # Policy: valuable, on the critic's own scale, and near the data.
         action = self.actor(observations).tanh()
-        values = pessimistic_value(frozen(self.critic)(observations, action), config.pessimism)
+        values = pessimistic_value(frozen(self.critic)(observations, action), config.rho)
         scale = values.detach().abs().mean(-1)
         distance = (action - batch.actions).square().sum(-1)
         return {

@@ -59,7 +59,7 @@ class RLPD(nn.Module):
         self.config, self.problem = config, problem
         self.critic = critic_ensemble(
             problem,
-            config.critics,
+            config.num_critics,
             config.critic_hidden,
             streams,
             layer_norm=config.critic_layer_norm,
@@ -80,7 +80,7 @@ class RLPD(nn.Module):
             replicas=streams.replicas,
             learning_rate=config.learning_rate,
             learning_rates=problem.learning_rates,
-            target_rate=config.target_rate,
+            target_rate=config.tau,
             max_gradient_norm=config.max_gradient_norm,
         )
 
@@ -106,7 +106,7 @@ class RLPD(nn.Module):
             self.target_critic,
             batch,
             next_action,
-            pessimism=config.pessimism,
+            rho=config.rho,
             discount=config.discount,
             horizon=self.problem.horizon,
         )
@@ -114,7 +114,7 @@ class RLPD(nn.Module):
         # Policy: soft actor-critic.
         law = self.actor(observations)
         action, log_prob = law.sample(noise["action"])
-        values = pessimistic_value(frozen(self.critic)(observations, action), config.pessimism)
+        values = pessimistic_value(frozen(self.critic)(observations, action), config.rho)
         entropy = entropy_losses(
             log_prob, self.temperature, config.target_entropy * self.problem.chunk_dim
         )

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from bench.recorded import FORMER
+
 __all__ = [
     "MOST_SAMPLES",
     "ActorCriticSettings",
@@ -86,6 +88,7 @@ def setting(
     most: float = math.inf,
     repeats: bool = False,
     added: str | None = None,
+    formerly: str | None = None,
 ) -> _Value:
     """A field of a config.
 
@@ -102,10 +105,13 @@ def setting(
             with few of them.
         added: version of the packages in which it appeared, if not in the first; its default
             changes no numbers. See :mod:`bench.recorded`.
+        formerly: its name in version 0.1, if it was another.
     """
     bound = above if above is not None else -math.inf if least is None else least
     about = _About(meaning, SettingRange(bound, most, above is not None), repeats)
-    metadata = {"setting": about} if added is None else {"setting": about, "added": added}
+    metadata: dict[str, Any] = {"setting": about}
+    metadata |= {} if added is None else {"added": added}
+    metadata |= {} if formerly is None else {"formerly": formerly}
     result: _Value = field(default=default, metadata=metadata)
     return result
 
@@ -175,7 +181,7 @@ class Sampling(Protocol):
     """Settings of an agent that compares several actions before it plays one."""
 
     @property
-    def best_of(self) -> int:
+    def num_action_samples(self) -> int:
         """How many."""
 
 
@@ -229,20 +235,32 @@ class ActorCriticSettings:
         (512, 512, 512, 512), "widths of the hidden layers of the critics, and of a value network"
     )
     critic_layer_norm: bool = setting(True, "LayerNorm in the critics and in a value network")
-    critics: int = setting(10, "size of the critic ensemble", least=1, most=1_000, repeats=True)
+    num_critics: int = setting(
+        10,
+        "size of the critic ensemble",
+        least=1,
+        most=1_000,
+        repeats=True,
+        formerly=FORMER["num_critics"],
+    )
     discount: float = setting(
         0.995,
         "per environment step; published: 0.995 in the code of TRQAM, 0.99 in that of QAM",
         least=0,
         most=1,
     )
-    pessimism: float = setting(0.5, "`rho` of `mean(Q) - rho * std(Q)` over the target ensemble")
+    rho: float = setting(
+        0.5,
+        "pessimism: the critic's target is `mean(Q) - rho * std(Q)` over the target ensemble",
+        formerly=FORMER["rho"],
+    )
     learning_rate: float = setting(3e-4, "Adam's step size", least=0)
-    target_rate: float = setting(
+    tau: float = setting(
         0.005,
-        "EMA rate `tau` of the target critic and of every other moving average",
+        "EMA rate of the target critic and of every other moving average",
         least=0,
         most=1,
+        formerly=FORMER["tau"],
     )
     max_gradient_norm: float | None = setting(
         None,
@@ -263,10 +281,11 @@ class FlowAgentSettings(ActorCriticSettings):
         most=1_000,
         repeats=True,
     )
-    best_of: int = setting(
+    num_action_samples: int = setting(
         1,
         "actions sampled when acting; the one with the best mean critic value is played",
         least=1,
         most=10_000,
         repeats=True,
+        formerly=FORMER["num_action_samples"],
     )

@@ -96,7 +96,7 @@ def ablate(
         "sqam": SqamRequest,
     }
     if what not in kinds:
-        raise ValueError(f"there are the ablations {', '.join(kinds)}; got {what!r}")
+        raise ValueError(f"the ablations are {', '.join(kinds)}; got {what!r}")
     asked = build_request(kinds[what], request, options)
     with process_state_kept():
         if isinstance(asked, DualRequest):

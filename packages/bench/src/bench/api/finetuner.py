@@ -114,16 +114,7 @@ class FineTuner:
         precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto",
         data_dir: str | Path | None = None,
     ) -> None:
-        if method not in AGENTS:
-            raise ValueError(unknown("method", method, AGENTS))
-        if not AGENTS[method].pretrained:
-            flows = [name for name, entry in AGENTS.items() if entry.pretrained]
-            raise ValueError(
-                f"method {method!r} does not start from a flow policy; {', '.join(flows)} do"
-            )
-        if action_mask is not None and not AGENTS[method].reads_leaves:
-            able = [name for name, entry in AGENTS.items() if entry.reads_leaves]
-            raise ValueError(f"method {method!r} takes no action_mask; {', '.join(able)} do")
+        _check_method(method, action_mask)
         if micro_batches < 1 or batch_size % micro_batches:
             raise ValueError(
                 f"micro_batches={micro_batches} must be at least 1 and divide the batch of "
@@ -142,7 +133,7 @@ class FineTuner:
         )
         self._request = OfflineRequest(
             dataset=str(data) if isinstance(data, str | Path) else None,
-            horizon=chunk_length,
+            chunk_length=chunk_length,
             agent=(method,),
             kl_budget=kl_budget,
             set=_settings(method, reference, settings or {}),
@@ -262,7 +253,7 @@ class FineTuner:
         protocol = OnlineProtocol(
             steps=steps,
             # A balanced batch draws a whole chunk of experience.
-            warm_up=max(warm_up, self._request.horizon or 1),
+            warm_up=max(warm_up, self._request.chunk_length or 1),
             updates_per_step=updates_per_step,
             replay=replay,
             offline_share=offline_share,
@@ -340,6 +331,20 @@ def _is_read_by_name(data: DataSource) -> bool:
     if not place.exists():
         return True
     return place.suffix == ".npz" and {"observations", "terminals"} <= {*npz_keys(place)}
+
+
+def _check_method(method: str, action_mask: ArrayLike | None) -> None:
+    """Refuse an agent that does not fine-tune a flow policy, or takes no mask of actions."""
+    if method not in AGENTS:
+        raise ValueError(unknown("method", method, AGENTS))
+    if not AGENTS[method].pretrained:
+        flows = [name for name, entry in AGENTS.items() if entry.pretrained]
+        raise ValueError(
+            f"method {method!r} does not start from a flow policy; {', '.join(flows)} do"
+        )
+    if action_mask is not None and not AGENTS[method].reads_leaves:
+        able = [name for name, entry in AGENTS.items() if entry.reads_leaves]
+        raise ValueError(f"method {method!r} takes no action_mask; {', '.join(able)} do")
 
 
 def _settings(

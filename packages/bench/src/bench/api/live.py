@@ -20,12 +20,12 @@ from bench.suites import OnlineProtocol
 from bench.training.assembly import build_agent, build_recorder, build_sampler
 from bench.training.cells import Pack
 from bench.training.console import Stages
+from bench.training.domain_data import PreparedDomain
 from bench.training.live import LiveExperience
 from bench.training.online import replay
-from bench.training.planned import record_plan
 from bench.training.policy import ActionScale
-from bench.training.preparation import PreparedDomain
 from bench.training.run_plan import Plan
+from bench.training.run_record import record_plan
 from bench.training.trainer import Trainer
 from qlearn import RandomStreams, RingBuffer
 

@@ -138,13 +138,13 @@ def record_video(
         task: only this task, by number or name.
         agent: only this agent; by default all but behaviour cloning.
         seed: this seed; the smallest by default.
-        variant: only this variant, as the tables name it.
-        env: the environment of the run, `module:Name-v0`, where making it imports a module; a run
-            directory alone is no reason to run code.
+        variant: only this one, as the tables name it.
+        env: the environment of the run, where making it imports a module (`module:Name-v0`); a
+            run directory alone is no reason to run code.
         episodes: numbers of the evaluation's episodes; the first three by default.
         format: of the files; `png` is animated.
-        renderer: `software` needs no driver; `auto` is OSMesa where it works, else software.
-        size: pixels of a side of a view.
+        renderer: `software` needs no driver; `auto` prefers OSMesa.
+        size: of a view, in pixels.
         most_frames: per episode; of longer ones every n-th step is shown.
         rate: frames a second.
         out: folder of the files; `videos` in the run directory by default.
@@ -153,7 +153,7 @@ def record_video(
         One file for each task, agent and variant.
 
     Raises:
-        ValueError: nothing fits, or a number out of its range.
+        ValueError: nothing fits, or a number is out of its range.
         BenchError: there is no checkpoint, or an environment failed.
     """
     _require_within("size", size, 1, 2000)
@@ -161,11 +161,9 @@ def record_video(
     _require_within("rate", rate, 0.1, 100)
     require_encoder(format)
     directory = Path(run)
-    named = None if task is None else str(task)
-    selected = select_cells(directory, agent=agent, task=named, seed=seed, variant=variant)
+    selected = select_cells(directory, agent=agent, task=_text(task), seed=seed, variant=variant)
     numbers = _episodes(selected, episodes)
-    folder = directory / "videos" if out is None else Path(out)
-    videos = []
+    folder, videos = directory / "videos" if out is None else Path(out), []
     with process_state_kept(), SimulatorPool() as pool:
         for cell in selected:
             rollout = play(cell, pool, env)
@@ -207,14 +205,11 @@ def _found(
     policy: OwnModule | None = None,
     critic: OwnModule | None = None,
 ) -> TrainedPolicy:
-    named = None if task is None else str(task)
     return find_policy(
-        Path(run),
-        agent=agent,
-        task=named,
-        seed=seed,
-        variant=variant,
-        phase=phase,
-        networks=policy,
-        critic=critic,
-    )
+        Path(run), agent=agent, task=_text(task), seed=seed, variant=variant, phase=phase,
+        networks=policy, critic=critic,
+    )  # fmt: skip
+
+
+def _text(task: int | str | None) -> str | None:
+    return None if task is None else str(task)

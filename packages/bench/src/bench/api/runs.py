@@ -21,7 +21,7 @@ from bench.results import CELL_COLUMNS, final_table
 from bench.training.job import Job
 from bench.training.online_options import plan_online
 from bench.training.options import Plan, plan_offline
-from bench.training.planned import planned_cells
+from bench.training.run_record import planned_cells
 from bench.training.sweep import plan_sweep
 
 __all__ = ["offline", "online", "sweep", "trained"]

@@ -1,7 +1,10 @@
 """The `bench` command: one module per subcommand, which imports what is heavy when it runs."""
 
+import contextlib
 import os
 import sys
+import warnings
+from collections.abc import Iterator
 
 from bench.errors import StoppedError
 
@@ -26,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         from bench.cli._commands import command_of
         from bench.training.stopping import heeding_signals
 
-        with heeding_signals():
+        with heeding_signals(), _warnings_in_a_line():
             status = command_of(given).run()
         sys.stdout.flush()
         return status
@@ -36,3 +39,23 @@ def main(arguments: list[str] | None = None) -> int:
         from bench.cli._failure import report
 
         return report(error, given, debug=debug)
+
+
+@contextlib.contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """Show FutureWarnings, which are for users, without the file and line that raised them."""
+    usual = warnings.formatwarning
+
+    def in_a_line(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int,
+        line: str | None = None,
+    ) -> str:  # fmt: skip
+        if issubclass(category, FutureWarning):
+            return f"warning: {message}\n"
+        return usual(message, category, filename, lineno, line)
+
+    warnings.formatwarning = in_a_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual

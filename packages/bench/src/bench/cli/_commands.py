@@ -113,7 +113,7 @@ def _list_commands(prog: str, known: dict[str, str]) -> NoReturn:
         print(f"  {name:<{width}}  {summary}")
     print(f"\n{prog} COMMAND --help explains one.", end=" " if prog == "bench" else "\n")
     if prog == "bench":
-        print("bench --version tells the version; --debug shows tracebacks.")
+        print("bench --version prints the version; --debug shows tracebacks.")
     sys.stdout.flush()
     raise SystemExit(0)
 

@@ -30,7 +30,7 @@ def report(error: BaseException, command: Sequence[str], *, debug: bool) -> int:
         return 1
     if debug:
         traceback.print_exception(error)
-    again = "; the same command continues from the last checkpoint"
+    again = "; rerun the command to resume from the last checkpoint"
     resumed = again if command[:1] and command[0] in _RESUMED else ""
     if is_interruption(error):
         print(f"interrupted{resumed}", file=sys.stderr)

@@ -1,9 +1,13 @@
 """How fields that several requests share look on the command line, and what only it has."""
 
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import tyro
+
+from bench.experiment import OfflineRequest
 
 __all__ = ["AgentNames", "DryRun"]
 
@@ -22,3 +26,24 @@ class DryRun:
 
     dry_run: bool = False
     measure: bool = False
+
+    def carry_out(self, train: Callable[[Any], int]) -> int:
+        """Show the dry run, or train; returns the exit status.
+
+        Args:
+            train: called with the command, to train and to print the results.
+        """
+        from bench.training.request_checks import check_free, check_request
+
+        request = cast(OfflineRequest, self)
+        check_request(request)  # what follows imports torch, which takes seconds
+        if not self.dry_run:
+            if request.out is not None:
+                check_free(request.out)
+            return train(self)
+        from bench.api.dry_run import dry_run
+
+        if self.measure:
+            print("timing matrix products and simulators of this machine ...", file=sys.stderr)
+        dry_run(request, measure=self.measure).show()
+        return 0

@@ -7,6 +7,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, NoReturn
 
 from bench.cli._values import Kind, kind_of, values_of
+from bench.experiment import current_flags
 from bench.suites import nearest
 
 __all__ = ["Option", "build", "options_of", "show_help"]
@@ -73,7 +74,7 @@ def build(kind: type[Any], arguments: Sequence[str], prog: str) -> Any:
             a value of another kind; the text names it and says what was expected.
     """
     options = options_of(kind)
-    texts, positional = _sorted(options, arguments, prog)
+    texts, positional = _sorted(options, current_flags(arguments, kind), prog)
     places = [option for option in options if option.positional]
     texts |= _placed(places, positional, prog)
     values: dict[str, Any] = {}
@@ -140,7 +141,9 @@ def _sorted(
             raise ValueError(_unknown(flag, named, prog))
         if option.kind.flag:
             if equals:
-                raise ValueError(f"{flag} takes no value, got {value!r}; --no-{flag[2:]} is no")
+                raise ValueError(
+                    f"{flag} takes no value, got {value!r}; --no-{flag[2:]} turns it off"
+                )
             texts[option.name] = ["yes" if flag in named else "no"]
             continue
         taken = [value] if equals else []
@@ -149,7 +152,7 @@ def _sorted(
         if not taken:
             raise ValueError(f"{flag} was given without a value")
         if option.name in texts and not option.kind.many:
-            raise ValueError(f"{flag} is given twice; give it once")
+            raise ValueError(f"{flag} was given twice")
         texts.setdefault(option.name, []).extend(taken)
     return texts, alone
 
@@ -164,7 +167,7 @@ def _placed(places: Sequence[Option], texts: list[str], prog: str) -> dict[str, 
     if texts:
         known = f"it takes {' '.join(option.flag for option in places)}; " if places else ""
         raise ValueError(
-            f"{prog} has no use for {texts[0]!r}: {known}options begin with -- ({prog} --help)"
+            f"{prog} does not take {texts[0]!r}: {known}options begin with -- (see {prog} --help)"
         )
     return found
 

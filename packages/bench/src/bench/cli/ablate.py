@@ -1,7 +1,7 @@
 """`bench ablate`: parts of TRQAM against what they replace."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -36,19 +36,14 @@ class Dual(DualRequest):
 class InternalVsExternal(DryRun, InternalVsExternalRequest):
     """Trust region inside the control problem against a KL penalty outside, and fixed lambda.
 
-    Success against the realised path KL, a line each. The same command continues.
+    Success against the realised path KL, one line each. Rerun the command to resume.
     """
 
     agent: AgentNames = ("trqam",)
 
     def run(self) -> int:
         """Run every point, print and write."""
-        if self.dry_run:
-            return _describe(self)
-        from bench.api.ablations import ablate
-        from bench.cli._results import show_ablation
-
-        return show_ablation(ablate("internal-vs-external", self))
+        return self.carry_out(lambda request: _train("internal-vs-external", request))
 
 
 @dataclass(frozen=True)
@@ -59,12 +54,7 @@ class Kernels(DryRun, KernelsRequest):
 
     def run(self) -> int:
         """Run every point, print and write."""
-        if self.dry_run:
-            return _describe(self)
-        from bench.api.ablations import ablate
-        from bench.cli._results import show_ablation
-
-        return show_ablation(ablate("kernels", self))
+        return self.carry_out(lambda request: _train("kernels", request))
 
 
 @dataclass(frozen=True)
@@ -75,20 +65,17 @@ class Sqam(DryRun, SqamRequest):
 
     def run(self) -> int:
         """Run every point, print and write."""
-        if self.dry_run:
-            return _describe(self)
-        from bench.api.ablations import ablate
-        from bench.cli._results import show_ablation
-
-        return show_ablation(ablate("sqam", self))
+        return self.carry_out(lambda request: _train("sqam", request))
 
 
-def _describe(request: InternalVsExternal | Kernels | Sqam) -> int:
-    from bench.ablation.commands import plan_ablation
-    from bench.training.dry_run import describe
+def _train(
+    name: Literal["internal-vs-external", "kernels", "sqam"],
+    request: InternalVsExternalRequest | KernelsRequest | SqamRequest,
+) -> int:
+    from bench.api.ablations import ablate
+    from bench.cli._results import show_ablation
 
-    describe(plan_ablation(request), measure=request.measure)
-    return 0
+    return show_ablation(ablate(name, request))
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Agents:
             raise ValueError(unknown("agent", self.agent, AGENTS))
         entry = AGENTS[self.agent]
         console.print(f"{self.agent}: {entry.summary} ({entry.paper})")
-        console.print("settings, to be given as --set name=value, and where suites set another:\n")
+        console.print("settings (--set name=value), and the suites that use another value:\n")
         hints, told = get_type_hints(entry.config), setting_meanings(entry.config)
         for field in fields(entry.config):
             default = "required" if field.default is MISSING else _text(field.default)

@@ -30,7 +30,7 @@ class Report:
     def run(self) -> int:
         """Write the report and print its tables; 1 if a cell failed."""
         if not self.runs:
-            raise ValueError("say which runs to report, for example: bench report runs/quick")
+            raise ValueError("give the runs to report, for example: bench report runs/quick")
         from rich.console import Console
 
         from bench.api.reading import report
@@ -43,7 +43,7 @@ class Report:
         else:
             places = " ".join(quote(str(place)) for place in self.runs)
             console.print(
-                f"nothing has been evaluated yet; `bench status {places}` shows how far it is",
+                f"nothing has been evaluated yet; `bench status {places}` shows the progress",
                 highlight=False, markup=False,
             )  # fmt: skip
         console.print(f"page:   {done.page}", highlight=False, markup=False)

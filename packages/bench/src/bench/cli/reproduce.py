@@ -44,5 +44,5 @@ class Reproduce:
         for difference in differences:
             print(f"# differs: {difference}")
         if not differences:
-            print("# this environment is the one of the run")
+            print("# this environment is the same as the run's")
         return 1 if differences else 0

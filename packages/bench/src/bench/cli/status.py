@@ -30,7 +30,7 @@ class Status:
     def run(self) -> int:
         """Print the table; 1 if a cell failed."""
         if self.watch is not None and not 0 < self.watch < 1e6:
-            raise ValueError(f"--watch must be a positive number of seconds, given {self.watch}")
+            raise ValueError(f"--watch must be a positive number of seconds, got {self.watch}")
         from rich.live import Live
 
         from bench.api.reading import status

@@ -43,7 +43,7 @@ def check_dataset_name(dataset: str) -> None:
 
 
 def check_regular(path: Path) -> None:
-    """Refuse what is no regular file: a pipe or a device would be waited for, or read, for ever.
+    """Refuse what is not a regular file: a pipe or a device would be waited for, or read, for ever.
 
     Raises:
         DataDamaged: if `path` is a folder, a pipe, a socket or a device.
@@ -108,7 +108,7 @@ def read_document(path: Path) -> Any:
     """Parse a JSON file of known, moderate size.
 
     Raises:
-        DataDamaged: if it is no regular file, too large, or no JSON.
+        DataDamaged: if it is not a regular file, too large, or no JSON.
         OSError: if it is not there or cannot be read.
     """
     check_regular(path)

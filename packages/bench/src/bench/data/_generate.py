@@ -45,34 +45,30 @@ def generate(
 ) -> list[Path]:
     """Make a dataset by its published recipe, in OGBench's file layout.
 
-    Episode e of a split depends on (seed, split, e) alone: the number of processes, interruptions
-    and the size of the dataset change nothing in it. Finished parts stay on disk, so the same call
-    continues an interrupted one. A call for data that exist does nothing.
+    Episode e of a split depends on (seed, split, e) alone. Finished parts stay on disk, so the same
+    call continues an interrupted one. A call for data that exist does nothing.
 
-    With more than one process, call this from a script's `if __name__ == "__main__":` block: the
-    processes are started afresh ("spawn") and import the main module.
+    With more than one process, call this under `if __name__ == "__main__":`, since the processes
+    are spawned and import the main module.
 
     Args:
         dataset: name, e.g. `cube-double-play-v0` or `pointmaze-medium-navigate-100k-v0`.
         data_dir: folder of the data files.
         seed: seed of all episodes.
-        transitions: training transitions, rounded up to whole episodes, for another recipe than
-            the published one; otherwise the name states them, by their number or as the published
-            one. A tenth as many episodes (at least one) validate.
+        transitions: training transitions, rounded up to whole episodes, of a ``recipe``; otherwise
+            the dataset's name states them. A tenth as many episodes (at least one) validate.
         processes: parallel processes, by default one for each core; 1 works in this process.
         overwrite: replace files that exist and differ in recipe, seed, size or origin.
-        recipe: another recipe than the published one.
-        policy: `random` lets walkers (ants, humanoids) move at random, which needs no expert and
-            teaches little: the record's source says so, and with it every result. `any` does so
-            where there is no expert.
+        recipe: instead of the published one.
+        policy: `random` lets walkers (ants, humanoids) move at random, without an expert; the
+            record's source says so, and with it every result. `any` does so without an expert.
         progress: called at the start and after every few episodes.
 
     Returns:
         The training files.
 
     Raises:
-        ValueError: for a dataset that no recipe makes, impossible sizes, or files that exist and
-            are not what was asked for.
+        ValueError: no recipe makes it, impossible sizes, or other files are in the way.
         DataMissing: if the recipe needs an expert that is not there.
         RunLockedError: if another process is generating the same data.
         BenchError: if a process dies.
@@ -171,7 +167,7 @@ def _already_made(
             return True
     found = "nothing is recorded of their origin" if record is None else f"they are {record.source}"
     raise ValueError(
-        f"{present[0].path} exists, and is not what was asked for ({found}, with other settings, "
+        f"{present[0].path} exists, but is not what was requested ({found}, with other settings, "
         "size or files): replace it with --overwrite, or use another folder with --data-dir"
     )
 
@@ -233,8 +229,8 @@ def _finished(
             yield _in_pool(pool, jobs, 2 * processes, environment_id, recipe, seed)
         except BrokenProcessPool as error:
             raise BenchError(
-                "a generating process died (out of memory?): run this again to go on, with fewer "
-                "--processes if memory is short"
+                "a worker generating data died (usually out of memory); rerun the command to "
+                "resume, with fewer --processes if memory is short"
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)

@@ -201,7 +201,7 @@ class _Download:
         if needed > free:
             raise OSError(
                 errno.ENOSPC,
-                f"{needed / 1e9:.2f} GB are to be downloaded and {free / 1e9:.2f} GB are free",
+                f"{needed / 1e9:.2f} GB must be downloaded but only {free / 1e9:.2f} GB are free",
                 str(self.data_dir),
             )
 
@@ -261,9 +261,9 @@ class _Download:
             else ""
         )
         raise DownloadFailed(
-            f"no source gives {relative}. Tried {'; '.join(tried) or 'none'}. What was received is "
-            f"kept, and the same command continues. {instead}`bench data import` takes a file of "
-            "yours; --source adds an address"
+            f"no source gives {relative}. Tried {'; '.join(tried) or 'none'}. What was downloaded "
+            f"is kept; rerun the command to resume. {instead}`bench data import` imports a local "
+            "file; --source adds an address"
         )
 
     def _fetch_from(self, source: DownloadSource, relative: str, part: Path, path: Path) -> None:
@@ -286,7 +286,7 @@ class _Download:
             except DataDamaged as error:
                 discard(part, self._report)
                 if not resumed:
-                    raise RefusedError(f"what it serves is not right ({error})") from error
+                    raise RefusedError(f"it serves the wrong content ({error})") from error
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("rb+") as file:
             os.fsync(file.fileno())

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -66,41 +66,40 @@ def import_data(
             dataset.
         dataset: name to give it; letters, digits, dots, dashes and underscores.
         data_dir: folder of the data files.
-        layout: `ogbench` if every row is a state, `transitions` if every row is a transition.
+        layout: `ogbench` if every row is a state, `transitions` if it is a transition.
         observation_keys: entries of a dictionary observation to join, in this order; `a/b` for an
             entry of an entry. All by default, in the order of Gymnasium's `FlattenObservation`.
         terminals: key of the flags of true ends; `none` if no episode ends in a terminal state.
         timeouts: key of the flags of cut-off ends; `none` if no episode was cut off.
-        next_observations: key of the states after the transitions; `none` to leave them unread.
-        action_range: lowest and highest action in the source, a number or one for each entry;
-            actions are scaled to [-1, 1] from there, and the range is recorded.
+        next_observations: key of the next states; `none` to leave them unread.
+        action_range: lowest and highest action in the source, numbers or one for each entry, from
+            where actions are scaled to [-1, 1].
         overwrite: replace a dataset of that name.
 
     Raises:
         DataDamaged: if the data are not sound, naming file, array and row.
-        ValueError: for arguments that do not fit, a name that is taken, that of a published dataset
+        ValueError: arguments that do not fit, a name that is taken or that of a published dataset
             of other sizes, or a file that leaves something open.
-        DataMissing: if there is no such file.
-        OSError: if a file cannot be read or written.
+        DataMissing: there is no such file.
+        OSError: a file cannot be read or written.
     """
     check_dataset_name(dataset)
-    bounds = action_bounds(action_range)
     choices = Choices(layout, tuple(observation_keys), terminals, timeouts, next_observations)
     target = data_dir / f"{dataset}.npz"
-    place = _place(source, target, overwrite=overwrite)
+    given, place = action_bounds(action_range), _place(source, target, overwrite=overwrite)
     with recognised(place, source, choices, ogbench=is_dataset_name(dataset)) as (found, own):
-        bounds = bounds or own
+        bounds = given or own
         arrays, episodes = _read(place, found, bounds)
     arrays["terminals"] = ends = check_arrays(place, arrays)
     if is_dataset_name(dataset):
         _check_published(place, DatasetName.parse(dataset), arrays)
     lines = (describe_layout(found), describe_ends(arrays, episodes), describe_values(arrays))
-    recipe: dict[str, Any] = {"observation_keys": list(observation_keys)}
-    recipe["action_range"] = None if bounds is None else [bound.tolist() for bound in bounds]
-    recipe["recognised"] = list(lines)
+    scaled = None if bounds is None else [bound.tolist() for bound in bounds]
+    keys = list(observation_keys)
+    recipe = {"observation_keys": keys, "action_range": scaled, "recognised": list(lines)}
     origin = source if source.startswith("minari:") else place.name
-    entry = _write(target, arrays, ends)
-    record = DataRecord(dataset, "imported", origin, recipe, {}, {target.name: entry})
+    files = {target.name: _write(target, arrays, ends)}
+    record = DataRecord(dataset, "imported", origin, recipe, {}, files)
     record.write(data_dir / f"{dataset}.json")
     return Imported(target, lines)
 
@@ -190,8 +189,8 @@ def _check_published(place: Path, name: DatasetName, arrays: Arrays) -> None:
     other = f"or they are other data: give them a name of your own, not '{name}'"
     if name.shards:
         raise ValueError(
-            f"{place}: '{name}' is a folder of {name.shards} files, which import does not write; "
-            f"put such files there yourself, {other}"
+            f"{place}: '{name}' is a folder of {name.shards} files, which import cannot write; "
+            f"copy the files there yourself, {other}"
         )
     recipe = RECIPES.get(name.stem)
     stated = name.transitions or (recipe.transitions if recipe else None)

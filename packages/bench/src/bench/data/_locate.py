@@ -89,8 +89,8 @@ def locate(dataset: str, data_dir: Path | None = None, *, validation: bool = Fal
         path = data_dir / f"{dataset}{'-val' if validation else ''}.npz"
         if not path.exists():
             raise DataMissing(
-                f"there is no file {path}, though there is a record {record_file}: "
-                f"`bench data import FILE {dataset}` brings it back"
+                f"{path} is missing, although {record_file} records it: "
+                f"`bench data import FILE {dataset}` restores it"
             )
         return Location(dataset, (path,), record_file)
     if not is_dataset_name(dataset):
@@ -105,8 +105,8 @@ def _unknown_dataset(dataset: str, data_dir: Path) -> str:
     hint = f"; in {data_dir} there is {' and '.join(near)}" if near else ""
     return (
         f"'{dataset}' is neither a .npz file nor imported into {data_dir}{hint}: `bench data "
-        f"import FILE {dataset}{folder_option(data_dir)}` brings it there, --data-dir names "
-        "another folder (OGBench's datasets have names such as cube-double-play-v0)"
+        f"import FILE {dataset}{folder_option(data_dir)}` imports it, --data-dir sets another "
+        "folder (OGBench's datasets have names such as cube-double-play-v0)"
     )
 
 
@@ -163,8 +163,8 @@ def ensure_record(location: Location) -> DataRecord:
         elif (size := file.stat().st_size) != (entry := record.files[file.name]).bytes:
             raise DataDamaged(
                 f"{file}: {size} bytes, but {entry.bytes} are recorded in {location.record_file}: "
-                "it was cut off or replaced. Remove it and get it anew; if the file is right, "
-                "remove the record"
+                "it was cut off or replaced. Delete it and download it again; if the file is "
+                "correct, delete the record"
             )
     if new:
         record = replace(record, files=record.files | new)

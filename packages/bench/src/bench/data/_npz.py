@@ -223,7 +223,7 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
     for member in archive.infolist():
         key = member.filename.removesuffix(".npy")
         if key in members:
-            raise DataDamaged(f"{path}: array '{key}' is in it twice; write the file anew")
+            raise DataDamaged(f"{path}: array '{key}' is in it twice; write the file again")
         if member.flag_bits & 0x1:
             raise DataDamaged(f"{path}: '{key}' is encrypted; write the file without a password")
         if key == member.filename:
@@ -277,7 +277,7 @@ def _map(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, spec: Sp
     archive.fp.seek(name_length + extra_length, os.SEEK_CUR)
     shape, fortran, dtype = _read_header(archive.fp)
     if (dtype, shape) != spec:
-        raise DataDamaged(f"{path}: '{member.filename}' is described in two ways: damaged")
+        raise DataDamaged(f"{path}: '{member.filename}' has two conflicting descriptions: damaged")
     if 0 in shape:
         return np.empty(shape, dtype)
     order = "F" if fortran else "C"

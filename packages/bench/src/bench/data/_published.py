@@ -41,4 +41,6 @@ def check_published(name: DatasetName) -> None:
         return
     near = difflib.get_close_matches(name.stem, sorted(stems), n=3, cutoff=0.6)
     hint = f": perhaps {' or '.join(f'{stem}-{name.version}' for stem in near)}" if near else ""
-    raise ValueError(f"nobody publishes '{name}'{hint}; --source URL adds an address that has it")
+    raise ValueError(
+        f"no source publishes '{name}'{hint}; --source URL adds an address that has it"
+    )

@@ -117,7 +117,7 @@ class DataRecord:
         if wrong:
             raise DataDamaged(
                 f"{path}: '{wrong[0]}' is not what a record of a dataset has there; remove the "
-                "record, and the files are read and recorded anew"
+                "record; the files are then read and recorded again"
             )
 
 

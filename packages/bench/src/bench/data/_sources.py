@@ -130,6 +130,4 @@ def _parse(content: Any, place: str) -> dict[str, Checksum]:
     try:
         return {name: Checksum(**entry) for name, entry in content.items()}
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{place}: not a list of checksums ({error}); remove or mend it"
-        ) from error
+        raise ValueError(f"{place}: not a list of checksums ({error}); remove or fix it") from error

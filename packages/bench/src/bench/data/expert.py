@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bench.agents import RLPD, Problem, RLPDConfig, draw
+from bench.agents.learning import update_on
 from bench.data._errors import DataMissing
 from bench.data._locate import folder_option
 from bench.data._walkers import BODIES, Body, DirectionTask, expert_folder
@@ -211,8 +212,8 @@ def _learner(body: Body, streams: RandomStreams) -> RLPD:
     config = RLPDConfig(
         actor_hidden=_HIDDEN,
         critic_hidden=_HIDDEN,
-        critics=2,
-        pessimism=1.0,
+        num_critics=2,
+        rho=1.0,
         discount=0.99,
         learning_rate=1e-3,
     )
@@ -263,7 +264,7 @@ class _Practice:
         due = int(max(0, self.steps - _WARM_UP) * updates_per_step) - self.updates
         for _ in range(due):
             batch = self.ring.sample(self.streams, 256)
-            self.agent.update(batch, draw(self.streams, self.agent.noise(256)))
+            update_on(self.agent, batch, self.streams)
         self.updates += max(0, due)
 
     def save(self, folder: Path) -> None:

@@ -25,6 +25,7 @@ from bench.experiment._execution import (
 from bench.experiment._fields import (
     ProtocolOption,
     SettingOption,
+    current_flags,
     flag,
     given_settings,
     given_values,
@@ -57,6 +58,7 @@ __all__ = [
     "SweepRequest",
     "build_request",
     "command_line",
+    "current_flags",
     "execution_mode",
     "flag",
     "given_settings",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.experiment._fields import flag
+from bench.recorded import current_name
 
 __all__ = ["build_request", "command_line", "refuse_repeats"]
 
@@ -36,6 +37,7 @@ def build_request(
             raise TypeError(f"expected a {kind.__name__}, got {type(request).__name__}")
         return request
     hints = typing.get_type_hints(kind)
+    options = {current_name(name, [kind]): value for name, value in options.items()}
     for name in options:
         if name not in hints:
             near = get_close_matches(name, hints, n=3, cutoff=0.5)

@@ -5,13 +5,16 @@ protocol is one field, made by :func:`protocol_option`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
+
+from bench.recorded import current_name
 
 __all__ = [
     "ProtocolOption",
     "SettingOption",
+    "current_flags",
     "flag",
     "given_settings",
     "given_values",
@@ -30,7 +33,7 @@ class ProtocolOption:
     """An option that replaces a number of the suite's protocol.
 
     Attributes:
-        name: field of :class:`bench.suites.Protocol`, or of its online phase.
+        name: field of :class:`bench.suites.TrainingProtocol`, or of its online phase.
         online: whether it is one of the online phase.
         least: smallest value.
         most: largest value.
@@ -74,14 +77,33 @@ def setting_option(name: str, feature: str) -> Any:
     return field(default=None, metadata={"setting": SettingOption(name, feature)})
 
 
-def recorded_as(name: str, default: Any = None) -> Any:
+def recorded_as(name: str, default: Any = None, *, formerly: str | None = None) -> Any:
     """A field that a `run.json` holds under another name, dots between its levels."""
-    return field(default=default, metadata={"recorded": name})
+    former = {} if formerly is None else {"formerly": formerly}
+    return field(default=default, metadata={"recorded": name, **former})
 
 
 def flag(name: str) -> str:
     """The option of a field, as it is typed."""
     return f"--{name.replace('_', '-')}"
+
+
+def current_flags(arguments: Sequence[str], request: type[Any]) -> list[str]:
+    """Words of a command line, with today's names of the options that had others.
+
+    Each of those is warned of.
+    """
+    words: list[str] = []
+    for place, word in enumerate(arguments):
+        if word == "--":
+            return words + list(arguments[place:])
+        name, equals, value = word.partition("=")
+        if name.startswith("--"):
+            given = name[2:].replace("-", "_")
+            new = current_name(given, [request], "--{}")
+            name = name if new == given else flag(new)
+        words.append(f"{name}{equals}{value}")
+    return words
 
 
 def protocol_options(request: Any) -> dict[str, ProtocolOption]:

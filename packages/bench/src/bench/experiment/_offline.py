@@ -6,6 +6,7 @@ from typing import Literal
 
 from bench.experiment._execution import PrecisionChoice
 from bench.experiment._fields import protocol_option, recorded_as, setting_option
+from bench.recorded import FORMER
 
 __all__ = ["OfflineRequest"]
 
@@ -19,7 +20,7 @@ class _Tasks:
         dataset: your own data, as `bench data import` wrote them: path of the .npz file, or name.
         env: Gymnasium id of the environment they are of, to evaluate in; or module:id for one that
             a module of yours registers, in the current folder or installed.
-        horizon: actions in a chunk of your own task; 1 by default.
+        chunk_length: actions in a chunk of your own task; 1 by default.
         solved_at: return from which an episode of your own task counts as a success; by default
             the environment's word (info["success"]), else the threshold it is registered with.
         env_timeout: seconds that one call of an environment (a reset, a step) may take; one that
@@ -36,7 +37,7 @@ class _Tasks:
     suite: str | None = recorded_as("suite")
     dataset: str | None = None
     env: str | None = recorded_as("task.environment")
-    horizon: int | None = recorded_as("task.horizon")
+    chunk_length: int | None = recorded_as("task.horizon", formerly=FORMER["chunk_length"])
     solved_at: float | None = recorded_as("task.solved_at")
     env_timeout: float = 300.0
     env_memory: str = "auto"

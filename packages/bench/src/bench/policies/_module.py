@@ -75,7 +75,7 @@ class Policy(nn.Module):
     def candidates(self) -> int:
         """Actions that are compared by the critic before one is played."""
         config: object = self._agent[0].config
-        return config.best_of if isinstance(config, Sampling) else 1
+        return config.num_action_samples if isinstance(config, Sampling) else 1
 
     def forward(
         self, observation: Observed, *noise: Float[Tensor, "batch ..."]

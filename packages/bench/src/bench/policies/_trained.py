@@ -106,7 +106,7 @@ def find_policy(
         )
     if len(chosen) > 1:
         raise ValueError(
-            f"several policies fit in {directory}; say which: {_choices(chosen, fewest=2)}"
+            f"several policies fit in {directory}; choose one: {_choices(chosen, fewest=2)}"
         )
     (planned, its_phase) = chosen[0]
     if agent is not None:
@@ -214,7 +214,8 @@ def built_agent(
         if critic is None and found.get("critic"):
             raise ValueError(
                 f"{where} has a critic of your own, {found['critic'].partition('@')[0]}, which "
-                "best_of may ask; give critic=, a module like it or a function that makes one"
+                "num_action_samples may ask; give critic=, a module like it or a function that "
+                "makes one"
             )
         own = networks_of(networks, convention=found["convention"], critic=critic)
         problem = replace(problem, policy=own.policy, critic=own.critic)

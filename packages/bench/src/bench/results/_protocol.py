@@ -8,7 +8,7 @@ from typing import Any
 from bench.experiment import DualSettings, Phase, is_cloning
 from bench.recorded import added_defaults, recorded
 from bench.storage import RunRecord
-from bench.suites import SUITES, OnlineProtocol, Protocol, Suite
+from bench.suites import SUITES, OnlineProtocol, Suite, TrainingProtocol
 
 __all__ = ["joined_differences", "packs_without_budget", "protocol_differences"]
 
@@ -78,7 +78,7 @@ def _packs(settings: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]
 def _differences(
     suite: Suite, settings: Mapping[str, Any], domain: str, pack: Mapping[str, Any], phase: str
 ) -> Iterator[str]:
-    usual = added_defaults(Protocol) | recorded(suite.protocol)
+    usual = added_defaults(TrainingProtocol) | recorded(suite.protocol)
     usual_online = usual.pop("online")
     # Before an online phase a suite may want another number of offline updates than by themselves.
     before_online = usual_online.pop("offline_steps")

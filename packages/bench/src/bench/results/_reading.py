@@ -60,7 +60,7 @@ def scan_table(path: Path, schema: TableSchema) -> pl.LazyFrame:
 def _content(path: Path) -> bytes:
     try:
         if not path.is_file():
-            raise ResultsError(f"the table {path} is no regular file")
+            raise ResultsError(f"the table {path} is not a regular file")
         content = path.read_bytes()
     except OSError as error:
         raise ResultsError(f"the table {path} cannot be read: {error}") from error
@@ -73,7 +73,9 @@ def _parsed(path: Path, content: bytes, schema: TableSchema) -> pl.DataFrame:
         found = pl.read_parquet(io.BytesIO(content))
         missing = {"schema_version", *schema.required} - set(found.columns)
         if missing:
-            raise ResultsError(f"{path} is no table of {schema.name}: it lacks {sorted(missing)}")
+            raise ResultsError(
+                f"{path} is not a table of {schema.name}: it lacks {sorted(missing)}"
+            )
         version = found["schema_version"].max()
         if isinstance(version, int | float) and version > schema.version:
             raise _newer(path, schema, version)

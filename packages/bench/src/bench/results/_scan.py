@@ -37,7 +37,7 @@ def table_files(runs: Sequence[Path], schema: TableSchema = EVALUATIONS) -> list
         if place.is_file():
             if place.suffix != ".parquet":
                 raise ResultsError(
-                    f"{place} is no table (.parquet); give run directories or their parent"
+                    f"{place} is not a table (.parquet); give run directories or their parent"
                 )
             found.add(place)
         elif place.is_dir():

@@ -65,7 +65,9 @@ class TableSchema:
                 raise ValueError(f"{place} has the unknown column {name!r}{hint}")
         for name in self.required:
             if row.get(name) is None:
-                raise ValueError(f"{place} lacks {name!r}, which every row of {self.name} needs")
+                raise ValueError(
+                    f"{place} lacks {name!r}, which is required in every row of {self.name}"
+                )
         if row["phase"] not in PHASES:
             raise ValueError(f"{place} has the phase {row['phase']!r}, expected one of {PHASES}")
         full = {"variant": "", "recorded_at": datetime.now(UTC)} | dict(row)

@@ -14,7 +14,7 @@ from bench.experiment import (
     recorded_options,
     setting_options,
 )
-from bench.recorded import added_defaults
+from bench.recorded import FORMER, added_defaults
 from bench.results._scores import flat_settings, method_label
 from bench.storage import RunRecord
 from bench.suites import OnlineProtocol
@@ -33,6 +33,8 @@ _ONLINE_OPTION = {
     for name, option in setting_options(OnlineRequest).items()
     if name not in setting_options(OfflineRequest)
 }
+
+_TODAY = {former: today for today, former in FORMER.items()}
 
 _Values = dict[str, dict[str, str]]
 """Setting to domain to value."""
@@ -122,13 +124,18 @@ def _of_methods(record: RunRecord) -> dict[str, _Values]:
     for pack, entry in record.settings.get("packs", {}).items():
         if "agent" in entry:
             settings = flat_settings(entry.get("settings", {})).items()
-            add(pack, entry, {_OWN_OPTION.get(k, f"--set {k}"): value for k, value in settings})
+            add(pack, entry, {_option(k): value for k, value in settings})
     for pack, entry in record.settings.get("online", {}).get("packs", {}).items():
         # All else is as in the offline phase.
         settings = entry["settings"]
         again = {o: str(settings[name]) for name, o in _ONLINE_OPTION.items() if name in settings}
         add(pack, entry, again)
     return found
+
+
+def _option(stored: str) -> str:
+    """The option of a setting, by its name in files."""
+    return _OWN_OPTION.get(stored) or f"--set {_TODAY.get(stored, stored)}"
 
 
 def _by_domain(

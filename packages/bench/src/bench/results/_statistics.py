@@ -229,7 +229,7 @@ def wilson_interval(successes: int, episodes: int, *, level: float = 0.95) -> In
         ValueError: no episodes, or successes outside 0..episodes.
     """
     if episodes < 1 or not 0 <= successes <= episodes:
-        raise ValueError(f"need 0 <= successes <= episodes, given {successes} of {episodes}")
+        raise ValueError(f"need 0 <= successes <= episodes, got {successes} of {episodes}")
     z = statistics.NormalDist().inv_cdf(0.5 + level / 2)
     rate = successes / episodes
     weight = 1 / (1 + z * z / episodes)
@@ -244,7 +244,7 @@ def _checked(scores: Scores) -> list[Floats]:
     tasks = [np.asarray(task, dtype=np.float64) for task in scores]
     if not tasks or any(task.ndim != 1 or len(task) == 0 for task in tasks):
         shapes = [task.shape for task in tasks]
-        raise ValueError(f"need one non-empty row of scores per task, given shapes {shapes}")
+        raise ValueError(f"need one non-empty row of scores per task, got shapes {shapes}")
     if not all(np.isfinite(task).all() for task in tasks):
         raise ValueError("scores must be finite; leave unfinished or failed runs out, and say so")
     return tasks

@@ -106,8 +106,8 @@ class ResultWriter:
         if self._known is not None and (found := _identity(self.path)) != self._known:
             what = "was deleted" if found is None else "was changed by somebody else"
             raise ResultsError(
-                f"the table {self.path} {what} while this process trains; it is not replaced. Put "
-                "it back and repeat the command, which continues from the last checkpoint"
+                f"the table {self.path} {what} while this process trains; it is not replaced. "
+                "Restore it and rerun the command, which resumes from the last checkpoint"
             )
         content = io.BytesIO()
         try:

@@ -52,7 +52,7 @@ class Physics:
         data = mujoco.MjData(self._model.compiled)
         return Physics(self._model, data), data
 
-    def take_turn(self) -> None:
+    def activate(self) -> None:
         """Make the model's fields those of this scene; call before every step and reset."""
         model = self._model
         if model.active is self:
@@ -64,9 +64,9 @@ class Physics:
             field[...] = kept
         model.active = self
 
-    def renew(self) -> None:
+    def restore_model(self) -> None:
         """Undo what the previous episode wrote into the model, whether or not the reset does."""
-        self.take_turn()
+        self.activate()
         for field, original in zip(self._model.fields, self._model.pristine, strict=True):
             field[...] = original
 
@@ -76,7 +76,7 @@ class Physics:
         Besides MuJoCo's integration state these are the derived quantities: after a step they
         belong to the last substep's beginning, and controllers read them as they are.
         """
-        self.take_turn()
+        self.activate()
         model, data = self._model.compiled, self._data
         state = np.empty(mujoco.mj_stateSize(model, _STATE))
         mujoco.mj_getState(model, data, state, _STATE)
@@ -91,7 +91,7 @@ class Physics:
         Raises:
             ValueError: If the arrays belong to another model.
         """
-        self.take_turn()
+        self.activate()
         model, data = self._model.compiled, self._data
         expected = mujoco.mj_stateSize(model, _STATE)
         if arrays["state"].shape != (expected,):

@@ -140,7 +140,7 @@ class SeededEnv:
         for_environment, for_actions, for_global = split_seed(seed)
         self._bits = np.random.MT19937(for_global)
         if self._physics is not None:
-            self._physics.renew()
+            self._physics.restore_model()
         self._base.action_space.seed(for_actions)
         with global_generator(self._bits):
             observation, info = self._environment.reset(seed=for_environment, options=options)
@@ -162,7 +162,7 @@ class SeededEnv:
                 was announced to be, or not finite.
         """
         if self._physics is not None:
-            self._physics.take_turn()
+            self._physics.activate()
         outside = get_bit_generator()
         set_bit_generator(self._bits)
         try:

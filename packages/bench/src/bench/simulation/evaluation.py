@@ -217,7 +217,7 @@ class _Run:
             self._pool.call("begin", [self._begin(place) for place in range(len(self._pool))])
         ):
             while isinstance(result, WorkerDeath):
-                self._bury(place, result)
+                self._record_death(place, result)
                 calls: list[tuple[object, ...] | None] = [None] * len(self._pool)
                 calls[place] = self._begin(place)
                 result = self._pool.call("begin", calls)[place]
@@ -294,7 +294,7 @@ class _Run:
         """Replace a dead worker and play its unfinished episodes again, up to the last chunk."""
         result: object = death
         while isinstance(result, WorkerDeath):
-            self._bury(place, result)
+            self._record_death(place, result)
             result = None
             calls: list[tuple[object, ...] | None] = [None] * len(self._pool)
             calls[place] = self._begin(place)
@@ -312,7 +312,7 @@ class _Run:
         if isinstance(result, Chunk):
             self._record(result)
 
-    def _bury(self, place: int, death: WorkerDeath) -> None:
+    def _record_death(self, place: int, death: WorkerDeath) -> None:
         """Replace a dead worker; stop the replica whose episode it died of for the second time.
 
         The first death is taken for an accident (the system kills whoever is at hand when memory

@@ -8,6 +8,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from bench.errors import BenchError
+from bench.experiment import current_flags
 from bench.speed.request import SpeedRequest
 
 __all__ = ["main", "parse"]
@@ -29,7 +30,8 @@ def parse(arguments: list[str] | None = None) -> SpeedRequest:
         if many:
             options["nargs"] = "+"
         parser.add_argument(f"--{field.name.replace('_', '-')}", **options)
-    given: dict[str, Any] = vars(parser.parse_args(arguments))
+    words = sys.argv[1:] if arguments is None else arguments
+    given: dict[str, Any] = vars(parser.parse_args(current_flags(words, SpeedRequest)))
     for name, value in given.items():
         given[name] = tuple(value) if isinstance(value, list) else value
     return SpeedRequest(**given)

@@ -9,7 +9,7 @@ from bench.speed.roofline import draw_roofline
 from bench.speed.row import SpeedRow
 from bench.speed.side_by_side import measure_side_by_side
 from bench.speed.table import format_table, write_rows
-from bench.training.processor import keep_freed_memory
+from bench.training.allocator import keep_freed_memory
 
 __all__ = ["measured_rows", "run_speed"]
 

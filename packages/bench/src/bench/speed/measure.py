@@ -89,7 +89,7 @@ def measure(
             stack.enter_context(peer)
         for turn in range(request.turns):
             tell(f"turn {turn + 1} of {request.turns}")
-            _take_turn(entrants, ceilings, request.seconds, device, clock)
+            _measure_turn(entrants, ceilings, request.seconds, device, clock)
             for peer in peers:
                 against[peer.command].append(peer.rate(request.seconds))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
@@ -133,7 +133,7 @@ def _peer_row(command: str, rates: Sequence[float], device: str) -> SpeedRow:
     )
 
 
-def _take_turn(
+def _measure_turn(
     entrants: list[_Entrant],
     ceilings: dict[tuple[Precision, int], list[float]],
     seconds: float,
@@ -160,8 +160,8 @@ def _enter(
     precision: Precision,
     mode: Mode,
 ) -> _Entrant:
-    config = agent_config(agent, width, request.critics, request.flow_steps)
-    problem = Problem(request.observation_dim, request.action_dim, request.horizon)
+    config = agent_config(agent, width, request.num_critics, request.flow_steps)
+    problem = Problem(request.observation_dim, request.action_dim, request.chunk_length)
     flops = replicas * update_flops(agent, config, problem, request.batch)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from bench.experiment import Mode, Precision, refuse_repeats
+from bench.recorded import renamed
 
 __all__ = ["Clock", "SpeedRequest"]
 
@@ -30,11 +31,11 @@ class SpeedRequest:
             compiled+captured.
         device: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.
         batch: chunks per update and replica.
-        critics: size of the critic ensembles.
+        num_critics: size of the critic ensembles.
         flow_steps: steps of the flow.
         observation_dim: numbers in an observation.
         action_dim: numbers in an action.
-        horizon: actions in a chunk.
+        chunk_length: actions in a chunk.
         per_launch: updates in one captured graph.
         processes: that measure at once, as packs of a run train side by side; rates are added up.
         threads: of the CPU in each process; as torch has it by default, and with several processes
@@ -58,11 +59,11 @@ class SpeedRequest:
     modes: tuple[Mode, ...] = ("eager",)
     device: str = "auto"
     batch: int = 256
-    critics: int = 10
+    num_critics: int = renamed("num_critics", 10)
     flow_steps: int = 10
     observation_dim: int = 28
     action_dim: int = 5
-    horizon: int = 5
+    chunk_length: int = renamed("chunk_length", 5)
     per_launch: int = 10
     processes: int = 1
     threads: int | None = None
@@ -84,11 +85,11 @@ class SpeedRequest:
             "widths": min(self.widths, default=0),
             "replicas": min(self.replicas, default=0),
             "batch": self.batch,
-            "critics": self.critics,
+            "num-critics": self.num_critics,
             "flow-steps": self.flow_steps,
             "observation-dim": self.observation_dim,
             "action-dim": self.action_dim,
-            "horizon": self.horizon,
+            "chunk-length": self.chunk_length,
             "per-launch": self.per_launch,
             "turns": self.turns,
             "processes": self.processes,

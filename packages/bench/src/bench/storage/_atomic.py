@@ -196,7 +196,7 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no regular file, too large, or not JSON; the text names the file.
+        ValueError: it is not a regular file, too large, or not JSON; the text names the file.
     """
     found = path.stat()
     if not path.is_file() or found.st_size > _LARGEST_JSON:

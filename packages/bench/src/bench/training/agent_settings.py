@@ -15,8 +15,9 @@ from bench.experiment import (
     is_cloning,
     setting_options,
 )
+from bench.recorded import current_name
 from bench.suites import Domain, unknown
-from bench.training.ranges import check_ranges
+from bench.training.setting_checks import check_ranges
 from bench.training.settings import parse_overrides, resolve
 
 __all__ = ["settings_by_agent"]
@@ -30,7 +31,7 @@ def settings_by_agent(
     Raises:
         ValueError: a setting is unknown, given twice, out of its range, or of no use here.
     """
-    given = _Given.of(options)
+    given = _Given.of(options, agents)
     given.check(agents)
 
     def resolved(agent: str) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def settings_by_agent(
             tried = found[domain.name]
             if domain.networks is not None:  # adapters are asked for later, of the module itself
                 tried = on_a_perceptron(tried)
-            check_ranges(agent, tried, domain.horizon, given.spelled)
+            check_ranges(agent, tried, domain.chunk_length, given.as_typed)
             given.check_read(found[domain.name])
         return found
 
@@ -69,11 +70,13 @@ class _Given:
     options: dict[str, tuple[str, str]]
 
     @classmethod
-    def of(cls, options: OfflineRequest) -> "_Given":
+    def of(cls, options: OfflineRequest, agents: Sequence[str]) -> "_Given":
         found = {o.name: (flag(name), o.feature) for name, o in setting_options(options).items()}
-        return cls(given_settings(options), options.set, found)
+        kinds = [AGENTS[agent].config for agent in agents]
+        texts = tuple(_current(text, kinds) for text in options.set)
+        return cls(given_settings(options), texts, found)
 
-    def spelled(self, name: str) -> str:
+    def as_typed(self, name: str) -> str:
         """A setting's name as it was typed."""
         if name in self.own:
             return self.options[name][0]
@@ -95,9 +98,8 @@ class _Given:
         unread = unread_settings(config)
         for name in self.names:
             if name in unread:
-                raise ValueError(
-                    f"{self.spelled(name)} does not apply: {unread[name]}; leave one of the two out"
-                )
+                given, reason = self.as_typed(name), unread[name]
+                raise ValueError(f"{given} does not apply: {reason}; leave out one of the two")
 
     def check(self, agents: Sequence[str]) -> None:
         """Refuse what concerns none of the agents, or is said twice."""
@@ -115,7 +117,7 @@ class _Given:
             if name not in known:
                 raise ValueError(unknown(f"setting of {', '.join(agents)}:", name, known))
             if name in names:
-                raise ValueError(f"{name} is given twice; give it once")
+                raise ValueError(f"{name} was given twice")
             names.append(name)
 
 
@@ -133,6 +135,13 @@ def _check_start(agent: str, clones: Iterable[BCConfig]) -> None:
             f"agent {agent!r} starts from a flow policy, but prediction=noise clones a diffusion "
             f"policy, which only {', '.join(known)} fine-tune"
         )
+
+
+def _current(text: str, kinds: Sequence[type[Any]]) -> str:
+    """The text with today's name of its setting."""
+    name, (_, equals, value) = _name(text), text.partition("=")
+    new = current_name(name, kinds)
+    return text if new == name else f"{new}{equals}{value}"
 
 
 def _name(text: str) -> str:

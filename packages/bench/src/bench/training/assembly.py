@@ -12,8 +12,8 @@ from bench.storage import package_versions
 from bench.training.augmentation import check_shift, update_noise
 from bench.training.cells import Pack
 from bench.training.compilation import compile_agent
+from bench.training.domain_data import PreparedDomain
 from bench.training.online import OnlineExperience, load_offline_result
-from bench.training.preparation import PreparedDomain
 from bench.training.pretraining import FlowCache
 from bench.training.recorder import Evaluator, PackRecorder, protocol_fingerprint
 from bench.training.run_plan import Plan, starts_from_clone
@@ -64,7 +64,7 @@ def build_sampler(
         if pack.clones
         else [prepared.domain.tasks.index(cell.task) for cell in pack.cells]
     )
-    horizon, mode = pack.domain.horizon, pack.protocol.chunks
+    horizon, mode = pack.domain.chunk_length, pack.protocol.chunks
     discount = discount_of(plan.configs[pack.name])
     episodes = prepared.tables.episodes
     check_shift(pack.protocol, episodes.spec)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bench.agents import Agent
 from bench.agents.noise import Noise, uniform
-from bench.suites import Protocol
+from bench.suites import TrainingProtocol
 from qlearn import ChunkBatch, ObservationSpec, is_image, random_shift, tree_leaves
 
 __all__ = ["check_shift", "shifted", "update_noise"]
@@ -15,7 +15,7 @@ __all__ = ["check_shift", "shifted", "update_noise"]
 _SHIFTS = ("shift", "next_shift")
 
 
-def update_noise(agent: Agent, protocol: Protocol) -> dict[str, Noise]:
+def update_noise(agent: Agent, protocol: TrainingProtocol) -> dict[str, Noise]:
     """The random numbers that an update consumes, those of its augmentation included."""
     noise = agent.noise(protocol.batch_size)
     if protocol.random_shift:
@@ -23,7 +23,9 @@ def update_noise(agent: Agent, protocol: Protocol) -> dict[str, Noise]:
     return noise
 
 
-def shifted(batch: ChunkBatch, noise: Mapping[str, Tensor], protocol: Protocol) -> ChunkBatch:
+def shifted(
+    batch: ChunkBatch, noise: Mapping[str, Tensor], protocol: TrainingProtocol
+) -> ChunkBatch:
     """The batch with its images moved, those before and after a chunk each in their own way.
 
     Args:
@@ -41,7 +43,7 @@ def shifted(batch: ChunkBatch, noise: Mapping[str, Tensor], protocol: Protocol) 
     )
 
 
-def check_shift(protocol: Protocol, spec: ObservationSpec) -> None:
+def check_shift(protocol: TrainingProtocol, spec: ObservationSpec) -> None:
     """Refuse to move images where there are none.
 
     Raises:

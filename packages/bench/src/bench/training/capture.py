@@ -92,8 +92,8 @@ class CapturedUpdates(Generic[_T]):
                     self._result = self._updates()
         except (RuntimeError, UserWarning) as error:
             raise BenchError(
-                f"the update could not be captured in a CUDA graph: {error}; what has been trained "
-                "can go on without a capture"
+                f"the update could not be captured in a CUDA graph: {error}; resume the run "
+                "without --capture"
             ) from error
         return graph
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bench.experiment import Phase, is_cloning
-from bench.suites import Domain, Protocol, Suite
+from bench.suites import Domain, Suite, TrainingProtocol
 
 __all__ = ["Cell", "Pack", "plan", "split", "stable_seed"]
 
@@ -65,7 +65,7 @@ class Pack:
 
     suite: str
     domain: Domain
-    protocol: Protocol
+    protocol: TrainingProtocol
     agent: str
     seeds: tuple[int, ...]
     online: bool = False

@@ -130,7 +130,7 @@ class DomainRecord:
             return record
         except FileNotFoundError as error:
             raise ResultsError(
-                f"there is no {path}; the command that made the run writes it when it is repeated"
+                f"there is no {path}; rerun the command that made the run to write it"
             ) from error
         except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             raise ResultsError(f"{path} cannot be used: {error!r}") from error

@@ -44,7 +44,7 @@ def domain_sizes(domain: Domain, *, measure: bool = False) -> DomainSizes:
             seconds; otherwise only environments that are not in the table are.
     """
     if not measure and domain.source.published and (row := _stored().get(domain.name)):
-        problem = Problem(int(row["observation_dim"]), int(row["action_dim"]), domain.horizon)
+        problem = Problem(int(row["observation_dim"]), int(row["action_dim"]), domain.chunk_length)
         rate = float(row["steps_per_s"])
         return DomainSizes(problem, int(row["episode_steps"]), rate, measured=False)
     environment = make(domain.task_name(domain.tasks[0]))
@@ -61,7 +61,7 @@ def domain_sizes(domain: Domain, *, measure: bool = False) -> DomainSizes:
             if terminated or truncated:
                 break
         rate = done / (time.process_time() - started)
-        problem = Problem(environment.observation_shape[0], size, domain.horizon)
+        problem = Problem(environment.observation_shape[0], size, domain.chunk_length)
         return DomainSizes(problem, steps, rate)
     finally:
         environment.close()

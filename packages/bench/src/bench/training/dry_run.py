@@ -1,74 +1,135 @@
 """What a plan would do and cost, without doing it."""
 
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
+import polars as pl
 from rich.console import Console
 from rich.table import Table
 
 from bench.agents.settings import widest_layer
-from bench.training.console import standard_output
+from bench.terminal import standard_output
+from bench.training.cells import Pack
 from bench.training.cost import matmul_rate, pack_cost
 from bench.training.domain_sizes import DomainSizes, domain_sizes
 from bench.training.rates import DeviceRate, device_rate, read_rates
 from bench.training.run_plan import Plan
 
-__all__ = ["describe"]
+__all__ = ["DryRun", "PackEstimate", "estimate"]
 
 _AGENT = "trqam"
 """Whose stored rates stand for those of all agents: their updates are products of one kind."""
 
 
-def describe(plan: Plan, console: Console | None = None, *, measure: bool = False) -> None:
-    """Print the packs of a plan with their settings and what they are expected to cost.
+@dataclass(frozen=True, slots=True)
+class PackEstimate:
+    """What one pack is expected to take.
+
+    Attributes:
+        pack: its name.
+        runs: trained together.
+        updates: of each run.
+        pflop: of all its updates, 1e15 floating-point operations.
+        hours: of the device; None where no rate is known.
+        simulator_steps: at most.
+        core_hours: of the simulators.
+    """
+
+    pack: str
+    runs: int
+    updates: int
+    pflop: float
+    hours: float | None
+    simulator_steps: int
+    core_hours: float
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What a command would do and cost.
+
+    Attributes:
+        title: suite and its summary.
+        estimates: of the packs, each behind those that it starts from.
+        settings: agent settings by pack, resolved.
+        summary: runs, hours, and what they rest on.
+    """
+
+    title: str
+    estimates: tuple[PackEstimate, ...]
+    settings: Mapping[str, Mapping[str, Any]]
+    summary: str
+
+    @property
+    def packs(self) -> pl.DataFrame:
+        """A row per pack; :class:`PackEstimate` explains the columns."""
+        return pl.DataFrame([asdict(row) for row in self.estimates], infer_schema_length=None)
+
+    def show(self, console: Console | None = None) -> None:
+        """Print the packs, their settings and the cost."""
+        console = console or standard_output()
+        table = Table(title=self.title, title_justify="left")
+        table.add_column("pack")
+        for column in ("runs", "updates", "PFLOP", "hours", "simulator steps", "core hours"):
+            table.add_column(column, justify="right")
+        for row in self.estimates:
+            table.add_row(
+                row.pack, str(row.runs), f"{row.updates:,}", f"{row.pflop:,.3g}",
+                _hours(row.hours), f"{row.simulator_steps:,}", f"{row.core_hours:,.3g}",
+            )  # fmt: skip
+        console.print(table)
+        alike: dict[str, list[str]] = {}
+        for pack, settings in self.settings.items():
+            text = ", ".join(f"{name}={value}" for name, value in settings.items())
+            alike.setdefault(text, []).append(pack)
+        for text, packs in alike.items():
+            console.print(f"{', '.join(packs)}: {text}", markup=False)
+        console.print(self.summary, markup=False)
+
+    def _repr_html_(self) -> str:
+        return self.packs._repr_html_()
+
+
+def estimate(plan: Plan, *, measure: bool = False) -> DryRun:
+    """What a plan would do and cost.
 
     Args:
         plan: of the job.
-        console: where to; standard output by default.
         measure: time this machine, instead of using rates that were measured before.
     """
-    console = console or standard_output()
-    if measure:
-        console.print("timing matrix products and simulators of this machine ...", style="dim")
     rate, basis = _measured_rate(plan) if measure else _stored_rate(plan)
     domains = {d.name: domain_sizes(d, measure=measure) for d in plan.suite.domains}
-    table = Table(title=f"{plan.suite.name}: {plan.suite.summary}", title_justify="left")
-    table.add_column("pack")
-    for column in ("runs", "updates", "PFLOP", "hours", "simulator steps", "core hours"):
-        table.add_column(column, justify="right")
-    products: float | None = 0.0
-    simulation = 0.0
-    for pack in plan.in_order:
-        sizes = domains[pack.domain.name]
-        config = plan.configs[pack.name]
-        cost = pack_cost(pack, config, sizes.problem, sizes.episode_steps)
-        flops_per_s = rate(widest_layer(config))
-        hours = None if flops_per_s is None else cost.flops / flops_per_s / 3600
-        simulator_hours = cost.simulator_steps / sizes.steps_per_s / 3600
-        products = None if products is None or hours is None else products + hours
-        simulation += simulator_hours
-        table.add_row(
-            pack.name,
-            str(len(pack.cells)),
-            f"{pack.updates_at(pack.steps):,}",
-            f"{cost.flops / 1e15:,.3g}",
-            _hours(hours),
-            f"{cost.simulator_steps:,}",
-            f"{simulator_hours:,.3g}",
-        )
-    console.print(table)
-    alike: dict[str, list[str]] = {}
-    for pack in plan.in_order:
-        settings = ", ".join(f"{k}={v}" for k, v in asdict(plan.configs[pack.name]).items())
-        alike.setdefault(settings, []).append(pack.name)
-    for settings, names in alike.items():
-        console.print(f"{', '.join(names)}: {settings}", markup=False)
+    rows = tuple(
+        _estimate(pack, plan.configs[pack.name], domains[pack.domain.name], rate)
+        for pack in plan.in_order
+    )
+    hours = [row.hours for row in rows if row.hours is not None]
+    products = sum(hours) if len(hours) == len(rows) else None
     runs = sum(len(pack.cells) for pack in plan.packs)
-    console.print(
+    summary = (
         f"{runs} runs to fine-tune on {plan.device}, {plan.precision}: {_hours(products)} hours of "
-        f"updates {basis}; {simulation:,.3g} core hours of simulation {_simulators(domains)}",
-        markup=False,
+        f"updates {basis}; {sum(row.core_hours for row in rows):,.3g} core hours of simulation "
+        f"{_simulators(domains)}"
+    )
+    settings = {pack.name: asdict(plan.configs[pack.name]) for pack in plan.in_order}
+    return DryRun(f"{plan.suite.name}: {plan.suite.summary}", rows, settings, summary)
+
+
+def _estimate(
+    pack: Pack, config: object, sizes: DomainSizes, rate: Callable[[int], float | None]
+) -> PackEstimate:
+    cost = pack_cost(pack, config, sizes.problem, sizes.episode_steps)
+    flops_per_s = rate(widest_layer(config))
+    return PackEstimate(
+        pack=pack.name,
+        runs=len(pack.cells),
+        updates=pack.updates_at(pack.steps),
+        pflop=cost.flops / 1e15,
+        hours=None if flops_per_s is None else cost.flops / flops_per_s / 3600,
+        simulator_steps=cost.simulator_steps,
+        core_hours=cost.simulator_steps / sizes.steps_per_s / 3600,
     )
 
 

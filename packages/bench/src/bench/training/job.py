@@ -16,6 +16,7 @@ from bench.experiment import is_captured
 from bench.results import final_table, write_table
 from bench.simulation import SimulatorPool
 from bench.storage import RunLock, has_checkpoints, hold_directory, log_to
+from bench.training.allocator import keep_freed_memory
 from bench.training.assembly import (
     build_agent,
     build_experience,
@@ -25,17 +26,16 @@ from bench.training.assembly import (
 )
 from bench.training.cells import Pack
 from bench.training.console import Display, Stages, standard_output
+from bench.training.domain_data import PreparedDomain
 from bench.training.left_out import LeftOut, PackFailedError, pack_failure
 from bench.training.network_checks import check_networks
 from bench.training.online import replay
-from bench.training.planned import record_plan
 from bench.training.precision import emulation_warning, float32_products
-from bench.training.preparation import PreparedDomain
 from bench.training.pretraining import FlowCache
 from bench.training.processes import PackTraining, train_in_processes
-from bench.training.processor import keep_freed_memory
 from bench.training.recorder import Evaluator
 from bench.training.run_plan import Plan
+from bench.training.run_record import record_plan
 from bench.training.stopping import heeding_signals
 from bench.training.trainer import Trainer
 from qlearn import ChunkSampler, PrefetchingSampler, RandomStreams
@@ -88,7 +88,7 @@ class Job:
                 self.problems += left_out.problems
             else:
                 for domain in plan.suite.domains:
-                    PreparedDomain.of(plan, domain, stages).announce(plan, self.console)
+                    PreparedDomain.of(plan, domain, stages).report_data(plan, self.console)
                 self.problems += train_in_processes(plan, _training_in_a_process, stages)
         write_table(final_table([directory]), directory)
 
@@ -119,7 +119,7 @@ class Job:
                         prepared.clear()  # one domain's data at a time
                         prepared[name] = PreparedDomain.of(self.plan, domains[name], display)
                         if announce:
-                            prepared[name].announce(self.plan, self.console)
+                            prepared[name].report_data(self.plan, self.console)
                     return self._train(pack, prepared[name], pool, display)
                 except BaseException as error:  # the boundary of one pack: the others go on
                     log = self.plan.directory / "log.jsonl"

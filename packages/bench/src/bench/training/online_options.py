@@ -8,11 +8,11 @@ from bench.agents.settings import TrustRegion, unread_settings
 from bench.experiment import OfflineRequest, OnlineRequest, given_values
 from bench.suites import OnlineProtocol, smoke
 from bench.training.cells import Pack
+from bench.training.custom_task import chosen_suite
 from bench.training.online import is_balanced
-from bench.training.options import Plan, plan_offline, settled
-from bench.training.own_task import chosen_suite
-from bench.training.ranges import check_ranges
+from bench.training.options import Plan, plan_offline, resolved_options
 from bench.training.request_checks import check_request
+from bench.training.setting_checks import check_ranges
 
 __all__ = ["plan_online"]
 
@@ -32,12 +32,12 @@ def plan_online(options: OnlineRequest) -> Plan:
     if offline.steps is None and online.offline_steps is not None:
         # Another offline phase than that of `bench offline`, so not its directory.
         offline = replace(offline, steps=online.offline_steps)
-        offline = settled(offline, "online", online_only=True)
+        offline = resolved_options(offline, "online", online_only=True)
     plan = plan_offline(offline, online_only=True)
     for pack in plan.packs:
         _check_pack(pack, plan.configs[pack.name], online, options)
     if not plan.packs:
-        raise ValueError("agent 'bc' reads no rewards, so it has no online phase")
+        raise ValueError("agent 'bc' does not use rewards, so it has no online phase")
     protocol = replace(plan.suite.protocol, online=online)
     configs = dict(plan.configs)
     later: list[Pack] = []
@@ -68,7 +68,7 @@ def _protocol(published: OnlineProtocol, options: OnlineRequest) -> OnlineProtoc
 
 
 def _check_pack(pack: Pack, config: object, online: OnlineProtocol, options: OnlineRequest) -> None:
-    horizon = pack.domain.horizon
+    horizon = pack.domain.chunk_length
     if online.steps < horizon:
         raise ValueError(
             f"--online-steps must be at least {horizon}, a chunk of {pack.domain.name}, got "
@@ -81,7 +81,7 @@ def _check_pack(pack: Pack, config: object, online: OnlineProtocol, options: Onl
                 f"chunks of {horizon} steps of experience, got {online.warm_up}"
             )
     elif options.offline_share is not None and len(options.agent) == 1:
-        raise ValueError("--offline-share is of balanced replay; add --replay balanced")
+        raise ValueError("--offline-share applies to balanced replay; add --replay balanced")
     alone = len(options.agent) == 1 and options.agent != ("all",)
     has_budget = isinstance(config, TrustRegion)
     if options.online_kl_budget is not None and alone and not has_budget:
@@ -97,9 +97,9 @@ def _config(pack: Pack, config: Any, budget: float | None) -> Any:
     check_ranges(
         pack.agent,
         config,
-        pack.domain.horizon,
+        pack.domain.chunk_length,
         lambda name: "--online-kl-budget" if name == "kl_budget" else name,
     )
     if reason := unread_settings(config).get("kl_budget"):
-        raise ValueError(f"--online-kl-budget does not apply: {reason}; leave one of the two out")
+        raise ValueError(f"--online-kl-budget does not apply: {reason}; leave out one of the two")
     return config

@@ -21,27 +21,26 @@ from bench.experiment import (
 )
 from bench.machine import available_cores
 from bench.simulation import EnvironmentLimits
-from bench.suites import Protocol as TrainingProtocol
-from bench.suites import Suite, smoke, unknown
+from bench.suites import Suite, TrainingProtocol, smoke, unknown
 from bench.tracking import require
 from bench.training.agent_settings import settings_by_agent
 from bench.training.cells import Pack, plan
 from bench.training.compilation import check_compiler
+from bench.training.custom_task import chosen_suite, environment_limits
 from bench.training.devices import select_device
-from bench.training.kept_packs import in_kept_packs
+from bench.training.existing_packs import in_existing_packs
 from bench.training.own_policy import PlannedNetworks, networks_of, with_networks
-from bench.training.own_task import chosen_suite, environment_limits
-from bench.training.packing import measured_size
+from bench.training.pack_size import measured_size
 from bench.training.request_checks import check_request
 from bench.training.run_plan import Plan
-from bench.training.tables import memory_limit
+from bench.training.training_data import memory_limit
 
 __all__ = [
     "Plan",
     "agents_named",
     "plan_grid",
     "plan_offline",
-    "settled",
+    "resolved_options",
 ]
 
 
@@ -104,7 +103,7 @@ def plan_offline(
         networks=networks,
         given=given,
     )
-    return in_kept_packs(planned)
+    return in_existing_packs(planned)
 
 
 def _chosen(
@@ -185,7 +184,9 @@ def _check_capture(device: torch.device) -> None:
         raise ValueError(f"--capture needs a CUDA device, not {device}; leave it out")
 
 
-def settled(options: OfflineRequest, suffix: str, *, online_only: bool = False) -> OfflineRequest:
+def resolved_options(
+    options: OfflineRequest, suffix: str, *, online_only: bool = False
+) -> OfflineRequest:
     """The options with a run directory of its own and with the packs measured, if they are to be.
 
     So a run that is planned in several pieces is measured once, and goes on in the packs that it
@@ -290,10 +291,10 @@ def agents_named(names: Sequence[str], *, online_only: bool = False) -> tuple[st
     if names == ("all",):
         return tuple(n for n, entry in AGENTS.items() if online_only or not entry.online_only)
     if "all" in names:
-        raise ValueError(f"--agent all stands alone, got {' '.join(names)}")
+        raise ValueError(f"--agent all cannot be combined with other agents, got {' '.join(names)}")
     for name in names:
         if name not in AGENTS:
             raise ValueError(unknown("agent", name, [*AGENTS, "all"]))
         if AGENTS[name].online_only and not online_only:
-            raise ValueError(f"agent {name!r} learns online only; use `bench online`")
+            raise ValueError(f"agent {name!r} only learns online; use `bench online`")
     return tuple(names)

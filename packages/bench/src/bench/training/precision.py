@@ -37,7 +37,7 @@ def float32_products(precision: str, device: torch.device) -> Iterator[None]:
         ValueError: `tf32` on a device that is no GPU.
     """
     if precision == "tf32" and device.type != "cuda":
-        raise ValueError(f"tf32 is a GPU's; on {device.type} take float32 or bfloat16")
+        raise ValueError(f"tf32 needs a GPU; on {device.type} use float32 or bfloat16")
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     try:

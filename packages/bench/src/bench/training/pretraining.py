@@ -48,7 +48,7 @@ class FlowCache:
         protocol = pack.protocol
         content = [
             pack.domain.name,
-            pack.domain.horizon,
+            pack.domain.chunk_length,
             data_fingerprint,
             precision,
             recorded(config),

@@ -68,7 +68,7 @@ def train_in_processes(plan: Plan, build: Builder, display: Display) -> list[str
         What went wrong in runs that were stopped or left out; the others are finished.
 
     Raises:
-        BenchError: from a process, or because one died; the same command continues.
+        BenchError: from a process, or because one died; rerun the command to resume.
         ValueError: from a process.
     """
     waiting, finished, problems = list(plan.in_order), set[str](), list[str]()
@@ -94,7 +94,7 @@ def train_in_processes(plan: Plan, build: Builder, display: Display) -> list[str
             busy = {worker.line: worker for worker in workers if worker.pack}
             for line in connection.wait(list(busy)):
                 worker = busy[line]  # type: ignore[index]
-                problems += _hear(worker, finished, left_out, display)
+                problems += _receive(worker, finished, left_out, display)
             waiting = [pack for pack in waiting if not left_out.reject(pack)]
     return problems + left_out.problems
 
@@ -105,7 +105,7 @@ def _next(plan: Plan, waiting: Sequence[Pack], finished: set[str], domain: str) 
     return min(ready, key=lambda pack: pack.domain.name != domain, default=None)
 
 
-def _hear(worker: _Worker, finished: set[str], left_out: LeftOut, display: Display) -> list[str]:
+def _receive(worker: _Worker, finished: set[str], left_out: LeftOut, display: Display) -> list[str]:
     """Take one message of a worker; returns problems that it reports."""
     assert worker.pack is not None
     try:
@@ -113,9 +113,8 @@ def _hear(worker: _Worker, finished: set[str], left_out: LeftOut, display: Displ
     except EOFError:
         worker.process.join()
         raise BenchError(
-            f"the process that trained {worker.pack.name} ended: "
-            f"{ending(worker.process.exitcode)}; the same command continues, and --processes 1 "
-            "needs the least memory"
+            f"the worker training {worker.pack.name} died ({ending(worker.process.exitcode)}); "
+            "rerun the command to resume; --processes 1 needs the least memory"
         ) from None
     match kind:
         case "stage":

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bench.agents import Agent, Problem
 from bench.recorded import recorded
 from bench.results import CELL_COLUMNS, EVALUATIONS, TRAINING, ResultWriter, metric_rows
-from bench.simulation import ArrayTree, Evaluation, Progress, SimulatorPool, evaluate
+from bench.simulation import ArrayTree, Evaluation, SimulatorPool, evaluate
 from bench.tracking import Curves, TrackedCell
 from bench.training.cells import Cell, Pack
 from bench.training.policy import Normalizer, PackPolicy
@@ -75,7 +75,6 @@ class PackRecorder:
         device: of the evaluation's random streams.
         directory: the pack's folder, where the two tables lie.
         shared: columns that are the same in every row (data, versions, protocol, precision).
-        progress: called while evaluating.
         overlap: whether training goes on while an evaluation is played.
         track: names of the trackers that show the curves, see `bench.tracking`.
         evaluator: plays the episodes instead of the simulators.
@@ -90,7 +89,6 @@ class PackRecorder:
     device: torch.device
     directory: Path
     shared: Mapping[str, Any]
-    progress: Callable[[Progress], None] | None = None
     overlap: bool = False
     track: Sequence[str] = ()
     evaluator: Evaluator | None = None
@@ -268,7 +266,6 @@ class PackRecorder:
             seeds=seeds,
             episodes=self.pack.protocol.episodes,
             pool=self.pool,
-            progress=self.progress,
         )
         return result, time.perf_counter() - started
 

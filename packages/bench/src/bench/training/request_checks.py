@@ -12,7 +12,7 @@ __all__ = ["amount_of_bytes", "check_folder", "check_free", "check_request"]
 
 _MOST_SEEDS = 10_000
 _MOST_STEPS = 10**12
-_COUNTS = ("pack", "processes", "horizon")
+_COUNTS = ("pack", "processes", "chunk_length")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
@@ -32,8 +32,8 @@ def check_request(request: OfflineRequest) -> None:
         raise ValueError(f"--seeds must be at least 1, got {request.seeds}")
     if request.seeds > _MOST_SEEDS:
         raise ValueError(
-            f"--seeds is how many, at most {_MOST_SEEDS:,}, got {request.seeds}; --first-seed is "
-            "the first of them"
+            f"--seeds is a count of at most {_MOST_SEEDS:,}, got {request.seeds}; --first-seed "
+            "sets the first one"
         )
     if not 0 <= request.first_seed < 10**18:
         raise ValueError(
@@ -43,7 +43,7 @@ def check_request(request: OfflineRequest) -> None:
     check_folder("--data-dir", request.data_dir)
     data = None if request.dataset is None else Path(request.dataset)
     if data is not None and data.exists() and not (data.is_file() or data.is_dir()):
-        raise ValueError(f"--dataset {data} is no regular file; give a .npz file, or a name")
+        raise ValueError(f"--dataset {data} is not a regular file; give a .npz file, or a name")
     if request.data_memory != "auto":
         amount_of_bytes("--data-memory", request.data_memory)
     if request.dataset is None and request.env is None:

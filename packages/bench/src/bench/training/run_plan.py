@@ -138,7 +138,7 @@ def _own(pack: Pack) -> dict[str, Any]:
     """What else decides the numbers where data, environment or networks are the user's own."""
     found: dict[str, Any] = {}
     if task := pack.domain.source.recorded():
-        found["task"] = {**task, "horizon": pack.domain.horizon}
+        found["task"] = {**task, "horizon": pack.domain.chunk_length}
     if pack.domain.networks is not None:
         found["networks"] = recorded(pack.domain.networks)
     return found

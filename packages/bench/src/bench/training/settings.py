@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from bench.recorded import current_name
 from bench.suites import Domain, Setting, unknown
 
 __all__ = ["parse_overrides", "resolve"]
@@ -25,13 +26,19 @@ def resolve(config: type[Any], agent: str, domain: Domain, overrides: Mapping[st
         ValueError: an override is no setting of the agent, or a value is refused.
     """
     known = {f.name for f in fields(config)}
+
+    def current(given: Mapping[str, Setting]) -> dict[str, Setting]:
+        return {current_name(name, [config]): value for name, value in given.items()}
+
+    overrides = current(overrides)
     for name in overrides:
         if name not in known:
             raise ValueError(unknown(f"setting of agent {agent!r}", name, known))
-    values = {name: value for name, value in domain.settings.items() if name in known}
-    values |= domain.agents.get(agent, {})
+    usual = current(domain.settings)
+    values = {name: value for name, value in usual.items() if name in known}
+    values |= current(domain.agents.get(agent, {}))
     for name, value in overrides.items():
-        values |= domain.agents.get(f"{agent} {name}={value}", {})
+        values |= current(domain.agents.get(f"{agent} {name}={value}", {}))
     values |= overrides
     return config(**values)
 
@@ -46,7 +53,7 @@ def parse_overrides(config: type[Any], agent: str, texts: Sequence[str]) -> dict
     parsed: dict[str, Setting] = {}
     for text in texts:
         name, separator, value = text.partition("=")
-        name = name.strip().replace("-", "_")
+        name = current_name(name.strip().replace("-", "_"), [config])
         if not separator:
             raise ValueError(f"a setting is given as name=value, got {text!r}")
         if name not in hints:

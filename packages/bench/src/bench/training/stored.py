@@ -10,6 +10,7 @@ from bench.agents import AGENTS
 from bench.agents.settings import SettingRange, setting_range
 from bench.errors import ResultsError
 from bench.extensions import is_reference
+from bench.recorded import stored_name
 
 __all__ = ["require_trusted", "stored_config"]
 
@@ -41,19 +42,21 @@ def stored_config(agent: str, values: object, where: Path) -> Any:
         )
     kind = AGENTS[agent].config
     if not isinstance(values, Mapping):
-        raise ResultsError(f"{where} has settings of {agent} that are no settings")
+        raise ResultsError(f"{where} has invalid settings of {agent}")
     ours = kind.__module__.partition(".")[0] == "bench"
     found = {}
     for name, hint in typing.get_type_hints(kind).items():
-        if name in values:
-            value = values[name]
+        if (stored := stored_name(kind, name)) in values:
+            value = values[stored]
             found[name] = tuple(value) if isinstance(value, list) else value
             if ours and not _fits(found[name], hint, setting_range(kind, name)):
-                raise ResultsError(f"{where} has {name}={value!r} for {agent}, which no run has")
+                raise ResultsError(
+                    f"{where} has {stored}={value!r} for {agent}, which is out of range"
+                )
     try:
         return kind(**found)
     except (TypeError, ValueError) as error:
-        raise ResultsError(f"{where} has settings that {agent} refuses: {error}") from error
+        raise ResultsError(f"{where} has settings that {agent} rejects: {error}") from error
 
 
 def require_trusted(environment: str, allowed: str | None, where: Path) -> None:

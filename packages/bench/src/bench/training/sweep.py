@@ -16,9 +16,17 @@ from bench.experiment import (
     is_cloning,
     protocol_options,
 )
+from bench.recorded import current_name, stored_name
 from bench.suites import unknown
-from bench.training.kept_packs import in_kept_packs
-from bench.training.options import GridPoint, Plan, agents_named, plan_grid, plan_offline, settled
+from bench.training.existing_packs import in_existing_packs
+from bench.training.options import (
+    GridPoint,
+    Plan,
+    agents_named,
+    plan_grid,
+    plan_offline,
+    resolved_options,
+)
 from bench.training.settings import parse_overrides
 
 __all__ = ["plan_sweep"]
@@ -46,7 +54,7 @@ def plan_sweep(options: SweepRequest) -> Plan:
     # What a point is not told it has in common with the first: without the swept settings there may
     # be nothing that can be planned.
     first = {name: values[0] for name, values in axes.items() if name not in _SCHEDULE}
-    base = settled(_at(offline, first), "-".join(["sweep", *axes]).replace("_", "-"))
+    base = resolved_options(_at(offline, first), "-".join(["sweep", *axes]).replace("_", "-"))
     offline = replace(offline, out=base.out, pack=base.pack)
     points = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
     whole = plan_grid(
@@ -60,7 +68,7 @@ def plan_sweep(options: SweepRequest) -> Plan:
             for point in points
         ],
     )
-    return in_kept_packs(whole)
+    return in_existing_packs(whole)
 
 
 def _axes(
@@ -68,12 +76,13 @@ def _axes(
 ) -> dict[str, tuple[str, ...]]:
     """Setting to its values as texts, spelled the same way however they were given."""
     if not texts:
-        raise ValueError("say what to sweep, for example: --over kl-budget=0.1,0.3,1,3")
+        raise ValueError("give the settings to sweep, for example: --over kl-budget=0.1,0.3,1,3")
     known = {field for agent in agents for field in AGENTS[agent].settings} | {*_SCHEDULE}
     axes: dict[str, tuple[str, ...]] = {}
     for text in texts:
         name, separator, listed = text.partition("=")
-        name = name.strip().replace("-", "_")
+        kinds = [AGENTS[agent].config for agent in agents]
+        name = current_name(name.strip().replace("-", "_"), kinds)
         values = [value.strip() for value in listed.split(",")]
         if not separator or "" in values:
             raise ValueError(f"--over takes name=value,value,..., got {text!r}")
@@ -86,10 +95,10 @@ def _axes(
         if name not in known:
             raise ValueError(unknown("setting to sweep", name, sorted(known)))
         if name in axes:
-            raise ValueError(f"{name} is swept twice; list all its values in one --over")
-        if name in _given(offline):
-            raise ValueError(f"{name} is swept and also given by itself; drop one of the two")
-        axes[name] = tuple(_spelled(name, value, agents) for value in values)
+            raise ValueError(f"{name} is swept twice; give all its values in one --over")
+        if name in _given(offline, kinds):
+            raise ValueError(f"{name} is both swept and set; drop one of the two")
+        axes[name] = tuple(_canonical(name, value, agents) for value in values)
         for place, value in enumerate(axes[name]):
             if value in axes[name][:place]:
                 option = name.replace("_", "-")
@@ -97,14 +106,15 @@ def _axes(
     return axes
 
 
-def _given(offline: OfflineRequest) -> set[str]:
+def _given(offline: OfflineRequest, kinds: Sequence[type[Any]]) -> set[str]:
     """Settings that the command fixes."""
     alone = {name for name in _SCHEDULE if getattr(offline, name) is not None}
     alone |= given_settings(offline).keys()
-    return alone | {text.partition("=")[0].strip().replace("-", "_") for text in offline.set}
+    names = (text.partition("=")[0].strip().replace("-", "_") for text in offline.set)
+    return alone | {current_name(name, kinds) for name in names}
 
 
-def _spelled(name: str, text: str, agents: Sequence[str]) -> str:
+def _canonical(name: str, text: str, agents: Sequence[str]) -> str:
     if name in _SCHEDULE:
         try:
             return str(int(text))
@@ -134,6 +144,10 @@ def _variant(agent: str, point: Mapping[str, str]) -> tuple[str, ...]:
         else {}
     )
     own = {*concerns, *AGENTS[agent].settings} | ({*_SCHEDULE} if not is_cloning(agent) else set())
+    kind = AGENTS[agent].config
     return tuple(
-        f"{name.replace('_', '-')}={value}" for name, value in point.items() if name in own
+        # As in version 0.1: folders are named so.
+        f"{stored_name(kind, name).replace('_', '-')}={value}"
+        for name, value in point.items()
+        if name in own
     )

@@ -139,8 +139,8 @@ def load_agent(agent: Agent, tensors: Mapping[str, Tensor], prefix: str = "agent
         agent.learner.load_state_dict(part(tensors, "learner."))
     except RuntimeError as error:
         raise CheckpointError(
-            f"a checkpoint does not fit the agent that its settings describe: {error}; it may be "
-            "of another version, then start again in another directory (--out)"
+            f"a checkpoint does not match the agent that its settings describe: {error}; it may "
+            "come from another version; if so, start again in another directory (--out)"
         ) from error
 
 
@@ -473,7 +473,7 @@ class Trainer:
             if found[name] != wanted:
                 raise CheckpointError(
                     f"{checkpoint.path} was made with {name} {found[name]}, this run has {wanted}; "
-                    "give another --out"
+                    "use another --out"
                 )
         self.step, self.seconds, self.latest = checkpoint.step, found["seconds"], found["latest"]
         self.failures = [

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.agents import AGENTS, Agent, Problem, draw
+from bench.agents import AGENTS, Agent, Problem
+from bench.agents.learning import update_on
 from bench.experiment import Mode, is_captured, is_compiled
 from bench.suites import unknown
 from bench.training.capture import CapturedUpdates
@@ -67,10 +68,9 @@ class Workload:
     def update(self) -> Mapping[str, Tensor]:
         """Sample a batch, draw the noise, update."""
         batch = self.sampler.sample(self.streams, self.batch)
-        noise = draw(self.streams, self.agent.noise(self.batch))
         # Inside of the update, since autocast keeps the parameters' copies until its end.
         with autocast(self.precision, self.streams.device):
-            return self.agent.update(batch, noise)
+            return update_on(self.agent, batch, self.streams)
 
     def prepared(self, mode: Mode = "eager", per_call: int = 1) -> Callable[[], object]:
         """A function that performs updates in some way, done with what comes before the first.
@@ -105,7 +105,7 @@ def agent_config(agent: str, width: int, critics: int, flow_steps: int) -> Any:
     sizes = {
         "actor_hidden": hidden,
         "critic_hidden": hidden,
-        "critics": critics,
+        "num_critics": critics,
         "flow_steps": flow_steps,
     }
     config = AGENTS[agent].config

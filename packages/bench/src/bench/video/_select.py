@@ -113,7 +113,7 @@ def select_cells(
         if Phase.ONLINE in cell.final_steps or (cell.task, cell.agent, cell.variant) not in later
     ]
     if not cells:
-        raise ValueError(f"{directory} has no run with these of agent, task, seed and variant")
+        raise ValueError(f"{directory} has no run with this agent, task, seed and variant")
     return [_selected(directory, record, cell, packs[cell.pack]) for cell in cells]
 
 

@@ -24,7 +24,7 @@ def at_least_one(names: tuple[str, ...]) -> tuple[str, ...]:
         ValueError: there are none.
     """
     if not names:
-        raise ValueError("no dataset was named; `bench data list` lists them")
+        raise ValueError("name a dataset; `bench data list` shows them")
     return names
 
 

@@ -19,7 +19,7 @@ __all__ = ["Get", "Import"]
 class Get:
     """Download published datasets, verified and resumable.
 
-    The same command continues an interrupted one. Sources: those given here, those of
+    Rerun the command to resume an interrupted download. Sources: those given here, those of
     $BENCH_DATA_SOURCES, OGBench's own host, a mirror on the Hugging Face hub.
 
     Attributes:

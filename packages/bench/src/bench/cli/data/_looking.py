@@ -60,7 +60,7 @@ class List:
         if any("expert" in way for entry in entries for way in entry.ways):
             command = f"bench data expert ant{where}"
             print(f"* needs an expert: train it first, `{command}` (humanoid: for days)")
-        print("size: training transitions; on disk: complete where no number of files is said")
+        print("size: training transitions; on disk: complete unless a number of files is given")
         print(f"folder: {folder}; `bench data verify{where}` reads what is there as a whole")
         return 1 if any(entry.problem for entry in entries) else 0
 
@@ -110,7 +110,9 @@ class Verify:
 
         folder = self.data_dir or default_data_dir()
         if not folder.exists():
-            raise DataMissing(f"there is no folder {folder}: give that of the data with --data-dir")
+            raise DataMissing(
+                f"folder {folder} does not exist; set --data-dir to the folder of the data"
+            )
         names = self.names or tuple(e.dataset for e in catalogue(folder) if e.present == e.expected)
         if not names:
             print(f"no complete dataset in {folder}")

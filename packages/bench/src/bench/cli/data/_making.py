@@ -15,7 +15,7 @@ __all__ = ["Generate", "Measure", "TrainExpert"]
 class Generate:
     """Make datasets with OGBench's scripted policies, by the published recipes.
 
-    The same command continues an interrupted one. The number of processes does not change the
+    Rerun the command to resume an interrupted one. The number of processes does not change the
     data.
 
     Attributes:
@@ -65,8 +65,8 @@ class Generate:
 class TrainExpert:
     """Train the walker that collects ant or humanoid data, by soft actor-critic.
 
-    The same command continues, also to more steps. Every line says how well it walks: goals reached
-    per episode of 1,000 steps, metres per step along the wanted direction, share of steps upright.
+    Rerun the command to resume, also with more steps. Every line reports how well it walks: goals
+    reached per episode of 1,000 steps, metres per step towards the goal, share of steps upright.
 
     Attributes:
         name: ant or humanoid.

@@ -16,13 +16,13 @@ from bench.training.policy import Normalizer
 from bench.training.request_checks import amount_of_bytes
 from qlearn import EpisodeData, MappedRows, tree_leaves
 
-__all__ = ["Tables", "amount_of_bytes", "load_fitting", "memory_limit"]
+__all__ = ["TrainingData", "amount_of_bytes", "load_fitting", "memory_limit"]
 
 _BLOCK = 1 << 18  # Rows looked at together, which bounds the memory of a pass over a file.
 
 
 @dataclass(frozen=True, slots=True)
-class Tables:
+class TrainingData:
     """Episodes ready for sampling.
 
     Attributes:
@@ -38,7 +38,7 @@ class Tables:
     @classmethod
     def of(
         cls, data: TaskData | MappedTaskData, device: torch.device, *, standardise: bool
-    ) -> "Tables":
+    ) -> "TrainingData":
         """Normalise data and put them where they are sampled from.
 
         Args:
@@ -66,7 +66,7 @@ class Tables:
         return cls(episodes.to(device), normalizer, tuple(std.tolist()))
 
     @classmethod
-    def _of_leaves(cls, data: TaskData, device: torch.device) -> "Tables":
+    def _of_leaves(cls, data: TaskData, device: torch.device) -> "TrainingData":
         """Images and named leaves, each as it is: whoever reads them knows what scale they need."""
         episodes = EpisodeData.from_rows(
             map_arrays(_table, data.observations),
@@ -79,7 +79,7 @@ class Tables:
         return cls(episodes.to(device), Normalizer.none(), tuple(std.tolist()))
 
     @classmethod
-    def _mapped(cls, data: MappedTaskData, *, standardise: bool) -> "Tables":
+    def _mapped(cls, data: MappedTaskData, *, standardise: bool) -> "TrainingData":
         normalizer = Normalizer.identity(data.observations[0].shape[1])
         pieces = [torch.from_numpy(piece) for piece in data.observations]
         observations = MappedRows(pieces)

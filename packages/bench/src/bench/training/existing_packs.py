@@ -14,7 +14,7 @@ from bench.storage import read_run
 from bench.training.cells import Pack, split
 from bench.training.run_plan import Plan
 
-__all__ = ["holds_results", "in_kept_packs"]
+__all__ = ["holds_results", "in_existing_packs"]
 
 _Method = tuple[str, str, str]
 """Domain, agent and variant."""
@@ -53,7 +53,7 @@ def holds_results(directory: Path) -> bool:
     )
 
 
-def in_kept_packs(plan: Plan) -> Plan:
+def in_existing_packs(plan: Plan) -> Plan:
     """The plan with the packs of its directory where that holds its runs, and others beside them.
 
     A pack that holds one of the runs is continued as a whole.

@@ -16,7 +16,7 @@ _WIDEST = 1 << 17
 
 
 def check_ranges(
-    agent: str, config: Any, horizon: int, spelled: Callable[[str], str] = str
+    agent: str, config: Any, horizon: int, as_typed: Callable[[str], str] = str
 ) -> None:
     """Refuse values that the agent cannot use, before anything is made or trained for it.
 
@@ -24,13 +24,13 @@ def check_ranges(
         agent: name in the registry.
         config: its settings.
         horizon: actions of a chunk.
-        spelled: how the user wrote a setting's name.
+        as_typed: how the user wrote a setting's name.
 
     Raises:
         ValueError: a value that is not finite, out of its range, or refused by the agent.
     """
     for entry in fields(config):
-        name, value = spelled(entry.name), getattr(config, entry.name)
+        name, value = as_typed(entry.name), getattr(config, entry.name)
         if isinstance(value, tuple) and not all(1 <= width <= _WIDEST for width in value):
             widths = ",".join(map(str, value))
             raise ValueError(
@@ -43,7 +43,7 @@ def check_ranges(
             expected = allowed if math.isinf(allowed.least) else f"{finite}{allowed}"
             raise ValueError(f"{name} must be {expected}, got {value} (agent {agent!r})")
     if (refusal := _refusal(agent, replace(config, **tried_with(config)), horizon)) is not None:
-        raise ValueError(f"agent {agent!r} refuses its settings: {refusal}")
+        raise ValueError(f"agent {agent!r} rejects its settings: {refusal}")
 
 
 @cache

@@ -15,7 +15,7 @@ from bench.storage import (
     read_run,
     write_run,
 )
-from bench.training.kept_packs import holds_results
+from bench.training.existing_packs import holds_results
 from bench.training.run_plan import Plan
 
 __all__ = ["planned_cells", "record_plan"]
@@ -42,8 +42,8 @@ def record_plan(plan: Plan, command: Sequence[str]) -> None:
     results = holds_results(directory)
     if results and not (directory / "run.json").exists():
         raise ValueError(
-            f"{directory} holds trained runs but no run.json, which says with which settings and "
-            "data; put it back, or give another directory with --out"
+            f"{directory} holds trained runs but no run.json, which records its settings and "
+            "data; restore it, or set another directory with --out"
         )
     if not results:
         _begin(asked, plan)
@@ -54,7 +54,7 @@ def record_plan(plan: Plan, command: Sequence[str]) -> None:
         differs = _differences(record, asked)
         raise ValueError(
             f"{directory} holds a run with other settings ({differs}); repeat its command to "
-            "continue it, or give another directory with --out"
+            "continue it, or set another directory with --out"
         )
     differences = environment_differences(record.provenance)
     event = {"event": "continued", "command": list(command), "differences": differences}

@@ -7,7 +7,7 @@ import torch
 
 from bench.agents import Problem
 from bench.agents.bc import BCConfig
-from bench.training.packing import PackRate, best_pack, choose
+from bench.training.pack_size import PackRate, best_pack, choose
 
 GIB = 2.0**30
 
@@ -62,7 +62,7 @@ def test_every_agent_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(replicas, int)
         return PackRate(replicas, rates[agent][replicas], GIB)
 
-    monkeypatch.setattr("bench.training.packing.measured_pack", measured)
+    monkeypatch.setattr("bench.training.pack_size.measured_pack", measured)
     threads = torch.get_num_threads()
     try:
         found = {

@@ -30,8 +30,8 @@ from bench.simulation import (
     Spaces,
     rehearse,
 )
-from bench.suites import OwnTask, Suite, own_suite, suite
-from bench.training.tables import amount_of_bytes
+from bench.suites import CustomTask, Suite, custom_suite, suite
+from bench.training.training_data import amount_of_bytes
 
 __all__ = ["chosen_suite", "environment_limits"]
 
@@ -63,28 +63,13 @@ def chosen_suite(
         BenchError: the data are not there or damaged.
     """
     if options.dataset is None and options.env is None and given is None:
-        for name in ("horizon", "solved_at"):
-            if getattr(options, name) is not None:
-                raise ValueError(
-                    f"{flag(name)} is of your own task; give --dataset and --env with it"
-                )
-        return suite("quick" if options.suite is None else options.suite)
-    if given is None and (options.dataset is None or options.env is None):
-        raise ValueError("--dataset and --env belong together: what to train on, what to play in")
-    if options.suite is not None:
-        raise ValueError(
-            f"--suite {options.suite} has data of its own: give --suite, or --dataset and --env, "
-            "not both"
-        )
-    horizon = 1 if options.horizon is None else options.horizon
-    if horizon < 1:
-        raise ValueError(f"--horizon must be at least 1, got {horizon}")
-    if options.solved_at is not None and not math.isfinite(options.solved_at):
-        raise ValueError(f"--solved-at must be a finite return, got {options.solved_at}")
+        return _named_suite(options)
+    _check_options(options, given)
+    length = 1 if options.chunk_length is None else options.chunk_length
     limits = environment_limits(options)
     if options.env is None:
         assert given is not None
-        return _without_environment(given, horizon, options.solved_at)
+        return _without_environment(given, length, options.solved_at)
     if given is None:
         assert options.dataset is not None
         location = _located(options.dataset, options.data_dir)
@@ -97,36 +82,63 @@ def chosen_suite(
         _check_given(given, options.env, found.spaces)
     dataset = options.dataset if given is None else given.dataset
     assert dataset is not None
-    low, high = found.spaces.action_low, found.spaces.action_high
-    plain = bool((low == -1.0).all() and (high == 1.0).all())
-    if not plain and not _is_range(action_range, low, high):
+    low, high = _action_bounds(found.spaces)
+    if low and not _is_range(action_range, found.spaces.action_low, found.spaces.action_high):
         raise ValueError(
-            f"{options.env} takes actions from {low.tolist()} to {high.tolist()}, and it is not "
+            f"{options.env} takes actions from {list(low)} to {list(high)}, and it is not "
             f"recorded that the actions of {dataset} are scaled from there to [-1, 1] "
             f"(recorded range: {action_range}); import them with `bench data import FILE NAME "
             f"--env {quote(options.env)}{folder_option(options.data_dir)}`"
         )
-    task = OwnTask(
-        options.env,
-        dataset,
-        () if plain else tuple(low.tolist()),
-        () if plain else tuple(high.tolist()),
-        threshold,
-    )
-    return own_suite(_as_name(options.env), task, transitions=rows, horizon=horizon)
+    task = CustomTask(options.env, dataset, low, high, threshold)
+    return custom_suite(_as_name(options.env), task, transitions=rows, chunk_length=length)
 
 
-def _without_environment(given: TaskData, horizon: int, solved_at: float | None) -> Suite:
+def _named_suite(options: OfflineRequest) -> Suite:
+    """The suite of that name, if nothing was given that only a task of the user's own has."""
+    for name in ("chunk_length", "solved_at"):
+        if getattr(options, name) is not None:
+            raise ValueError(
+                f"{flag(name)} applies to a task of your own; give --dataset and --env with it"
+            )
+    return suite("quick" if options.suite is None else options.suite)
+
+
+def _check_options(options: OfflineRequest, given: TaskData | None) -> None:
+    """Refuse options of a task of the user's own that exclude each other or make no sense."""
+    if given is None and (options.dataset is None or options.env is None):
+        raise ValueError(
+            "--dataset and --env go together: the data to train on and the environment to "
+            "evaluate in"
+        )
+    if options.suite is not None:
+        raise ValueError(
+            f"--suite {options.suite} comes with its own data; give either --suite, or --dataset "
+            "and --env"
+        )
+    if options.solved_at is not None and not math.isfinite(options.solved_at):
+        raise ValueError(f"--solved-at must be a finite return, got {options.solved_at}")
+
+
+def _action_bounds(spaces: Spaces) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Lowest and highest actions; empty where they are -1 and 1, as agents act."""
+    low, high = spaces.action_low, spaces.action_high
+    if (low == -1.0).all() and (high == 1.0).all():
+        return (), ()
+    return tuple(low.tolist()), tuple(high.tolist())
+
+
+def _without_environment(given: TaskData, length: int, solved_at: float | None) -> Suite:
     """A suite of one task that is played nowhere: a robot's, or one that a function evaluates."""
     lengths = np.diff(given.episode_ends, prepend=-1) - 1
-    if horizon > lengths.max():
+    if length > lengths.max():
         raise ValueError(
-            f"chunks of {horizon} actions are longer than every episode of {given.dataset}, the "
+            f"chunks of {length} actions are longer than every episode of {given.dataset}, the "
             f"longest of which has {lengths.max()}; give a smaller chunk length"
         )
     name = _as_name(given.dataset)
-    task = OwnTask(name, given.dataset, solved_at=solved_at)
-    return own_suite(name, task, transitions=len(given.terminals), horizon=horizon)
+    task = CustomTask(name, given.dataset, solved_at=solved_at)
+    return custom_suite(name, task, transitions=len(given.terminals), chunk_length=length)
 
 
 def _as_name(text: str) -> str:

@@ -11,7 +11,7 @@ from bench.cli import main
 from bench.data import MappedTaskData, TaskData, bytes_in_memory, load, load_mapped, read_npz
 from bench.errors import BenchError
 from bench.storage import load_checkpoint
-from bench.training.tables import Tables, load_fitting, memory_limit
+from bench.training.training_data import TrainingData, load_fitting, memory_limit
 
 DATASET = "pointmaze-medium-navigate-5k-v0"
 TASKS = ["task1", "task2"]
@@ -60,8 +60,8 @@ def test_mapped_data_are_the_loaded_ones(folder: tuple[Path, str]) -> None:
 
 @pytest.mark.parametrize("standardise", [False, True])
 def test_tables_are_the_same_rows(data_dir: Path, *, standardise: bool) -> None:
-    loaded = Tables.of(load(DATASET, TASKS, data_dir), CPU, standardise=standardise)
-    mapped = Tables.of(load_mapped(DATASET, TASKS, data_dir), CPU, standardise=standardise)
+    loaded = TrainingData.of(load(DATASET, TASKS, data_dir), CPU, standardise=standardise)
+    mapped = TrainingData.of(load_mapped(DATASET, TASKS, data_dir), CPU, standardise=standardise)
     assert mapped.streamed
     assert not loaded.streamed
     np.testing.assert_array_equal(mapped.normalizer.shift, loaded.normalizer.shift)

@@ -21,7 +21,7 @@ from bench.training.console import Display
 from bench.training.domain_record import DomainRecord
 from bench.training.options import Plan
 from bench.training.own_policy import PlannedNetworks
-from bench.training.tables import Tables, load_fitting
+from bench.training.training_data import TrainingData, load_fitting
 from qlearn import EpisodeData, LeafSpec, ObservationNormalizer
 
 __all__ = ["PreparedDomain"]
@@ -40,7 +40,7 @@ class PreparedDomain:
 
     domain: Domain
     data: TaskData | MappedTaskData
-    tables: Tables
+    tables: TrainingData
     problem: Problem
 
     @classmethod
@@ -51,14 +51,14 @@ class PreparedDomain:
             DataMissing: they are not there, and the plan does not make them.
         """
         data = _load(plan, domain, stages)
-        tables = Tables.of(data, plan.device, standardise=plan.suite.protocol.standardise)
+        tables = TrainingData.of(data, plan.device, standardise=plan.suite.protocol.standardise)
         spread = tables.action_std
-        problem = Problem(len(tables.normalizer.shift), len(spread), domain.horizon, spread)
+        problem = Problem(len(tables.normalizer.shift), len(spread), domain.chunk_length, spread)
         if plan.networks is not None:
             problem = _with_networks(problem, plan.networks, tables.episodes)
         return cls(domain, data, tables, problem)
 
-    def announce(self, plan: Plan, console: Console) -> None:
+    def report_data(self, plan: Plan, console: Console) -> None:
         """Say and record what data the domain is trained on."""
         data, domain = self.data, self.domain
         folder = str(data.paths[0].parent.absolute())
