@@ -17,6 +17,7 @@ from bench.cli import main
 from bench.errors import BenchError, CheckpointError
 from bench.results import TIMING_COLUMNS
 from bench.storage import load_checkpoint, part
+from qlearn import Learner
 
 H, A, SIZE = 2, 1, 3
 SETTINGS = {"num_critics": 2, "critic_hidden": (16, 16), "flow_steps": 3}
@@ -130,6 +131,12 @@ def test_other_methods_and_no_evaluation(tmp_path: Path, method: str) -> None:
     mine = tuner(policy, method=method, clone_steps=2, learning_rates={"encoder": 0.0})
     result = fit(mine, tmp_path / "runs" / "own", 3)
     assert set(result.metrics["agent"]) == {"bc", method}
+    # Trained to its end, though nothing says how good it is.
+    assert result.complete
+    assert result.table.coverage.complete
+    assert result.cells["evaluations"].to_list() == [0, 0]
+    assert result.tasks["success"].to_list() == [None, None]
+    result.show()
     state = tensors(tmp_path / "runs" / "own", f"*--{method}--*")
     flow = "flow" if method == "fql" else "fast"
     for name, value in policy().encoder.state_dict().items():
@@ -216,6 +223,37 @@ def test_an_environment_at_hand_is_played_in_this_process(tmp_path: Path) -> Non
     assert (row["success_rate"], row["return_mean"], row["length_mean"]) == (1.0, 5.0, 5.0)
 
 
+class Fixed(nn.Module):
+    """Samples one chunk, whatever the noise and the observation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chunk = nn.Parameter(torch.tensor([[-0.5], [0.75]]))
+
+    def velocity(self, context: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        return (self.chunk - x) / (1 - t[:, None, None]).clamp_min(1e-3)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_actions_are_played_in_the_units_of_the_data(stored: bool, tmp_path: Path) -> None:
+    raw = arrays()
+    raw["actions"] = 3.0 + 2.0 * raw["actions"]  # from 1 to 5
+    data = bench.load_data(raw, action_range=(1, 5), store=tmp_path / "data" if stored else None)
+    mine = tuner(Fixed(), tmp_path / "data" if stored else data, learning_rates={"chunk": 0.0})
+    seen: list[Any] = []
+    fit(mine, tmp_path / "run", 1, evaluate=lambda p: seen.append(p(np.zeros(SIZE))) or 0.0)
+    loaded = bench.load_policy(tmp_path / "run", policy=Fixed)
+    with mine.online(4, warm_up=3) as live:
+        played = []
+        for _ in range(2):
+            played.append(live.act(np.zeros(SIZE)))
+            live.observe(np.zeros(SIZE), 0.0, False)
+    for chunk in (*seen, loaded(np.zeros(SIZE)), np.stack(played)):
+        np.testing.assert_allclose(chunk, [[2.0], [4.5]], atol=1e-5)
+    with pytest.raises(ValueError, match="other settings"):  # the same numbers in other units
+        fit(tuner(Fixed(), arrays()), tmp_path / "run", 1)
+
+
 class Machine:
     """A robot of the user's: a point on a line, whose episodes are numbered by the loop."""
 
@@ -287,6 +325,31 @@ def test_a_live_loop_learns_and_goes_on_after_a_kill(tmp_path: Path) -> None:
     assert loaded.trained.phase == "online"
 
 
+def test_a_step_that_is_broken_off_is_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tuner()
+    fit(mine, tmp_path, 1)
+    with mine.online(20, warm_up=3, checkpoint_every=5) as live:
+        live_loop(live, 7)
+    saved = tensors(tmp_path, "*--online")
+    apply = Learner.apply
+
+    def interrupted(learner: Learner, gradients: Any) -> None:
+        apply(learner, gradients)
+        raise KeyboardInterrupt
+
+    def interrupted_loop() -> None:
+        with mine.online(20, warm_up=3) as live:
+            monkeypatch.setattr(Learner, "apply", interrupted)
+            live_loop(live, 20)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_loop()
+    found = tensors(tmp_path, "*--online")
+    assert all(torch.equal(value, saved[name]) for name, value in found.items())
+
+
 def test_what_a_live_loop_says_wrong_is_refused(tmp_path: Path) -> None:
     mine = tuner()
     with pytest.raises(ValueError, match="call fit"):
@@ -302,8 +365,9 @@ def test_what_a_live_loop_says_wrong_is_refused(tmp_path: Path) -> None:
         live.act(np.zeros(SIZE))
         with pytest.raises(ValueError, match="called twice"):
             live.act(np.zeros(SIZE))
-        with pytest.raises(ValueError, match="reward is nan"):
-            live.observe(np.zeros(SIZE), float("nan"), False)
+        for reward, says in ((np.nan, "nan"), (None, "None; expected one"), ([1, 2], "one number")):
+            with pytest.raises(ValueError, match=f"reward is .*{says}"):
+                live.observe(np.zeros(SIZE), reward, False)
         live.observe(np.zeros(SIZE), 1.0, True)
         with pytest.raises(BenchError, match="in use"):
             mine.online(9)

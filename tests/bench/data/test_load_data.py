@@ -110,6 +110,7 @@ SOURCES: dict[str, Callable[[Path], Any]] = {
     "npz_transitions": npz(transitions()),
     "npz_states": npz(states()),
     "hdf5": lambda folder: layouts.write_hdf5(folder / "d4rl.hdf5", transitions()),
+    "hdf5_states": lambda folder: layouts.write_hdf5(folder / "states.h5", states()),
     "minari": minari,
     "robomimic": robomimic,
 }

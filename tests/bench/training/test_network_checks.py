@@ -1,5 +1,6 @@
 """What is wrong with a user's policy is said before it is trained, one clear error each."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -132,6 +133,16 @@ def test_policies_that_share_a_parameter_are_refused() -> None:
 def test_what_is_no_trainable_policy_is_refused_at_once(policy: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         networks_of(policy())
+
+
+def test_what_cannot_be_copied_is_asked_for_as_a_function() -> None:
+    locked, bound = Model(), Model()
+    locked.lock = threading.Lock()
+    bound.last = bound.layer.weight * 2
+    for module in (locked, bound):
+        with pytest.raises(ValueError, match=r"policy Model cannot be copied .*give a function"):
+            networks_of(module).policy.module(0)
+    networks_of(lambda: locked).policy.module(0)
 
 
 def test_a_fingerprint_is_of_values_types_and_what_is_trained() -> None:

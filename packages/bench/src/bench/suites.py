@@ -170,6 +170,7 @@ class CustomTask:
         action_high: what 1 of each action stands for; empty where it is 1 itself.
         solved_at: an episode with at least this return counts as a success; None takes the
             environment's word for it.
+        played: whether there is an environment; else its name is that of the data.
     """
 
     environment: str
@@ -177,6 +178,7 @@ class CustomTask:
     action_low: tuple[float, ...] = ()
     action_high: tuple[float, ...] = ()
     solved_at: float | None = None
+    played: bool = True
 
     @property
     def published(self) -> bool:
@@ -200,8 +202,10 @@ class CustomTask:
         """By the return, where that is what counts."""
         return told if self.solved_at is None else returns >= self.solved_at
 
-    def describe_success(self) -> str:
+    def describe_success(self) -> str | None:
         """What an episode's success means."""
+        if not self.played:
+            return None
         if self.solved_at is None:
             return f"environment: {self.environment}; success is what it says in info['success']"
         return (
@@ -211,7 +215,7 @@ class CustomTask:
     def recorded(self) -> dict[str, Any]:
         """All but where the data lie: what they are has a fingerprint."""
         values = asdict(self)
-        del values["dataset"]
+        del values["dataset"], values["played"]
         return values
 
 

@@ -75,7 +75,7 @@ class LiveTuner:
         with ExitStack() as stack:
             self._trainer = self._begin(stack)
             self._stack = stack.pop_all()
-        self._open = True
+        self._open, self._broken_off = True, False
 
     def _begin(self, stack: ExitStack) -> Trainer:
         plan, pack = self._plan, self._pack
@@ -180,17 +180,23 @@ class LiveTuner:
             terminated=bool(terminated),
             truncated=bool(truncated),
         )
+        self._broken_off = True
         self._trainer.turn(may_save=ended)
+        self._broken_off = False
         if self._trainer.failures:
             raise BenchError(str(self._trainer.failures[0]))
 
     def close(self) -> None:
-        """Save and give the run directory back; without effect the second time."""
+        """Save and give the run directory back; without effect the second time.
+
+        A step that was broken off in the middle of its updates (Ctrl-C, an error) is not saved: the
+        run goes on from the checkpoint before.
+        """
         if not self._open:
             return
         self._open = False
         with self._stack:
-            if not self._trainer.failures:
+            if not self._trainer.failures and not self._broken_off:
                 self._trainer.save()
         self._closed()
 

@@ -146,8 +146,9 @@ def read_leaf_folder(folder: Path, *, mapped: bool | None = None) -> TaskData:
         names, files, fingerprint = record["leaves"], record["files"], str(record["fingerprint"])
         tasks, dataset = tuple(map(str, record["tasks"])), str(record["dataset"])
         leaves = [_SEEN if not name else f"{_SEEN}/{name}" for name in names]
+        low, high = (tuple(map(float, b)) for b in record.get("action_range", ((), ())))
         unlisted = [n for n in (*leaves, *_COLUMNS) if _file_name(n) not in files]
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataDamaged(f"{folder / _RECORD}: not a record of leaves ({error!r})") from error
     if unlisted or not leaves or record.get("format") != 1:
         raise DataDamaged(f"{folder / _RECORD}: not a complete record of format 1")
@@ -163,6 +164,8 @@ def read_leaf_folder(folder: Path, *, mapped: bool | None = None) -> TaskData:
     for name, array in arrays.items():
         if len(array) != rows:
             raise DataDamaged(f"{folder}: '{name}' has {len(array)} rows, 'terminals' {rows}")
+    if {len(low), len(high)} - {0, arrays["actions"].shape[-1]} or len(low) != len(high):
+        raise DataDamaged(f"{folder / _RECORD}: 'action_range' is not of the actions")
     seen = {n: arrays[full] for n, full in zip(names, leaves, strict=True)}
     return TaskData(
         dataset=dataset,
@@ -176,6 +179,7 @@ def read_leaf_folder(folder: Path, *, mapped: bool | None = None) -> TaskData:
         source="imported",
         versions={},
         paths=(folder,),
+        action_range=(low, high),
     )
 
 

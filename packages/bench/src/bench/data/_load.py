@@ -1,8 +1,9 @@
 """Data as training wants them: compact rows and the rewards of several tasks."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
@@ -14,6 +15,9 @@ from bench.data._npz import npz_keys, read_npz
 from bench.data._record import DataRecord, Source
 from bench.data._tasks import reward_columns, task_rewards
 from bench.simulation import ArrayTree
+
+ActionRange: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
+"""Lowest and highest action, a number for each entry; empty where they are -1 and 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,8 @@ class TaskData:
         source: where the data come from: downloaded, generated, imported or unknown.
         versions: of the simulator that made generated data.
         paths: the files.
+        action_range: what -1 and 1 of each action stand for where they were scaled, (A,) each; else
+            empty.
     """
 
     dataset: str
@@ -49,6 +55,7 @@ class TaskData:
     source: Source
     versions: dict[str, str]
     paths: tuple[Path, ...]
+    action_range: ActionRange = field(default=((), ()), kw_only=True)
 
     @property
     def episode_ends(self) -> Int64[np.ndarray, " episodes"]:
@@ -144,7 +151,17 @@ def _task_data(
         source=record.source,
         versions=record.versions,
         paths=files,
+        action_range=action_range_of(record.recipe.get("action_range"), arrays["actions"].shape[1]),
     )
+
+
+def action_range_of(bounds: Any, size: int) -> ActionRange:
+    """Bounds that actions were scaled from, numbers or one for each of ``size`` entries."""
+    if bounds is None:
+        return (), ()
+    low, high = (np.broadcast_to(np.asarray(bound, np.float64), size) for bound in bounds)
+    plain = bool((low == -1.0).all() and (high == 1.0).all())
+    return ((), ()) if plain else (tuple(low.tolist()), tuple(high.tolist()))
 
 
 def read_rows(

@@ -15,7 +15,7 @@ from bench.data._flags import read_column, read_flags, read_leaf
 from bench.data._import import action_bounds, check_memory, recognised
 from bench.data._layout import Choices, Layout
 from bench.data._leaf_files import is_leaf_folder, new_folder, read_leaf_folder
-from bench.data._load import TaskData, load
+from bench.data._load import ActionRange, TaskData, action_range_of, load
 from bench.data._locate import default_data_dir
 from bench.data._recognise import recognise
 from bench.data._tree import Leaf, Tree, leaf_of, nested
@@ -65,8 +65,8 @@ def load_data(
         rewards: `stored`, or `success`: 1 for the transition into a terminal state and 0 else, for
             demonstrations that end where the task is done.
         action_range: lowest and highest action, a number or one for each entry; actions are scaled
-            to [-1, 1] from there. `as_stored` leaves them as they are; by default they must lie in
-            [-1, 1].
+            to [-1, 1] from there, and those that a trained policy plays are scaled back.
+            `as_stored` leaves them as they are; by default they must lie in [-1, 1].
         store: folder to write what was read into, an array file for each leaf, episode by episode;
             it is read from there by memory mapping where it would take more than half of the
             memory, and can be the source next time.
@@ -99,11 +99,15 @@ def load_data(
         raise ValueError(f"action_range is {action_range!r}; expected two bounds or 'as_stored'")
     bounds = None if isinstance(action_range, str) else action_bounds(action_range)
     with _opened(source, place, choices) as (found, own):
-        pieces = _pieces(place, found, None if as_stored else bounds or own, as_stored, rewards)
+        bounds = None if as_stored else bounds or own
+        pieces = _pieces(place, found, bounds, as_stored, rewards)
         if store is None:
             check_memory(place, found)
-            return _in_memory(name, place, _joined(place, list(pieces)))
-        _store(Path(store), place, pieces, {"dataset": name, "tasks": _TASK, "layout": found.name})
+            joined = _joined(place, list(pieces))
+            size = joined["actions"].shape[1]
+            return _in_memory(name, place, joined, action_range_of(bounds, size))
+        record = {"dataset": name, "tasks": _TASK, "layout": found.name}
+        _store(Path(store), place, pieces, record, bounds)
     return read_leaf_folder(Path(store), mapped=mapped)
 
 
@@ -122,14 +126,16 @@ def _store(
     place: Path,
     pieces: Iterator[dict[str, np.ndarray]],
     record: Mapping[str, Any],
+    bounds: Bounds | None,
 ) -> None:
     """Write what comes, piece by piece."""
     with new_folder(folder) as writer:
         for piece in pieces:
             writer.append(piece)
+            size = piece["actions"].shape[1]
         if not writer.begun:
             raise DataDamaged(f"{place}: there is no episode with a transition in it")
-        writer.finish(record)
+        writer.finish({**record, "action_range": action_range_of(bounds, size)})
 
 
 def _named(source: str, data_dir: str | Path | None) -> TaskData:
@@ -264,7 +270,9 @@ def _joined(place: Path, pieces: Sequence[Mapping[str, np.ndarray]]) -> dict[str
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in first}
 
 
-def _in_memory(name: str, place: Path, arrays: Mapping[str, np.ndarray]) -> TaskData:
+def _in_memory(
+    name: str, place: Path, arrays: Mapping[str, np.ndarray], action_range: ActionRange
+) -> TaskData:
     digest = hashlib.sha256()
     for key, array in arrays.items():
         digest.update(f"{key}{array.dtype}{array.shape}".encode())
@@ -282,4 +290,5 @@ def _in_memory(name: str, place: Path, arrays: Mapping[str, np.ndarray]) -> Task
         source="imported",
         versions={},
         paths=(place,),
+        action_range=action_range,
     )

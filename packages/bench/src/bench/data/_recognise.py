@@ -129,9 +129,9 @@ def _states(path: Path, tree: Tree, choices: Choices) -> Layout:
             "an array"
         )
     for key in ("observations", "actions", "terminals", *_STATES):
-        found = tree.get(key)
-        if found is seen and states:
+        if key == "observations" and states:
             continue
+        found = tree.get(key)
         if isinstance(found, Leaf):
             states[key] = found
         elif key not in _STATES or found is not None:

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from bench.experiment import Phase
+from bench.results._cells import COUNTED
 from bench.results._final import FinalTable, phases
 from bench.results._scores import final_rates
 from bench.results._statistics import (
@@ -57,7 +58,7 @@ def method_scores(table: FinalTable, suite: str, phase: str) -> dict[str, dict[s
 
     Methods that end with pretraining take part in every phase.
     """
-    cells = table.cells.filter((pl.col("suite") == suite) & pl.col("finished"))
+    cells = table.cells.filter((pl.col("suite") == suite) & COUNTED)
     first_only = (pl.col("phase") == Phase.PRETRAIN).all().over("agent", "variant")
     return final_rates(cells.filter((pl.col("phase") == phase) | first_only))
 

@@ -13,6 +13,7 @@ from bench.results._schema import CELL_COLUMNS, TIMING_COLUMNS
 from bench.storage import simulator_label
 
 __all__ = [
+    "COUNTED",
     "ORIGIN_COLUMNS",
     "cell_results",
     "labelled_evaluations",
@@ -22,6 +23,8 @@ __all__ = [
 
 # Rows that differ in one of these measure different things.
 ORIGIN_COLUMNS = ("data_source", "data_fingerprint", "simulator", "protocol_fingerprint")
+COUNTED = pl.col("finished") & pl.col("success_rate").is_not_null()
+"""Cells with a result: a run that only trains (`evaluate=None`) ends without one."""
 _KEY = (*CELL_COLUMNS, "phase")
 # A row that says why a run was stopped. Where only an evaluation failed, and training went on, the
 # row has the time that the evaluation took.
@@ -150,18 +153,20 @@ def cell_results(runs: Sequence[Path], evaluations: pl.DataFrame | None = None) 
 
 
 def _measured(rows: pl.DataFrame) -> pl.DataFrame:
-    """The last and the best evaluation of every cell that has one."""
+    """The last and the best evaluation of every cell; one that only trains has no success rate."""
     last = [
         "step", "episodes", "successes", "success_rate", "return_mean", "length_mean", "path_kl",
         "kl_budget", "lambda", *ORIGIN_COLUMNS, "precision", "device", "updates_per_second",
         "recorded_at",
     ]  # fmt: skip
-    measured = rows.filter(pl.col("success_rate").is_not_null()).sort("step")
+    measured = rows.filter(pl.col("failure").is_null()).sort("step")
     return measured.group_by(*_KEY, "run").agg(
         *(pl.col(name).last() for name in last),
         best_rate=pl.col("success_rate").max(),
-        best_step=pl.col("step").get(pl.col("success_rate").arg_max()),
-        evaluations=pl.len(),
+        best_step=pl.col("step")
+        .sort_by("success_rate", nulls_last=False, maintain_order=True)
+        .last(),
+        evaluations=pl.col("success_rate").count(),
         # The first is what its pack has taken so far, the second of one evaluation.
         seconds=pl.col("seconds_training").max() + pl.col("seconds_evaluation").sum(),
     )

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from bench.errors import ResultsError
 from bench.experiment import CLONING, Phase, is_cloning
+from bench.results._cells import COUNTED
 from bench.results._final import FinalTable, final_table
 from bench.results._scores import final_rates, flat_settings, method_label
 from bench.results._setting_names import method_pairs, setting_differences
@@ -285,7 +285,7 @@ def _difference(
 
 def _rates(table: FinalTable) -> dict[str, dict[str, dict[str, list[float]]]]:
     """Phase to method to task to success rates of finished runs."""
-    finished = table.cells.filter(pl.col("finished"))
+    finished = table.cells.filter(COUNTED)
     phases = finished.partition_by("phase", as_dict=True, maintain_order=True)
     return {str(phase): final_rates(cells) for (phase,), cells in phases.items()}
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from bench.errors import ResultsError
 from bench.experiment import Phase
-from bench.results._cells import cell_results, labelled_evaluations, require_one_origin
+from bench.results._cells import COUNTED, cell_results, labelled_evaluations, require_one_origin
 from bench.results._protocol import joined_differences
 from bench.results._schema import CELL_COLUMNS, PHASES
 from bench.results._statistics import (
@@ -118,8 +118,8 @@ def final_table(
     cells = cell_results(runs, evaluations)
     if cells.is_empty():
         raise ResultsError(f"no evaluations in {', '.join(str(run) for run in runs)} yet")
-    measured = pl.col("step").is_not_null() & ~pl.col("stopped")
-    used = cells.filter(measured if unfinished else pl.col("finished"))
+    measured = pl.col("success_rate").is_not_null() & ~pl.col("stopped")
+    used = cells.filter(measured if unfinished else COUNTED)
     if not mix:
         require_one_origin(evaluations, used)
     tasks = _summary(cells, used, (*_METHOD, "domain", "task"), resamples)

@@ -78,17 +78,20 @@ def chosen_suite(
     if given is None:
         rows, action_range = _check_data(location, options.env, found.spaces)
     else:
-        rows, action_range = len(given.terminals), None
+        rows, action_range = len(given.terminals), [*filter(None, given.action_range)] or None
         _check_given(given, options.env, found.spaces)
     dataset = options.dataset if given is None else given.dataset
     assert dataset is not None
     low, high = _action_bounds(found.spaces)
-    if low and not _is_range(action_range, found.spaces.action_low, found.spaces.action_high):
+    scaled = low or action_range is not None
+    if scaled and not _is_range(action_range, found.spaces.action_low, found.spaces.action_high):
         raise ValueError(
-            f"{options.env} takes actions from {list(low)} to {list(high)}, and it is not "
+            f"{options.env} takes actions from {found.spaces.action_low.tolist()} to "
+            f"{found.spaces.action_high.tolist()}, and it is not "
             f"recorded that the actions of {dataset} are scaled from there to [-1, 1] "
             f"(recorded range: {action_range}); import them with `bench data import FILE NAME "
-            f"--env {quote(options.env)}{folder_option(options.data_dir)}`"
+            f"--env {quote(options.env)}{folder_option(options.data_dir)}`, or read them with "
+            "bench.load_data(..., action_range=(low, high))"
         )
     task = CustomTask(options.env, dataset, low, high, threshold)
     return custom_suite(_as_name(options.env), task, transitions=rows, chunk_length=length)
@@ -137,7 +140,7 @@ def _without_environment(given: TaskData, length: int, solved_at: float | None) 
             f"longest of which has {lengths.max()}; give a smaller chunk length"
         )
     name = _as_name(given.dataset)
-    task = CustomTask(name, given.dataset, solved_at=solved_at)
+    task = CustomTask(name, given.dataset, *given.action_range, solved_at, played=False)
     return custom_suite(name, task, transitions=len(given.terminals), chunk_length=length)
 
 

@@ -90,6 +90,10 @@ class LiveExperience:
         """
         if self._pending is None:
             raise ValueError("observe() without act(): there is no action that this came of")
+        try:
+            reward = float(reward)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the reward is {reward!r:.60}; expected one number") from error
         if not math.isfinite(reward):
             raise ValueError(f"the reward is {reward}; expected a finite number")
         before, action = self._pending
@@ -97,13 +101,13 @@ class LiveExperience:
         self.ring.add(
             before,
             action[None],
-            torch.tensor([float(reward)]),
+            torch.tensor([reward]),
             torch.tensor([0.0 if terminated else 1.0]),
             torch.tensor([ended]),
             observation,
         )
         self._pending, self._inside = None, not ended
-        self._return += float(reward)
+        self._return += reward
         if ended:
             self._left, self._episodes = 0, self._episodes + 1
             self._last_return, self._return = self._return, 0.0

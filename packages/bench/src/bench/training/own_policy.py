@@ -167,11 +167,27 @@ def _factory(what: str, given: OwnModule) -> Callable[[], nn.Module]:
             )
         return partial(_referenced, what, given)
     if isinstance(given, nn.Module):
-        return partial(copy.deepcopy, given)
+        return partial(_copied, what, given)
     if callable(given):
         return given
     check_methods(given)
     raise AssertionError
+
+
+def _copied(what: str, module: nn.Module) -> nn.Module:
+    """A copy of a module.
+
+    Raises:
+        ValueError: it holds what cannot be copied.
+    """
+    try:
+        return copy.deepcopy(module)
+    # Locks, open files, loggers: TypeError; tensors that are no leaves of a graph: RuntimeError.
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"{what} {type(module).__qualname__} cannot be copied ({error}); give a function that "
+            "makes it and loads its parameters instead of the module"
+        ) from error
 
 
 def _referenced(what: str, name: str) -> nn.Module:
