@@ -195,6 +195,8 @@ def test_a_learner_says_what_it_cannot_train() -> None:
         Learner(plain.named_parameters(), replicas=3)
     with pytest.raises(ValueError, match=r"learning_rates names 'decoder'.*encoder"):
         Learner(plain.named_parameters(), replicas=1, learning_rates={"decoder": 1.0})
+    with pytest.raises(ValueError, match=r"rate of 'encoder' is -0\.1; expected one of at least 0"):
+        Learner(plain.named_parameters(), replicas=1, learning_rates={"encoder": -0.1})
     with pytest.raises(ValueError, match="nothing to train"):
         Learner(plain.requires_grad_(False).named_parameters(), replicas=1)
 

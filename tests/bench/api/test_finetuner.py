@@ -223,6 +223,21 @@ def test_an_environment_at_hand_is_played_in_this_process(tmp_path: Path) -> Non
     assert (row["success_rate"], row["return_mean"], row["length_mean"]) == (1.0, 5.0, 5.0)
 
 
+def test_padding_is_played_as_zero_wherever_a_policy_acts(tmp_path: Path) -> None:
+    mine = tuner(policy(), arrays(), action_mask=[[1], [0]])
+    seen: list[Any] = []
+    fit(mine, tmp_path, 2, evaluate=lambda p: seen.append(p(np.zeros(SIZE))) or 0.0)
+    chunks = [*seen, bench.load_policy(tmp_path, policy=Policy)(np.zeros((5, SIZE)))]
+    with mine.online(4, warm_up=3) as live:
+        played = []
+        for _ in range(2):
+            played.append(live.act(np.zeros(SIZE)))
+            live.observe(np.zeros(SIZE), 0.0, False)
+    for chunk in (*chunks, np.stack(played)):
+        assert np.all(chunk[..., 1, :] == 0.0)
+        assert np.all(chunk[..., 0, :] != 0.0)
+
+
 class Fixed(nn.Module):
     """Samples one chunk, whatever the noise and the observation."""
 
@@ -406,6 +421,8 @@ def test_bad_data_and_settings_are_refused_before_training(
     with pytest.raises((ValueError, BenchError), match=says):
         fit(tuner(policy(), given, **options), tmp_path, 2)
     assert not list(tmp_path.glob("packs/*/checkpoints/*"))
+    with pytest.raises(ValueError, match=r"--steps must be a whole number, got 1\.5"):
+        fit(tuner(policy(), given), tmp_path, 1.5)  # type: ignore[arg-type]
     # Nothing is lost: the same directory takes the run that was meant.
     fit(tuner(), tmp_path, 1)
 

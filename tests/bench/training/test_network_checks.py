@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.agents import AGENTS, OwnPolicy, Problem
+from bench.agents.critics import OwnCritic
 from bench.training.network_checks import check_networks
 from bench.training.own_policy import networks_of
 from qlearn import ChunkBatch, RandomStreams
@@ -43,8 +44,16 @@ class Rows:
         return ChunkBatch(observations, actions, ones, ones, ones, observations)
 
 
-def checked(module: nn.Module, rows: Rows | None = None, name: str = "bc") -> None:
-    problem = Problem(SIZE, A, H, policy=OwnPolicy.copies_of(module))
+def checked(
+    module: nn.Module,
+    rows: Rows | None = None,
+    name: str = "bc",
+    critic: Callable[[], nn.Module] | None = None,
+    policy: Callable[[], nn.Module] | None = None,
+) -> None:
+    own = OwnPolicy.copies_of(module) if policy is None else OwnPolicy(policy)
+    judge = None if critic is None else OwnCritic(critic)
+    problem = Problem(SIZE, A, H, policy=own, critic=judge)
     streams = RandomStreams([0])
     config = AGENTS[name].config(actor_hidden=(8,))
     agent = AGENTS[name].agent(config, problem, streams)
@@ -135,14 +144,52 @@ def test_what_is_no_trainable_policy_is_refused_at_once(policy: Any, says: str) 
         networks_of(policy())
 
 
-def test_what_cannot_be_copied_is_asked_for_as_a_function() -> None:
+def test_what_cannot_be_copied_is_refused() -> None:
     locked, bound = Model(), Model()
     locked.lock = threading.Lock()
     bound.last = bound.layer.weight * 2
     for module in (locked, bound):
-        with pytest.raises(ValueError, match=r"policy Model cannot be copied .*give a function"):
-            networks_of(module).policy.module(0)
-    networks_of(lambda: locked).policy.module(0)
+        for given in (module, lambda module=module: module):
+            with pytest.raises(ValueError, match="policy Model cannot be copied"):
+                networks_of(given)
+        with pytest.raises(ValueError, match="critic Model cannot be copied"):
+            networks_of(Model(), critic=module)
+
+
+class Critic(nn.Module):
+    """A sound critic, and a place for one fault."""
+
+    def __init__(self, fault: Callable[..., Any] = lambda c, v, o, a: v) -> None:
+        super().__init__()
+        self.fault, self.layer = fault, nn.Linear(SIZE + H * A, 1)
+
+    def forward(self, observations: Tensor, actions: Tensor) -> Any:
+        value = self.layer(torch.cat([observations, actions.flatten(1)], -1))[:, 0]
+        return self.fault(self, value, observations, actions)
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (lambda c, v, o, a: v.mean(), r"critic Critic returned shape \(\) for 8 observations"),
+        (lambda c, v, o, a: v * torch.nan, "critic Critic gives values that are not finite"),
+        (lambda c, v, o, a: v.detach(), "values without a gradient in the actions"),
+        (lambda c, v, o, a: c(o, 0 * a.detach()), "values without a gradient in the actions"),
+    ],
+)
+def test_a_faulty_critic_is_refused(fault: Callable[..., Any], says: str) -> None:
+    once = [fault]  # a fault may ask the critic itself
+    critic = Critic(lambda c, v, o, a: once.pop()(c, v, o, a) if once else v)
+    with pytest.raises(ValueError, match=says):
+        checked(Model(), name="trqam", critic=lambda: critic)
+
+
+def test_a_critic_that_shares_with_the_policy_is_refused() -> None:
+    checked(Model(), name="trqam", critic=Critic)
+    model, critic = Model(), Critic()
+    critic.encoder = model.layer
+    with pytest.raises(ValueError, match=r"slow and critic share the parameter encoder.weight"):
+        checked(model, name="trqam", critic=lambda: critic, policy=lambda: model)
 
 
 def test_a_fingerprint_is_of_values_types_and_what_is_trained() -> None:

@@ -1,5 +1,6 @@
 """One optimisation step for many replicas: clip, move the targets, Adam."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -152,6 +153,9 @@ def _rates(
     named: Sequence[tuple[str, nn.Parameter]], usual: float, rates: Mapping[str, float]
 ) -> dict[str, float]:
     """Step size of every parameter: one, unless parts have learning rates of their own."""
+    for part, rate in rates.items():
+        if not 0.0 <= rate < math.inf:
+            raise ValueError(f"the learning rate of {part!r} is {rate}; expected one of at least 0")
     found = {name: _rate_of(name, usual, rates) for name, _ in named}
     unknown = [part for part in rates if not any(_is_part(part, name) for name in found)]
     if unknown:

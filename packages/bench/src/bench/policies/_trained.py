@@ -1,5 +1,6 @@
 """One trained policy out of a run directory."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -217,8 +218,15 @@ def built_agent(
                 "num_action_samples may ask; give critic=, a module like it or a function that "
                 "makes one"
             )
-        own = networks_of(networks, convention=found["convention"], critic=critic)
-        problem = replace(problem, policy=own.policy, critic=own.critic)
+        mask = found.get("action_mask")
+        own = networks_of(
+            networks,
+            convention=found["convention"],
+            critic=critic,
+            action_mask=json.loads(mask) if mask else None,
+        )
+        counting = own.counting(problem.horizon, problem.action_dim)
+        problem = replace(problem, policy=own.policy, critic=own.critic, action_mask=counting)
         if not own.is_perceptron:
             problem = replace(problem, normalizer=_blank_normalizer(problem.spec))
     return AGENTS[name].agent(config, problem, streams)

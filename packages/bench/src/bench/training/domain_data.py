@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from rich.console import Console
 
@@ -83,16 +82,7 @@ def _with_networks(problem: Problem, own: PlannedNetworks, data: EpisodeData) ->
         micro_batches=own.record.micro_batches,
         learning_rates=own.learning_rates,
     )
-    if own.action_mask is not None:
-        mask, chunk = own.action_mask, (problem.horizon, problem.action_dim)
-        if mask.shape not in (chunk, chunk[1:]) or not mask.any():
-            raise ValueError(
-                f"action_mask has shape {mask.shape} with {mask.sum()} entries that count; "
-                f"expected (action,) = {chunk[1:]} or (chunk length, action) = {chunk}, and one "
-                "that counts"
-            )
-        flat = np.broadcast_to(mask, chunk).ravel()
-        problem = replace(problem, action_mask=tuple(map(bool, flat)))
+    problem = replace(problem, action_mask=own.counting(problem.horizon, problem.action_dim))
     if own.is_perceptron:
         return problem
     spec = data.spec

@@ -1,12 +1,13 @@
 """Whether a user's own policy is a velocity model of the data at hand, before it is trained."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from bench.agents import Agent, ModulePolicy, Problem
+from bench.agents.critics import ModuleCritic
 from bench.agents.module_policy import ModuleField
 from qlearn import ChunkBatch, ChunkSource, Observation, RandomStreams, tree_leaves, tree_rows
 
@@ -33,14 +34,18 @@ def check_networks(
             actions' shape and type, ignores the time, detaches, mixes the rows of a batch, answers
             at random, or gives what is not finite; the text says what to do.
     """
-    parts = {n: m for n, m in _children(agent) if isinstance(m, ModulePolicy)}
+    parts = {n: m for n, m in _children(agent) if isinstance(m, ModulePolicy | ModuleCritic)}
+    policies = [module for module in parts.values() if isinstance(module, ModulePolicy)]
+    critics = [module for module in parts.values() if isinstance(module, ModuleCritic)]
     if not parts:
         return
     batch = data.sample(streams.spawn("checking"), _ROWS)
     _check_rows(batch)
     _check_shared(name, parts)
-    for policy in list(parts.values())[:1]:
+    for policy in policies[:1]:
         _Asked(name, policy, problem, batch, streams.spawn("checked")).check()
+    for critic in critics[:1]:
+        _check_critic(critic, batch)
 
 
 def _children(agent: Agent) -> Sequence[tuple[str, nn.Module]]:
@@ -161,6 +166,26 @@ class _Asked:
         return f" (rows {bad})" if 0 < len(bad) < _ROWS else ""
 
 
+def _check_critic(critic: ModuleCritic, batch: ChunkBatch) -> None:
+    """Refuse a critic whose values are not finite, or say nothing about actions."""
+    actions = batch.actions.clone().requires_grad_()
+    values = critic(batch.observations, actions)
+    name = type(critic.module).__name__
+    if not bool(values.isfinite().all()):
+        raise ValueError(
+            f"critic {name} gives values that are not finite on the first batch of the data; "
+            "observations and actions are finite"
+        )
+    reached: Sequence[Tensor | None] = (None,)
+    if values.requires_grad:
+        reached = torch.autograd.grad(values.sum(), (actions,), allow_unused=True)
+    if reached[0] is None:
+        raise ValueError(
+            f"critic {name} has values without a gradient in the actions, by which policies are "
+            "improved; it must read its second argument, and not under torch.no_grad()"
+        )
+
+
 def _check_rows(batch: ChunkBatch) -> None:
     """Refuse rows that no network should be given."""
     for leaf, value in tree_leaves(batch.observations):
@@ -177,13 +202,19 @@ def _check_rows(batch: ChunkBatch) -> None:
             )
 
 
-def _check_shared(name: str, parts: dict[str, ModulePolicy]) -> None:
-    """Refuse policies of one agent that share what is trained."""
+def _check_shared(name: str, parts: Mapping[str, ModulePolicy | ModuleCritic]) -> None:
+    """Refuse policies and critics of one agent that share what is trained."""
     owners: dict[int, str] = {}
     for part, policy in parts.items():
         for where, parameter in policy.module.named_parameters(remove_duplicate=False):
             owner = owners.setdefault(parameter.data_ptr(), part)
             if owner != part and parameter.numel():
+                if isinstance(policy, ModuleCritic) or isinstance(parts[owner], ModuleCritic):
+                    raise ValueError(
+                        f"{owner} and {part} share the parameter {where}: training one would move "
+                        "the other; give the critic a copy (copy.deepcopy) of what it takes from "
+                        "the policy"
+                    )
                 raise ValueError(
                     f"the base and the fine-tuned policy share the parameter {where} of {name}: "
                     "training one would move the other; make it copyable by copy.deepcopy"

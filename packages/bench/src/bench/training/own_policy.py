@@ -56,6 +56,23 @@ class PlannedNetworks:
     action_mask: NDArray[np.bool_] | None = None
     is_perceptron: bool = False
 
+    def counting(self, horizon: int, action_dim: int) -> tuple[bool, ...]:
+        """For each entry of a chunk whether it counts; empty where all do.
+
+        Raises:
+            ValueError: the mask is of other chunks, or leaves nothing.
+        """
+        mask, chunk = self.action_mask, (horizon, action_dim)
+        if mask is None:
+            return ()
+        if mask.shape not in (chunk, chunk[1:]) or not mask.any():
+            raise ValueError(
+                f"action_mask has shape {mask.shape} with {mask.sum()} entries that count; "
+                f"expected (action,) = {chunk[1:]} or (chunk length, action) = {chunk}, and one "
+                "that counts"
+            )
+        return tuple(map(bool, np.broadcast_to(mask, chunk).ravel()))
+
 
 def networks_of(
     policy: OwnModule,
@@ -86,6 +103,7 @@ def networks_of(
         check_methods(module)
     name = policy if isinstance(policy, str) else type(module).__qualname__
     check_trainable(name, module)
+    _copied("policy", module)
     rates = dict(learning_rates or {})
     own_critic: OwnCritic | OverContext | None = None
     critic_record = ""
@@ -97,6 +115,7 @@ def networks_of(
         if not isinstance(judge, nn.Module):
             raise ValueError(f"critic is {type(judge).__name__}, expected an nn.Module")
         check_trainable(f"critic {type(judge).__qualname__}", judge)
+        _copied("critic", judge)
         critic_record = f"{type(judge).__qualname__}@{fingerprint_of(judge)}"
     record = OwnNetworks(
         name,
@@ -185,8 +204,9 @@ def _copied(what: str, module: nn.Module) -> nn.Module:
     # Locks, open files, loggers: TypeError; tensors that are no leaves of a graph: RuntimeError.
     except (TypeError, RuntimeError) as error:
         raise ValueError(
-            f"{what} {type(module).__qualname__} cannot be copied ({error}); give a function that "
-            "makes it and loads its parameters instead of the module"
+            f"{what} {type(module).__qualname__} cannot be copied, as references and targets are: "
+            f"{error}; keep locks, files and tensors of a graph outside of it, or give it a "
+            "__deepcopy__"
         ) from error
 
 

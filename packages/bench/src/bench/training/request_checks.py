@@ -1,5 +1,6 @@
 """What a look at a request alone can refuse: before torch, data or simulators are touched."""
 
+import math
 import re
 from pathlib import Path
 
@@ -51,6 +52,9 @@ def check_request(request: OfflineRequest) -> None:
 
 
 def _require_within(name: str, value: object, least: float, most: float) -> None:
+    # Only shares end at 1; everything else is counted.
+    if isinstance(value, float) and math.isfinite(value) and most > 1:
+        raise ValueError(f"{flag(name)} must be a whole number, got {value}")
     if not isinstance(value, int | float) or least <= value <= most:
         return
     bound = f"at least {least:,}" if not value >= least else f"at most {most:,}"
