@@ -37,6 +37,12 @@ class Reference:
         """Where the files are."""
         return REFERENCE
 
+    @classmethod
+    def describing_themselves(cls) -> list[str]:
+        """Names of the files that say themselves which agent they are about."""
+        names = sorted(path.stem for path in REFERENCE.glob("*.npz"))
+        return [name for name in names if "agent" in cls(name).config]
+
     def tensor(self, key: str) -> Tensor:
         return torch.from_numpy(self.arrays[key])
 

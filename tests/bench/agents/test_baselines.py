@@ -113,6 +113,7 @@ def test_rlpd_holds_its_policy_at_the_data_where_asked_to() -> None:
         ("fql", "q_loss"),
         ("qam-f", "q_loss"),
         ("qam-e", "edit_q_loss"),
+        ("rql", "actor_loss"),
     ],
 )
 def test_climbing_a_critic_leaves_it_as_it_is(name: str, loss: str) -> None:

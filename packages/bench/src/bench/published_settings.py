@@ -6,7 +6,8 @@ The values at which QAM (arXiv 2601.14234) and its baselines were compared. Thei
 `cloning_weight` (ReBRAC), `bc_alpha` that of RLPD, `actor_noise` both `target_noise` and
 `acting_noise_std`, since that code plays with it too, and `actor_freq` `target_every`, since it
 delays the averages alone. CGQL and CGQL-M there are `cgql-l mode=simple` and `cgql-l mode=mse`
-here: what applies to `cgql-l` when the user sets that mode.
+here: what applies to `cgql-l` when the user sets that mode. RQL's are those of its own paper's
+commands (arXiv 2606.17551): its `alpha` is our `cloning_weight`.
 """
 
 import csv

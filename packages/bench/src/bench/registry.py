@@ -236,6 +236,18 @@ AGENTS = Registry(
             "cloned flow guided by a critic on noisy actions (LINEX, MSE or none)",
             _QAM, "cgql:CGQL", "#CC79A7", exportable=False,
         ),
+        "qc": _own(
+            "best of N chunks of a cloned flow, in the critic's target too (QC; BFN with H = 1)",
+            "arXiv 2507.07969", "qc:QC", "#3F51B5",
+        ),
+        "qgf": _own(
+            "cloned flow guided by an implicit critic's gradient, when acting only",
+            "arXiv 2606.11087", "qgf:QGF", "#A67C00", exportable=False,
+        ),
+        "rql": _own(
+            "flow whose every step climbs a critic on unfinished actions, found by reversing it",
+            "arXiv 2606.17551", "rql:RQL", "#00695C",
+        ),
         "rebrac": _own(
             "TD3 with a squared distance to the data's actions",
             "arXiv 2305.09836", "rebrac:ReBRAC", "#7F3B08", pretrained=False,

@@ -125,7 +125,8 @@ class IFQL(nn.Module):
             qs = self.target_critic(observations, batch.actions)
             value_target = pessimistic_value(qs, config.rho)
         value = self.value(observations).squeeze(-1)
-        value_loss = expectile_loss(value_target - value, config.expectile).mean(-1)
+        error = expectile_loss(value_target - value, config.expectile)
+        value_loss = (error * self.value_weights(batch)).mean(-1)
 
         # Critic: TD towards the value of the next observation.
         with torch.no_grad():
@@ -141,6 +142,10 @@ class IFQL(nn.Module):
         # Policy: behaviour cloning.
         cloning = cloning_loss(self.flow, batch, noise)
         return {"value_loss": value_loss, "critic_loss": td, "flow_loss": cloning}
+
+    def value_weights(self, batch: ChunkBatch) -> Tensor:
+        """Weights ``(R, B)`` in the value network's loss: as published, cut chunks count too."""
+        return torch.ones_like(batch.valid)
 
     def update(self, batch: ChunkBatch, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One step of value, critic and policy; metrics are ``(R,)``."""
