@@ -31,11 +31,13 @@ if TYPE_CHECKING:
     from bench.errors import BenchError
     from bench.experiment import (
         CostRequest,
+        DataRequest,
         DualRequest,
         InternalVsExternalRequest,
         KernelsRequest,
         OfflineRequest,
         OnlineRequest,
+        SensitivityRequest,
         SqamRequest,
         SweepRequest,
     )
@@ -48,6 +50,7 @@ __all__ = [
     "ComparisonResult",
     "CostRequest",
     "CostResult",
+    "DataRequest",
     "DryRun",
     "DualRequest",
     "FineTuner",
@@ -58,6 +61,7 @@ __all__ = [
     "OnlineRequest",
     "RecordedVideo",
     "RunResult",
+    "SensitivityRequest",
     "SpeedRequest",
     "SpeedResult",
     "SqamRequest",
@@ -92,11 +96,13 @@ _HOMES = {
     "bench.errors": ("BenchError",),
     "bench.experiment": (
         "CostRequest",
+        "DataRequest",
         "DualRequest",
         "InternalVsExternalRequest",
         "KernelsRequest",
         "OfflineRequest",
         "OnlineRequest",
+        "SensitivityRequest",
         "SqamRequest",
         "SweepRequest",
     ),

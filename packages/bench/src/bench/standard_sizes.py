@@ -11,6 +11,15 @@ _OTHER = {
     "humanoidmaze-medium-navigate": 2 * _MILLION,
     "humanoidmaze-large-navigate": 2 * _MILLION,
     "humanoidmaze-giant-navigate": 2 * _MILLION,
+    "humanoidmaze-medium-stitch": 2 * _MILLION,
+    "humanoidmaze-large-stitch": 2 * _MILLION,
+    "humanoidmaze-giant-stitch": 4 * _MILLION,
+    "antmaze-medium-explore": 5 * _MILLION,
+    "antmaze-large-explore": 5 * _MILLION,
+    "antmaze-teleport-explore": 5 * _MILLION,
+    "pointmaze-medium-explore": 5 * _MILLION,
+    "pointmaze-large-explore": 5 * _MILLION,
+    "pointmaze-teleport-explore": 5 * _MILLION,
 }
 _UNITS = {"b": 1_000 * _MILLION, "m": _MILLION, "k": 1_000}
 

@@ -4,30 +4,34 @@ import math
 from pathlib import Path
 
 import polars as pl
-from matplotlib.figure import Figure
 
 from bench.ablation.bandit import PROBLEM, Bandit, WarmStart
-from bench.ablation.figures import Line, drawn, lines_against, tracking_figure
+from bench.ablation.data_quality import plan_data
+from bench.ablation.figures import Line, lines_against, tracking_figure
 from bench.ablation.points import outcomes, plan_points
+from bench.ablation.sensitivity import plan_sensitivity
 from bench.ablation.settings import estimator_grid, families, kernel_grid
 from bench.ablation.tracking import RULES, Tracking, followed, summary
+from bench.ablation.writing import Written, basis_of, success_in_percent, write_results
 from bench.agents import TRQAM, TRQAMConfig
 from bench.experiment import (
+    DataRequest,
     DualRequest,
     InternalVsExternalRequest,
     KernelsRequest,
+    SensitivityRequest,
     SqamRequest,
 )
-from bench.results import markdown_table
-from bench.storage import write_bytes
 from bench.training.options import Plan
 from bench.training.request_checks import check_folder
 from qlearn import RandomStreams
 
-__all__ = ["Written", "as_text", "dual", "kernels", "plan_ablation", "sqam", "trust_region"]
+__all__ = ["SuiteAblation", "dual", "kernels", "plan_ablation", "sqam", "trust_region"]
 
-Written = tuple[pl.DataFrame, tuple[Path, ...]]
-"""A table, and the files that hold it and its figure."""
+SuiteAblation = (
+    DataRequest | InternalVsExternalRequest | KernelsRequest | SensitivityRequest | SqamRequest
+)
+"""Requests of ablations that train on a suite."""
 
 
 def dual(options: DualRequest) -> Written:
@@ -49,19 +53,23 @@ def dual(options: DualRequest) -> Written:
     start = WarmStart.of(Bandit(), tuple(range(options.seeds)), options.warm_up)
     curves = followed(start, tracking)
     directory = options.out or Path("runs/ablate-dual")
-    written = _write(
+    written = write_results(
         directory, "dual", summary(curves, tracking), tracking_figure(curves, tracking)
     )
     curves.write_parquet(directory / "curves.parquet")
     return written
 
 
-def plan_ablation(options: InternalVsExternalRequest | KernelsRequest | SqamRequest) -> Plan:
+def plan_ablation(options: SuiteAblation) -> Plan:
     """The packs of an ablation on a suite.
 
     Raises:
         ValueError: an impossible value.
     """
+    if isinstance(options, SensitivityRequest):
+        return plan_sensitivity(options)
+    if isinstance(options, DataRequest):
+        return plan_data(options)
     if isinstance(options, KernelsRequest):
         grid = kernel_grid(options.kernels, options.flow_steps, options.endpoint_samples)
         return plan_points(options, "kernels", grid)
@@ -88,17 +96,20 @@ def trust_region(directory: Path) -> Written:
     )
     rows = outcomes(directory).with_columns(kind=kind).sort("domain", "kind", "path_kl")
     lines = [
-        Line(label, part["path_kl"].to_list(), *_success(part))
+        Line(label, part["path_kl"].to_list(), *success_in_percent(part))
         for label, part in _groups(rows, "kind")
     ]
     figure = lines_against(
         {"success, %": lines},
         "realised path KL, nats per action",
-        note=_basis(rows),
+        note=basis_of(rows),
         logarithmic=True,
     )
-    return _write(
-        directory, "internal-vs-external", rows.drop("endpoint_kl", "realised_path_kl"), figure
+    return write_results(
+        directory,
+        "internal-vs-external",
+        rows.drop("agent", "endpoint_kl", "realised_path_kl"),
+        figure,
     )
 
 
@@ -113,7 +124,7 @@ def kernels(directory: Path) -> Written:
     kls: list[Line] = []
     for label, part in _groups(rows, "kernel"):
         steps = part["steps"].to_list()
-        success.append(Line(label, steps, *_success(part)))
+        success.append(Line(label, steps, *success_in_percent(part)))
         for name, text in (("path_kl", "path KL"), ("endpoint_kl", "endpoint KL")):
             values = part[name].to_list()
             kls.append(
@@ -122,7 +133,7 @@ def kernels(directory: Path) -> Written:
     figure = lines_against(
         {"success, %": success, "nats per action": kls},
         "flow steps",
-        note=_basis(rows),
+        note=basis_of(rows),
         logarithmic=False,
     )
     order = [
@@ -136,7 +147,7 @@ def kernels(directory: Path) -> Written:
         "episodes",
     ]
     table = rows.select(*order, "path_kl", "endpoint_kl", "lambda")
-    return _write(directory, "kernels", table, figure)
+    return write_results(directory, "kernels", table, figure)
 
 
 def sqam(directory: Path) -> Written:
@@ -150,7 +161,7 @@ def sqam(directory: Path) -> Written:
     kls: list[Line] = []
     for label, part in _groups(rows, "estimator"):
         penalties = part["penalty"].to_list()
-        success.append(Line(label, penalties, *_success(part)))
+        success.append(Line(label, penalties, *success_in_percent(part)))
         for name, text in (("path_kl", "regressed"), ("realised_path_kl", "realised")):
             values = part[name].to_list()
             dashed = name == "realised_path_kl"
@@ -158,35 +169,12 @@ def sqam(directory: Path) -> Written:
     figure = lines_against(
         {"success, %": success, "path KL, nats per action": kls},
         "weight of the value penalty",
-        note=_basis(rows),
+        note=basis_of(rows),
         logarithmic=False,
     )
     order = ["domain", "estimator", "penalty", "success", "success_low", "success_high"]
     order += ["seeds", "episodes", "path_kl", "realised_path_kl", "lambda"]
-    return _write(directory, "sqam", rows.select(order), figure)
-
-
-def _success(part: pl.DataFrame) -> tuple[list[float], list[float], list[float]]:
-    """Success with the ends of its interval, in percent."""
-    value, low, high = (
-        (100.0 * part[name].fill_null(part["success"])).to_list()
-        for name in ("success", "success_low", "success_high")
-    )
-    return value, low, high
-
-
-def _basis(rows: pl.DataFrame) -> str:
-    """What every point rests on, in words."""
-
-    def counted(column: str, noun: str) -> str:
-        found = sorted(set(rows[column].to_list()))
-        several = "s" * (found[-1] > 1)
-        return f"{' or '.join(map(str, found))} {noun}{several}"
-
-    return (
-        f"every point: {counted('seeds', 'seed')}, {counted('episodes', 'evaluation episode')} in "
-        "all; bars: 95 %"
-    )
+    return write_results(directory, "sqam", rows.select(order), figure)
 
 
 def _groups(rows: pl.DataFrame, kind: str) -> list[tuple[str, pl.DataFrame]]:
@@ -197,27 +185,3 @@ def _groups(rows: pl.DataFrame, kind: str) -> list[tuple[str, pl.DataFrame]]:
         (f"{domain}, {name}" if several else str(name), part)
         for (domain, name), part in parts.items()
     ]
-
-
-def _write(directory: Path, name: str, table: pl.DataFrame, figure: Figure) -> Written:
-    """Keep a table as .md and .csv beside its figure as .svg and .png."""
-    directory.mkdir(parents=True, exist_ok=True)
-    write_bytes(directory / f"{name}.md", markdown_table(as_text(table)).encode())
-    write_bytes(directory / f"{name}.csv", table.write_csv().encode())
-    for kind in ("svg", "png"):
-        write_bytes(directory / f"{name}.{kind}", drawn(figure, kind))
-    kinds = ("md", "csv", "svg", "png")
-    return table, tuple(directory / f"{name}.{kind}" for kind in kinds)
-
-
-def as_text(table: pl.DataFrame) -> pl.DataFrame:
-    """A table as people read it: three digits, and a dash for what is not known."""
-    return table.with_columns(
-        pl.col(column).map_elements(_three_digits, return_dtype=pl.String)
-        for column, kind in table.schema.items()
-        if kind == pl.Float64
-    ).with_columns(pl.all().cast(pl.String).fill_null("-"))
-
-
-def _three_digits(value: float) -> str:
-    return f"{value:.3g}"

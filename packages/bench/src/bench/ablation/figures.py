@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from bench.ablation.tracking import Tracking
 
-__all__ = ["Line", "drawn", "lines_against", "tracking_figure"]
+__all__ = ["Line", "drawn", "lines_against", "named_values", "tracking_figure"]
 
 
 _WINDOW = 10
@@ -82,6 +82,10 @@ class Line:
     dashed: bool = False
 
 
+Span = tuple[float, float, float]
+"""A value, and the lower and upper end of its interval."""
+
+
 def lines_against(
     panels: Mapping[str, Sequence[Line]], label: str, *, note: str, logarithmic: bool
 ) -> Figure:
@@ -121,4 +125,40 @@ def lines_against(
         axis.grid(alpha=0.25)
         # Below the axis: many lines leave no room inside.
         axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18))
+    return figure
+
+
+def named_values(
+    names: Sequence[str], series: Mapping[str, Mapping[str, Span]], label: str, *, note: str
+) -> Figure:
+    """A row per name; in it one value with its interval for each series that has one.
+
+    Args:
+        names: of the rows, from top to bottom.
+        series: value and ends of its interval by name, by the series' label.
+        label: of the values.
+        note: what they rest on, above the panel.
+    """
+    figure = Figure(figsize=(6.4, 1.6 + 0.34 * len(names) + 0.16 * len(series)))
+    figure.set_layout_engine("constrained")
+    figure.suptitle(note, fontsize=8)
+    axis = figure.subplots()
+    for index, (name, found) in enumerate(series.items()):
+        shift = 0.5 * ((index + 0.5) / len(series) - 0.5)
+        rows = [(place + shift, *found[row]) for place, row in enumerate(names) if row in found]
+        places, values, low, high = np.asarray(rows, np.float64).reshape(-1, 4).T
+        axis.errorbar(
+            values,
+            places,
+            xerr=np.stack([values - low, high - values]).clip(0.0),
+            label=name,
+            marker="o",
+            capsize=2,
+            linestyle="none",
+        )
+    axis.set_yticks(range(len(names)), names)
+    axis.invert_yaxis()
+    axis.set_xlabel(label)
+    axis.grid(alpha=0.25)
+    axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18))
     return figure

@@ -1,4 +1,4 @@
-"""Comparisons of parts of TRQAM with what they replace."""
+"""Comparisons of parts of TRQAM with what they replace, of settings, and of data."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,21 +8,26 @@ import polars as pl
 from rich.console import Console
 
 from bench.ablation.commands import (
-    as_text,
+    SuiteAblation,
     dual,
     kernels,
     plan_ablation,
     sqam,
     trust_region,
 )
+from bench.ablation.data_quality import data_quality
+from bench.ablation.sensitivity import sensitivity
+from bench.ablation.writing import as_text
 from bench.api.progress import Progress, progress_console
 from bench.api.results import RunResult
 from bench.api.runs import trained
 from bench.api.state import process_state_kept
 from bench.experiment import (
+    DataRequest,
     DualRequest,
     InternalVsExternalRequest,
     KernelsRequest,
+    SensitivityRequest,
     SqamRequest,
     build_request,
     command_line,
@@ -32,6 +37,8 @@ from bench.terminal import standard_output
 from bench.training.job import Job
 
 __all__ = ["AblationResult", "ablate"]
+
+AblationName = Literal["dual", "internal-vs-external", "kernels", "sqam", "sensitivity", "data"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +73,25 @@ class AblationResult:
 
 
 def ablate(
-    what: Literal["dual", "internal-vs-external", "kernels", "sqam"],
-    request: DualRequest | InternalVsExternalRequest | KernelsRequest | SqamRequest | None = None,
+    what: AblationName,
+    request: DualRequest | SuiteAblation | None = None,
     /,
     *,
     progress: Progress = "auto",
     **options: Any,
 ) -> AblationResult:
-    """Compare a part of TRQAM with what it replaces.
+    """Compare a part of TRQAM with what it replaces, settings of an agent, or kinds of data.
 
     Args:
         what: `dual` (rules for lambda, on a made-up bandit), `internal-vs-external` (kinds of
-            trust region), `kernels` (discretisations of the memoryless SDE) or `sqam` (estimator of
-            the adjoint and value penalty).
+            trust region), `kernels` (discretisations of the memoryless SDE), `sqam` (estimator of
+            the adjoint and value penalty), `sensitivity` (one setting changed at a time) or `data`
+            (the same tasks from data of several kinds).
         request: what to do; or give its fields as keyword arguments.
         progress: as in :func:`offline`.
         **options: fields of :class:`bench.DualRequest`, :class:`bench.InternalVsExternalRequest`,
-            :class:`bench.KernelsRequest` or :class:`bench.SqamRequest`.
+            :class:`bench.KernelsRequest`, :class:`bench.SqamRequest`,
+            :class:`bench.SensitivityRequest` or :class:`bench.DataRequest`.
 
     Raises:
         TypeError: an option that there is not.
@@ -94,6 +103,8 @@ def ablate(
         "internal-vs-external": InternalVsExternalRequest,
         "kernels": KernelsRequest,
         "sqam": SqamRequest,
+        "sensitivity": SensitivityRequest,
+        "data": DataRequest,
     }
     if what not in kinds:
         raise ValueError(f"the ablations are {', '.join(kinds)}; got {what!r}")
@@ -105,6 +116,12 @@ def ablate(
         command = command_line(["bench", "ablate", what], asked)
         job = Job(plan, command, progress_console(progress))
         job.run()
-    written = {"internal-vs-external": trust_region, "kernels": kernels, "sqam": sqam}
+    written = {
+        "internal-vs-external": trust_region,
+        "kernels": kernels,
+        "sqam": sqam,
+        "sensitivity": sensitivity,
+        "data": data_quality,
+    }
     table, files = written[what](plan.directory)
     return AblationResult(table, files, trained(job))

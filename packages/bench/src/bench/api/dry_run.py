@@ -4,10 +4,12 @@ from typing import Any, Literal
 
 from bench.api.state import process_state_kept
 from bench.experiment import (
+    DataRequest,
     InternalVsExternalRequest,
     KernelsRequest,
     OfflineRequest,
     OnlineRequest,
+    SensitivityRequest,
     SqamRequest,
     SweepRequest,
     build_request,
@@ -60,7 +62,13 @@ def _planned(request: OfflineRequest) -> Plan:
             return plan_online(request)
         case SweepRequest():
             return plan_sweep(request)
-        case InternalVsExternalRequest() | KernelsRequest() | SqamRequest():
+        case (
+            DataRequest()
+            | InternalVsExternalRequest()
+            | KernelsRequest()
+            | SensitivityRequest()
+            | SqamRequest()
+        ):
             from bench.ablation.commands import plan_ablation  # draws, so it imports matplotlib
 
             return plan_ablation(request)

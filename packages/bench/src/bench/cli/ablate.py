@@ -1,17 +1,23 @@
-"""`bench ablate`: parts of TRQAM against what they replace."""
+"""`bench ablate`: parts of TRQAM against what they replace, settings and data against others."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from bench.cli._flags import AgentNames, DryRun
 from bench.experiment import (
+    DataRequest,
     DualRequest,
     InternalVsExternalRequest,
     KernelsRequest,
+    SensitivityRequest,
     SqamRequest,
 )
+
+if TYPE_CHECKING:
+    from bench.ablation.commands import SuiteAblation
+    from bench.api.ablations import AblationName
 
 __all__ = ["Ablate"]
 
@@ -68,10 +74,29 @@ class Sqam(DryRun, SqamRequest):
         return self.carry_out(lambda request: _train("sqam", request))
 
 
-def _train(
-    name: Literal["internal-vs-external", "kernels", "sqam"],
-    request: InternalVsExternalRequest | KernelsRequest | SqamRequest,
-) -> int:
+@dataclass(frozen=True)
+class Sensitivity(DryRun, SensitivityRequest):
+    """One agent with one setting changed at a time: clip, critics, flow steps, strength."""
+
+    agent: AgentNames = ("qam",)
+
+    def run(self) -> int:
+        """Run every change, print and write."""
+        return self.carry_out(lambda request: _train("sensitivity", request))
+
+
+@dataclass(frozen=True)
+class Data(DryRun, DataRequest):
+    """The same tasks from data of several kinds: navigate, stitch and explore; play and noisy."""
+
+    agent: AgentNames = ("trqam",)
+
+    def run(self) -> int:
+        """Run every kind, print and write."""
+        return self.carry_out(lambda request: _train("data", request))
+
+
+def _train(name: "AblationName", request: "SuiteAblation") -> int:
     from bench.api.ablations import ablate
     from bench.cli._results import show_ablation
 
@@ -80,13 +105,15 @@ def _train(
 
 @dataclass(frozen=True)
 class Ablate:
-    """Compare parts of TRQAM with what they replace: table and figure from one command."""
+    """Compare parts, settings or data with others: table and figure from one command."""
 
     action: tyro.conf.OmitSubcommandPrefixes[
         Annotated[Dual, tyro.conf.subcommand("dual")]
         | Annotated[InternalVsExternal, tyro.conf.subcommand("internal-vs-external")]
         | Annotated[Kernels, tyro.conf.subcommand("kernels")]
         | Annotated[Sqam, tyro.conf.subcommand("sqam")]
+        | Annotated[Sensitivity, tyro.conf.subcommand("sensitivity")]
+        | Annotated[Data, tyro.conf.subcommand("data")]
     ]
 
     def run(self) -> int:

@@ -20,7 +20,8 @@ from bench.data._locate import (
 from bench.data._mapped import MappedTaskData, bytes_in_memory, load_mapped
 from bench.data._names import DatasetName, is_dataset_name, task_number
 from bench.data._npz import fingerprint, npz_keys, npz_specs, read_npz, write_npz
-from bench.data._recipes import RECIPES, Recipe, recipe_for
+from bench.data._published import published_kinds
+from bench.data._recipes import RECIPES, Recipe, makeable_kinds, recipe_for
 from bench.data._record import DataRecord, FileRecord, Source
 from bench.data._sources import DownloadSource, download_sources
 from bench.data._summary import ArraySummary, FileSummary, TaskSummary, summarise
@@ -70,8 +71,10 @@ __all__ = [
     "load_mapped",
     "load_shards",
     "locate",
+    "makeable_kinds",
     "npz_keys",
     "npz_specs",
+    "published_kinds",
     "read_npz",
     "recipe_for",
     "reward_columns",

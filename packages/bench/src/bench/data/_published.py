@@ -30,6 +30,13 @@ def published_stems() -> set[str]:
     return stems | {f"visual-{stem}" for stem in stems} | powder
 
 
+def published_kinds(environment: str) -> tuple[str, ...]:
+    """Kinds of data that are published of an environment such as `antmaze-large`."""
+    names = {kind for _, kinds in _MAZES.values() for kind in kinds} | {"play", "noisy"}
+    stems = published_stems()
+    return tuple(kind for kind in sorted(names) if f"{environment}-{kind}" in stems)
+
+
 def check_published(name: DatasetName) -> None:
     """Refuse a dataset that nobody publishes, before any source is asked for it.
 

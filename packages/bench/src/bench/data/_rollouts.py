@@ -25,6 +25,8 @@ DTYPES = {"terminals": np.dtype(bool), "button_states": np.dtype(np.int64)}
 
 SPLITS = ("train", "val")
 _MAX_ATTEMPTS = 100
+_STEPS_IN_A_DIRECTION = 10
+_STITCHED_CELLS = 4
 
 
 def roll_out(environment_id: str, recipe: Recipe, data_dir: Path) -> "Rollout":
@@ -147,20 +149,21 @@ class _ManipulationRollout(Rollout):
 
 
 class _MazeRollout(Rollout):
-    """A point that walks the shortest path to one random goal after the other ("navigate")."""
+    """A point that walks the shortest path to its goal, or in one direction after the other."""
 
     def __init__(self, environment_id: str, recipe: Recipe) -> None:
         super().__init__(make_environment(environment_id, terminate_at_goal=False), recipe)
         free = self.environment.maze_map == 0
         self._cells = [(int(i), int(j)) for i, j in np.argwhere(free)]
         self._vertices = [cell for cell in self._cells if not _is_hallway(free, *cell)]
+        self._free = free
         self._subgoals: dict[tuple[Any, Any], np.ndarray] = {}
 
     def _collect(self, seed: int) -> dict[str, list[Any]]:
         environment = self.environment
         environment.action_space.seed(seed)  # Its reset takes a few random steps.
         start = _choose(self._cells)
-        goal = _choose(self._vertices)
+        goal = self._goal(start)
         task = {"init_ij": start, "goal_ij": goal}
         observation, _ = environment.reset(options={"task_info": task}, seed=seed)
         columns: dict[str, list[Any]] = {
@@ -168,10 +171,11 @@ class _MazeRollout(Rollout):
         }
         goal_cell = environment.xy_to_ij(environment.cur_goal_xy)
         for row in range(self.recipe.rows):
-            position = environment.get_xy()
-            direction = self._subgoal(position, goal_cell) - position
-            # Not np.linalg.norm and np.clip: they took a twentieth of a step each.
-            direction /= math.sqrt(direction.dot(direction)) + 1e-6
+            if self.recipe.goals != "explore":
+                position = environment.get_xy()
+                direction = _unit(self._subgoal(position, goal_cell) - position)
+            elif row % _STEPS_IN_A_DIRECTION == 0:
+                direction = _unit(np.random.randn(2))  # noqa: NPY002 (seeded just before)
             action = self._act(observation, direction)
             scale = self.recipe.noise
             noise = np.random.normal(0.0, scale, len(action))  # noqa: NPY002 (seeded just before)
@@ -182,12 +186,19 @@ class _MazeRollout(Rollout):
             columns["terminals"].append(row == self.recipe.rows - 1)
             columns["qpos"].append(info["prev_qpos"])
             columns["qvel"].append(info["prev_qvel"])
-            if info["success"]:
+            if info["success"] and self.recipe.goals == "navigate":
                 # Not set_goal(goal_ij): that writes NaN into the position of the goal's marker.
                 centre = environment.ij_to_xy(_choose(self._vertices))
                 environment.set_goal(goal_xy=environment.add_noise(centre))
                 goal_cell = environment.xy_to_ij(environment.cur_goal_xy)
         return columns
+
+    def _goal(self, start: tuple[int, int]) -> tuple[int, int]:
+        """The first one, or the only one: four cells away, if there are such cells."""
+        if self.recipe.goals != "stitch":
+            return _choose(self._vertices)
+        near = _cells_away(self._free, start, _STITCHED_CELLS)
+        return _choose(near) if near else start
 
     def _act(self, observation: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """What to do before the noise; a point goes where it is told."""
@@ -231,6 +242,27 @@ class _RandomRollout(_MazeRollout):
 
 def _choose(cells: list[tuple[int, int]]) -> tuple[int, int]:
     return cells[np.random.randint(len(cells))]  # noqa: NPY002 (seeded just before)
+
+
+def _unit(direction: np.ndarray) -> np.ndarray:
+    # Not np.linalg.norm and np.clip: they took a twentieth of a step each.
+    direction /= math.sqrt(direction.dot(direction)) + 1e-6
+    return direction
+
+
+def _cells_away(free: np.ndarray, start: tuple[int, int], steps: int) -> list[tuple[int, int]]:
+    """The free cells that the shortest path takes so many steps to, in order of discovery."""
+    front, seen = [start], {start}
+    for _ in range(steps):
+        reached: list[tuple[int, int]] = []
+        for i, j in front:
+            for cell in ((i - 1, j), (i, j - 1), (i + 1, j), (i, j + 1)):
+                inside = 0 <= cell[0] < free.shape[0] and 0 <= cell[1] < free.shape[1]
+                if inside and free[cell] and cell not in seen:
+                    seen.add(cell)
+                    reached.append(cell)
+        front = reached
+    return front
 
 
 def _is_hallway(free: np.ndarray, i: int, j: int) -> bool:

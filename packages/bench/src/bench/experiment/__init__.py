@@ -5,9 +5,11 @@ arguments.
 """
 
 from bench.experiment._ablations import (
+    DataRequest,
     DualRequest,
     InternalVsExternalRequest,
     KernelsRequest,
+    SensitivityRequest,
     SqamRequest,
 )
 from bench.experiment._build import build_request, command_line, refuse_repeats
@@ -41,6 +43,7 @@ from bench.experiment._sweep import SweepRequest
 __all__ = [
     "CLONING",
     "CostRequest",
+    "DataRequest",
     "DualRequest",
     "DualSettings",
     "InternalVsExternalRequest",
@@ -53,6 +56,7 @@ __all__ = [
     "Precision",
     "PrecisionChoice",
     "ProtocolOption",
+    "SensitivityRequest",
     "SettingOption",
     "SqamRequest",
     "SweepRequest",

@@ -1,11 +1,18 @@
-"""The requests of comparisons of parts of TRQAM with what they replace."""
+"""The requests of comparisons: parts of a method with what they replace, and data with others."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.experiment._offline import OfflineRequest
 
-__all__ = ["DualRequest", "InternalVsExternalRequest", "KernelsRequest", "SqamRequest"]
+__all__ = [
+    "DataRequest",
+    "DualRequest",
+    "InternalVsExternalRequest",
+    "KernelsRequest",
+    "SensitivityRequest",
+    "SqamRequest",
+]
 
 
 @dataclass(frozen=True)
@@ -74,3 +81,33 @@ class SqamRequest(OfflineRequest):
     estimators: tuple[str, ...] = ("lean", "scalar")
     penalties: tuple[float, ...] = (0.0, 0.3)
     path_samples: int = 256
+
+
+@dataclass(frozen=True)
+class SensitivityRequest(OfflineRequest):
+    """One agent on a suite, one setting changed at a time (the study of arXiv 2601.14234).
+
+    Attributes:
+        unclipped: also without a gradient clip.
+        num_critics: sizes of the critic ensemble.
+        flow_steps: numbers of flow steps.
+        factors: of the agent's strength: inverse_temperature, or kl_budget where it has one.
+    """
+
+    agent: tuple[str, ...] = ("qam",)
+    unclipped: bool = True
+    num_critics: tuple[int, ...] = (2, 10)
+    flow_steps: tuple[int, ...] = (1, 3, 20, 30)
+    factors: tuple[float, ...] = (0.1, 0.3, 3.0, 10.0)
+
+
+@dataclass(frozen=True)
+class DataRequest(OfflineRequest):
+    """The tasks of a suite, learnt from data of several kinds.
+
+    Attributes:
+        kinds: of data, such as navigate, stitch and explore, or play and noisy; by default all that
+            can be made here for each domain.
+    """
+
+    kinds: tuple[str, ...] = ()

@@ -50,6 +50,7 @@ def plan_offline(
     online_only: bool = False,
     networks: PlannedNetworks | None = None,
     given: TaskData | None = None,
+    chosen: Suite | None = None,
 ) -> Plan:
     """Check every option and lay out the packs.
 
@@ -58,6 +59,7 @@ def plan_offline(
         online_only: there is an online phase: allow agents that learn in it only.
         networks: the user's own; by default those that the options name.
         given: data in memory, instead of those that the options name.
+        chosen: a suite, instead of the one that they name.
 
     Raises:
         ValueError: an unknown name, an impossible value, or a device that is not there.
@@ -65,7 +67,7 @@ def plan_offline(
     check_request(options)
     require(options.track)
     networks = networks or _networks(options)
-    chosen = _chosen(options, networks, given, online=online_only)
+    chosen = _chosen(options, networks, given, chosen, online=online_only)
     agents = agents_named(options.agent, online_only=online_only)
     device = select_device(options.device)
     runs = options.seeds * len(agents) * sum(len(domain.tasks) for domain in chosen.domains)
@@ -110,12 +112,14 @@ def _chosen(
     options: OfflineRequest,
     networks: PlannedNetworks | None,
     given: TaskData | None,
+    chosen: Suite | None,
     *,
     online: bool,
 ) -> Suite:
     """The suite with the tasks, networks and protocol that were asked for."""
-    vectors = networks is None or networks.is_perceptron
-    chosen = chosen_suite(options, online=online, given=given, vectors=vectors)
+    if chosen is None:
+        vectors = networks is None or networks.is_perceptron
+        chosen = chosen_suite(options, online=online, given=given, vectors=vectors)
     chosen = chosen.narrowed(options.domains, options.tasks)
     if options.preset == "smoke":
         chosen = smoke(chosen)
