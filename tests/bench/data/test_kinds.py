@@ -1,5 +1,6 @@
 """Data of mazes by OGBench's other recipes: stitch and explore."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,22 @@ def test_an_explored_episode_turns_every_ten_steps(tmp_path: Path) -> None:
     assert abs(product) < 0.08
 
 
+def test_noisy_manipulation_moves_things_with_actions_of_its_own(tmp_path: Path) -> None:
+    name = DatasetName.parse("cube-single-noisy-v0")
+    recipe = replace(recipe_for(name), rows=241)
+    rollout = roll_out(name.environment_id, recipe, tmp_path)
+    first, again, other = (rollout.episode(0, "train", number) for number in (0, 0, 1))
+    np.testing.assert_array_equal(first["actions"], again["actions"])
+    assert not np.array_equal(first["actions"], other["actions"])
+    # The cube's position is behind the arm's 14 joints.
+    moved = [float(np.ptp(episode["qpos"][:, 14:17], axis=0).max()) for episode in (first, other)]
+    assert max(moved) > 0.05
+    plain = roll_out(name.environment_id, replace(recipe, noise=0.0, random_actions=0.0), tmp_path)
+    smooth = plain.episode(0, "train", 0)["actions"]
+    jumps = [float(np.abs(np.diff(a[:, :3], axis=0)).mean()) for a in (smooth, first["actions"])]
+    assert jumps[1] > jumps[0] + 0.02
+
+
 def test_cells_at_a_distance_are_those_of_the_shortest_path() -> None:
     free = np.zeros((7, 7), bool)
     free[1, 1:6] = free[1:6, 5] = free[5, 1:6] = True  # a path in three straight pieces
@@ -67,6 +84,7 @@ def test_cells_at_a_distance_are_those_of_the_shortest_path() -> None:
         ("pointmaze-medium", ("navigate", "stitch", "explore"), ("navigate", "stitch")),
         ("antmaze-large", ("navigate", "stitch", "explore"), ("explore", "navigate", "stitch")),
         ("humanoidmaze-medium", ("navigate", "stitch"), ("navigate", "stitch")),
+        ("cube-single", ("play", "noisy"), ("noisy", "play")),
         ("antsoccer-arena", (), ("navigate", "stitch")),
         ("elsewhere", (), ()),
     ],

@@ -65,7 +65,8 @@ def test_recipes_state_the_published_sizes() -> None:
     millions = {"cube-triple-play": 3, "cube-quadruple-play": 5, "puzzle-4x6-play": 5}
     millions |= {f"humanoidmaze-{size}-navigate": 2 for size in ("medium", "large", "giant")}
     millions |= {"humanoidmaze-medium-stitch": 2, "humanoidmaze-large-stitch": 2}
-    millions |= {"humanoidmaze-giant-stitch": 4}
+    millions |= {"humanoidmaze-giant-stitch": 4, "cube-triple-noisy": 3, "cube-quadruple-noisy": 5}
+    millions |= {"puzzle-4x5-noisy": 3, "puzzle-4x6-noisy": 5}
     for size in ("medium", "large", "teleport"):
         millions |= {f"antmaze-{size}-explore": 5, f"pointmaze-{size}-explore": 5}
     for stem, recipe in RECIPES.items():

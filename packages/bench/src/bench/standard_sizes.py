@@ -6,6 +6,10 @@ _MILLION = 1_000_000
 _OTHER = {
     "cube-triple-play": 3 * _MILLION,
     "cube-quadruple-play": 5 * _MILLION,
+    "cube-triple-noisy": 3 * _MILLION,
+    "cube-quadruple-noisy": 5 * _MILLION,
+    "puzzle-4x5-noisy": 3 * _MILLION,
+    "puzzle-4x6-noisy": 5 * _MILLION,
     "puzzle-4x5-play": 3 * _MILLION,
     "puzzle-4x6-play": 5 * _MILLION,
     "humanoidmaze-medium-navigate": 2 * _MILLION,

@@ -19,22 +19,25 @@ class Recipe:
 
     Attributes:
         collector: which policy acts: `manipulation` (OGBench's plan oracles follow a noisy plan to
-            one random target after the other), `maze` (a point follows the shortest path to a
-            goal), `walker` (an expert walks along that path) or `random` (uniformly random actions;
-            published by nobody).
+            one random target after the other), `noisy manipulation` (its Markov oracles do, with
+            noise on every action), `maze` (a point follows the shortest path to a goal), `walker`
+            (an expert walks along that path) or `random` (uniformly random actions; published by
+            nobody).
         episodes: training episodes of the published set. A tenth as many validate.
         rows: rows an episode has, its final state included: rows - 1 transitions.
         noise: standard deviation of the action noise (manipulation: relative to the largest
-            action and correlated in time; maze: Gaussian, then clipped to [-1, 1]).
+            action and correlated in time, or, where it is noisy, the largest one, drawn anew for
+            each episode; maze: Gaussian, then clipped to [-1, 1]).
         stacking: range of the probability, drawn anew for each episode, that a cube's target
             lies on another cube.
         goals: of `maze` and `walker`: `navigate`, one random goal after the other; `stitch`, one
             that is four cells away; `explore`, none, but a random direction every ten steps.
+        random_actions: share of uniformly random actions in noisy manipulation.
         walker: the body, for `walker` and `random`.
         expert: fingerprint of the expert that walks; empty until one is chosen.
     """
 
-    collector: Literal["manipulation", "maze", "walker", "random"]
+    collector: Literal["manipulation", "noisy manipulation", "maze", "walker", "random"]
     episodes: int = 1000
     rows: int = 1001
     noise: float = 0.1
@@ -42,11 +45,12 @@ class Recipe:
     walker: str = ""
     expert: str = ""
     goals: Goals = "navigate"
+    random_actions: float = 0.0
 
     def settings(self) -> dict[str, Any]:
         """All that decides the data, as a record has it; what a collector has no use for is not."""
         settings = json.loads(json.dumps(asdict(self)))
-        usual = {"walker": "", "expert": "", "goals": "navigate"}
+        usual = {"walker": "", "expert": "", "goals": "navigate", "random_actions": 0.0}
         return {k: v for k, v in settings.items() if k not in usual or v != usual[k]}
 
     @property
@@ -56,6 +60,7 @@ class Recipe:
 
 
 _STITCH = Recipe("maze", episodes=5000, rows=201, goals="stitch")
+_NOISY = Recipe("noisy manipulation", random_actions=0.1)
 _EXPLORE = Recipe("maze", episodes=10_000, rows=501, noise=1.0, goals="explore")
 
 RECIPES: dict[str, Recipe] = {
@@ -68,6 +73,15 @@ RECIPES: dict[str, Recipe] = {
     "puzzle-4x4-play": Recipe("manipulation"),
     "puzzle-4x5-play": Recipe("manipulation", episodes=3000),
     "puzzle-4x6-play": Recipe("manipulation", episodes=5000),
+    "cube-single-noisy": replace(_NOISY, stacking=(0.0, 0.0)),
+    "cube-double-noisy": replace(_NOISY, stacking=(0.0, 0.25)),
+    "cube-triple-noisy": replace(_NOISY, episodes=3000, stacking=(0.05, 0.35)),
+    "cube-quadruple-noisy": replace(_NOISY, episodes=5000, stacking=(0.1, 0.5)),
+    "scene-noisy": _NOISY,
+    "puzzle-3x3-noisy": replace(_NOISY, random_actions=0.2),
+    "puzzle-4x4-noisy": replace(_NOISY, random_actions=0.2),
+    "puzzle-4x5-noisy": replace(_NOISY, random_actions=0.2, episodes=3000),
+    "puzzle-4x6-noisy": replace(_NOISY, random_actions=0.2, episodes=5000),
     "pointmaze-medium-navigate": Recipe("maze", noise=0.5),
     "pointmaze-large-navigate": Recipe("maze", noise=0.5),
     "pointmaze-giant-navigate": Recipe("maze", episodes=500, rows=2001, noise=0.5),

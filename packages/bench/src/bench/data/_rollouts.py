@@ -43,6 +43,8 @@ def roll_out(environment_id: str, recipe: Recipe, data_dir: Path) -> "Rollout":
     match recipe.collector:
         case "manipulation":
             return _ManipulationRollout(environment_id, recipe)
+        case "noisy manipulation":
+            return _NoisyManipulationRollout(environment_id, recipe)
         case "walker":
             return _WalkerRollout(environment_id, recipe, data_dir)
         case "random":
@@ -95,30 +97,42 @@ class _ManipulationRollout(Rollout):
     """OGBench's plan oracles, one random target after the other ("play")."""
 
     def __init__(self, environment_id: str, recipe: Recipe) -> None:
+        environment = make_environment(
+            environment_id, terminate_at_goal=False, mode="data_collection"
+        )
+        super().__init__(environment, recipe)
+        self._family = environment_id.split("-")[0]
+        self._oracles = self._make_oracles()
+
+    def _make_oracles(self) -> dict[str, Any]:
+        """An oracle for every kind of target."""
         from ogbench.manipspace.oracles.plan.button_plan import ButtonPlanOracle
         from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle
         from ogbench.manipspace.oracles.plan.drawer_plan import DrawerPlanOracle
         from ogbench.manipspace.oracles.plan.window_plan import WindowPlanOracle
 
-        environment = make_environment(
-            environment_id, terminate_at_goal=False, mode="data_collection"
-        )
-        super().__init__(environment, recipe)
-        family = environment_id.split("-")[0]
-        self._family = family
-        plan = {"env": environment, "noise": recipe.noise, "noise_smoothing": 0.5}
+        plan = {"env": self.environment, "noise": self.recipe.noise, "noise_smoothing": 0.5}
         # A puzzle has nothing to grasp: its arm keeps the gripper shut throughout.
-        self._oracles = {
+        shut = self._family == "puzzle"
+        return {
             "cube": CubePlanOracle(**plan),
-            "button": ButtonPlanOracle(gripper_always_closed=family == "puzzle", **plan),
+            "button": ButtonPlanOracle(gripper_always_closed=shut, **plan),
             "drawer": DrawerPlanOracle(**plan),
             "window": WindowPlanOracle(**plan),
         }
+
+    def _begin(self) -> None:
+        """What an episode draws for itself, behind its stacking."""
+
+    def _act(self, oracle: Any, observation: np.ndarray, info: dict[str, Any]) -> np.ndarray:
+        """The next action, in [-1, 1]."""
+        return np.asarray(np.clip(oracle.select_action(observation, info), -1.0, 1.0))
 
     def _collect(self, seed: int) -> dict[str, list[Any]]:
         environment = self.environment
         observation, info = environment.reset(seed=seed)
         p_stack = np.random.uniform(*self.recipe.stacking)  # noqa: NPY002 (seeded just before)
+        self._begin()
         oracle = self._oracles[info["privileged/target_task"]]
         oracle.reset(observation, info)
 
@@ -126,7 +140,7 @@ class _ManipulationRollout(Rollout):
         keys += ["button_states"] if "button_states" in info else []
         columns: dict[str, list[Any]] = {key: [] for key in keys}
         for row in range(self.recipe.rows):
-            action = np.clip(oracle.select_action(observation, info), -1.0, 1.0)
+            action = self._act(oracle, observation, info)
             columns["observations"].append(observation)
             observation, _, _, _, info = environment.step(action)
             columns["actions"].append(action)
@@ -146,6 +160,41 @@ class _ManipulationRollout(Rollout):
         y, z = episode["qpos"][:, 15], episode["qpos"][:, 16]
         too_far_left = (y <= -0.3) & ((z < 0.06) | (z > 0.08))
         return not bool((y >= 0.29).any() or too_far_left.any())
+
+
+class _NoisyManipulationRollout(_ManipulationRollout):
+    """OGBench's Markov oracles, with Gaussian noise on their actions and random ones ("noisy")."""
+
+    _NOISE = np.array([1.0, 1.0, 1.0, 3.0, 10.0])
+    """Of each component, in units of the episode's level: position, yaw and gripper."""
+
+    def _make_oracles(self) -> dict[str, Any]:
+        from ogbench.manipspace.oracles.markov.button_markov import ButtonMarkovOracle
+        from ogbench.manipspace.oracles.markov.cube_markov import CubeMarkovOracle
+        from ogbench.manipspace.oracles.markov.drawer_markov import DrawerMarkovOracle
+        from ogbench.manipspace.oracles.markov.window_markov import WindowMarkovOracle
+
+        markov = {"env": self.environment, "min_norm": 0.4}
+        # In a scene a cube may be where no gripper gets it: the oracle gives up.
+        patience = {"max_step": 100} if self._family == "scene" else {}
+        shut = self._family == "puzzle"
+        return {
+            "cube": CubeMarkovOracle(**markov, **patience),
+            "button": ButtonMarkovOracle(gripper_always_closed=shut, **markov),
+            "drawer": DrawerMarkovOracle(**markov),
+            "window": WindowMarkovOracle(**markov),
+        }
+
+    def _begin(self) -> None:
+        self._level = np.random.uniform(0.0, self.recipe.noise)  # noqa: NPY002 (seeded just before)
+
+    def _act(self, oracle: Any, observation: np.ndarray, info: dict[str, Any]) -> np.ndarray:
+        if np.random.rand() < self.recipe.random_actions:  # noqa: NPY002 (seeded just before)
+            # Not action_space.sample(): every look at that property makes a space of its own.
+            return np.random.uniform(-1.0, 1.0, len(self._NOISE))  # noqa: NPY002
+        action = np.asarray(oracle.select_action(observation, info))
+        noise = np.random.normal(0.0, self._level * self._NOISE)  # noqa: NPY002
+        return np.clip(action + noise, -1.0, 1.0)
 
 
 class _MazeRollout(Rollout):
