@@ -58,7 +58,7 @@ def test_what_is_no_option_is_refused_before_anything_runs() -> None:
         bench.offline(suite="quik")
     with pytest.raises(ValueError, match="--over kl-budget"):
         bench.sweep(suite="quick")
-    with pytest.raises(ValueError, match="internal-vs-external, kernels, sqam; got 'kernel'"):
+    with pytest.raises(ValueError, match="kernels, sqam, sensitivity, data; got 'kernel'"):
         bench.ablate("kernel")  # type: ignore[arg-type]
     with pytest.raises(bench.BenchError):
         bench.report("there/is/none")

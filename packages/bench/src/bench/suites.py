@@ -592,9 +592,8 @@ _SMALL_AGENTS: dict[str, dict[str, Setting]] = {
     "qam-f": {"inverse_temperature": 3.0, "distill_weight": 30.0},
     "fql": {"distill_weight": 10.0},
     "ifql": {"expectile": 0.9},
-    "qc": {
-        "num_action_samples": 8
-    },  # published: 32, each of them a run of the flow for every row of a batch
+    # Published: 32, each of which is a run of the flow for every row of a batch.
+    "qc": {"num_action_samples": 8},
     "dsrl": {"noise_scale": 1.0},
     "cgql-l": {"inverse_temperature": 10.0, "guidance": 0.1, "noisy_weight": 0.01},
     "rebrac": {"cloning_weight": 0.003, "target_noise": 0.0},

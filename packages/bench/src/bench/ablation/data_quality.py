@@ -9,12 +9,11 @@ import polars as pl
 from bench.ablation.figures import named_values
 from bench.ablation.points import outcomes
 from bench.ablation.writing import Written, basis_of, success_in_percent, write_results
-from bench.agents import AGENTS
 from bench.data import DatasetName, makeable_kinds, published_kinds
 from bench.experiment import DataRequest, is_cloning
 from bench.suites import Domain, Suite
+from bench.training.custom_task import chosen_suite
 from bench.training.options import Plan, plan_offline
-from bench.training.own_task import chosen_suite
 
 __all__ = ["data_quality", "plan_data"]
 
@@ -57,13 +56,13 @@ def _kinds(domain: Domain, asked: Sequence[str]) -> list[Domain]:
 
 def data_quality(directory: Path) -> Written:
     """Success from every kind of data; writes table and figure."""
-    rows = outcomes(directory, [*AGENTS]).filter(pl.col("domain") != "all")
+    rows = outcomes(directory, None).filter(pl.col("domain") != "all")
     split = [DatasetName.parse(f"{name}-v0") for name in rows["domain"]]
     rows = rows.with_columns(
         environment=pl.Series([name.environment for name in split], dtype=pl.String),
         data=pl.Series([name.kind for name in split], dtype=pl.String),
-        cloned=pl.col("agent").is_in([name for name in AGENTS if is_cloning(name)]),
-    ).sort("environment", "data", "cloned", "agent", descending=[False, False, True, False])
+        fine_tuned=pl.Series([not is_cloning(agent) for agent in rows["agent"]]),
+    ).sort("environment", "data", "fine_tuned", "agent")
     several = rows["environment"].n_unique() > 1
     named = pl.concat_str("environment", "data", separator=" ") if several else pl.col("data")
     rows = rows.with_columns(row=named)

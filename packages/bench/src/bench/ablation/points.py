@@ -82,8 +82,12 @@ def _short(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def outcomes(directory: Path, agents: Sequence[str] = ("trqam",)) -> pl.DataFrame:
+def outcomes(directory: Path, agents: Sequence[str] | None = ("trqam",)) -> pl.DataFrame:
     """Success and measured KL of every point, means over tasks and seeds.
+
+    Args:
+        directory: of the run.
+        agents: whose points; None for those of all, the clone's among them.
 
     Returns:
         A row per domain, agent and variant: `success` with `success_low` and `success_high` at the
@@ -92,7 +96,7 @@ def outcomes(directory: Path, agents: Sequence[str] = ("trqam",)) -> pl.DataFram
         quarter of the logged steps.
     """
     table = final_table([directory])
-    wanted = pl.col("agent").is_in(agents)
+    wanted = pl.lit(True) if agents is None else pl.col("agent").is_in(agents)
     success = table.domains.filter(wanted)
     logged = scan_training([directory]).filter(wanted, phase=Phase.OFFLINE).collect()
     of_agents = without_stopped(logged, table.cells)

@@ -13,7 +13,6 @@ from bench.ablation.points import Point, grid_point, outcomes, refuse_given
 from bench.ablation.writing import Written, basis_of, success_in_percent, write_results
 from bench.agents import AGENTS
 from bench.experiment import SensitivityRequest, is_cloning
-from bench.results import final_table
 from bench.training.existing_packs import in_existing_packs
 from bench.training.options import (
     GridPoint,
@@ -102,15 +101,11 @@ def _changes(
 
 def sensitivity(directory: Path) -> Written:
     """Success and path KL of every change; writes table and figure."""
-    found = final_table([directory]).cells["agent"].unique().to_list()
-    agents = [agent for agent in found if not is_cloning(agent)]
-    rows = outcomes(directory, agents).filter(pl.col("domain") != "all")
-    rows = rows.rename({"variant": "change"}).sort("domain", maintain_order=True)
-    names = rows["change"].unique(maintain_order=True).to_list()
-    names.sort(key=_order)
-    rows = rows.sort(
-        "domain", pl.col("change").replace_strict(names, range(len(names))), maintain_order=True
-    )
+    rows = outcomes(directory, None).rename({"variant": "change"})
+    rows = rows.filter(pl.col("domain") != "all", pl.col("change") != "")
+    names = sorted(rows["change"].unique(), key=_order)
+    place = pl.col("change").replace_strict(names, range(len(names)))
+    rows = rows.sort("domain", place)
     series = {
         domain: dict(zip(part["change"], zip(*success_in_percent(part), strict=True), strict=True))
         for (domain,), part in rows.partition_by(["domain"], as_dict=True).items()
