@@ -181,7 +181,9 @@ class ObservationEncoder(nn.Module):
             parts.append(leaf)
         if len(parts) == 1:
             return parts[0]
-        return torch.cat([part.to(torch.get_default_dtype()) for part in parts], dim=-1)
+        floats = (part.dtype for part in parts if part.is_floating_point())
+        dtype = next(floats, torch.get_default_dtype())  # of the images' features, if there are any
+        return torch.cat([part.to(dtype) for part in parts], dim=-1)
 
 
 class EncodedCritic(nn.Module):
