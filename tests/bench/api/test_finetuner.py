@@ -137,6 +137,7 @@ def test_other_methods_and_no_evaluation(tmp_path: Path, method: str) -> None:
     assert result.cells["evaluations"].to_list() == [0, 0]
     assert result.tasks["success"].to_list() == [None, None]
     result.show()
+    assert repr(result) == f"RunResult({tmp_path / 'runs' / 'own'}: 1/1 tasks, 2/2 runs)"
     state = tensors(tmp_path / "runs" / "own", f"*--{method}--*")
     flow = "flow" if method == "fql" else "fast"
     for name, value in policy().encoder.state_dict().items():

@@ -24,7 +24,7 @@ from bench.terminal import standard_output
 __all__ = ["ComparisonResult", "RunResult", "StatusResult"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RunResult:
     """Results of one or several run directories; `docs/results.md` explains every column.
 
@@ -107,6 +107,9 @@ class RunResult:
         print_table(self.table, console)
         if self.table.cells["task"].str.contains("singletask").not_().any():
             print_returns(self.table, console)
+
+    def __repr__(self) -> str:
+        return f"RunResult({', '.join(map(str, self.runs))}: {self.table.coverage})"
 
     def _repr_html_(self) -> str:
         """The table of tasks and the notes."""
