@@ -423,7 +423,7 @@ def test_bad_data_and_settings_are_refused_before_training(
         fit(tuner(policy(), given, **options), tmp_path, 2)
     assert not list(tmp_path.glob("packs/*/checkpoints/*"))
     with pytest.raises(ValueError, match=r"--steps must be a whole number, got 1\.5"):
-        fit(tuner(policy(), given), tmp_path, 1.5)  # type: ignore[arg-type]
+        fit(tuner(), tmp_path, 1.5)  # type: ignore[arg-type]
     # Nothing is lost: the same directory takes the run that was meant.
     fit(tuner(), tmp_path, 1)
 
