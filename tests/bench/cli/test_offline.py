@@ -306,7 +306,7 @@ def test_missing_data_say_which_command_makes_them(tmp_path: Path) -> None:
         ),
         (["--first-seed", "9" * 20], "--first-seed must be a whole number of at most 18 digits"),
         (["--first-seed", "-1"], "--first-seed must be at least 0 and of at most 18 digits"),
-        (["--seeds", "100000000"], "--seeds is how many, at most 10,000, got 100000000"),
+        (["--seeds", "100000000"], "--seeds is a count of at most 10,000, got 100000000"),
         (["--set", "kl-budget=-1"], "error: kl-budget must be above 0, got -1.0"),
         (["--set", "kl_budget=-1"], "error: kl_budget must be above 0, got -1.0"),
         (["--agent", "bc", "--kl-budget", "1"], "no trust region; --kl-budget does not apply"),
@@ -322,7 +322,7 @@ def test_missing_data_say_which_command_makes_them(tmp_path: Path) -> None:
         (["--device", "tpu"], "cpu, cuda"),
         (["--seeds", "0"], "--seeds must be at least 1"),
         (["--pack", "0"], "--pack must be at least 1, got 0"),
-        (["--agent", "rlpd"], "online only"),
+        (["--agent", "rlpd"], "only learns online"),
     ],
 )
 def test_bad_input_is_one_clear_line(

@@ -151,8 +151,8 @@ def test_settings_of_cloning_get_clones_of_their_own() -> None:
         (["--over", "steps=10,1.5"], "steps must be int, got '1.5'"),
         (["--over", "kl-budget=1", "--over", "kl-budget=2"], "swept twice"),
         (["--over", "kl-budget=1,3,1.0"], "--over kl-budget lists 1 twice; list each value once"),
-        (["--over", "kl-budget=1", "--kl-budget", "3"], "also given by itself"),
-        (["--over", "num_critics=2,4", "--set", "num_critics=3"], "also given by itself"),
+        (["--over", "kl-budget=1", "--kl-budget", "3"], "is both swept and set"),
+        (["--over", "num_critics=2,4", "--set", "num_critics=3"], "is both swept and set"),
         (
             ["--over", "kl-budget=1", "--agent", "fql"],
             "kl-budget is no setting of fql, bc; with --agent it can be swept for trqam",
