@@ -2,7 +2,8 @@
 
 The environment and the data are those of `pixel_reaching.py`: five pads, one of them green; the
 recorded behaviour walks to any. The policy is a small convolutional network of this file, over an
-image and a position, that plans two moves at a time; the critic is the project's own.
+image and a position, that plans two moves at a time; the critic is one of this file as well, or
+with `--critic auto` the project's, which takes longer.
 
     uv run python examples/pixel_fine_tuning.py --out runs/pixels
 
@@ -31,31 +32,56 @@ from pixel_reaching import MOST_STEPS, PixelReach, record
 CHUNK = 2  # Episodes have five or six steps, and chunks lie inside of them.
 
 
+def eye() -> nn.Sequential:
+    """Four convolutions of stride two: images ``(B, 3, 64, 64)`` to 128 features."""
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise((3, 16, 32, 32, 32)):
+        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 4 * 4, 128), nn.ReLU())
+
+
+def head(inputs: int, outputs: int) -> nn.Sequential:
+    """Two hidden layers of 256."""
+    return nn.Sequential(
+        nn.Linear(inputs, 256), nn.SiLU(), nn.Linear(256, 256), nn.SiLU(), nn.Linear(256, outputs)
+    )
+
+
+def features(network: nn.Module, observations: dict[str, Tensor]) -> Tensor:
+    """What a network sees in images ``(B, 64, 64, 3)`` of bytes, and positions."""
+    image = observations["image"].movedim(-1, 1).float() / 255.0
+    return torch.cat([network(image), observations["position"]], dim=-1)
+
+
 class PixelPolicy(nn.Module):
-    """Velocity of two moves; the image is read once, by four convolutions of stride two."""
+    """Velocity of two moves; the image is read once for all steps of the flow."""
 
     def __init__(self) -> None:
         super().__init__()
-        sizes = (3, 16, 32, 32, 32)
-        layers: list[nn.Module] = []
-        for before, after in itertools.pairwise(sizes):
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
-        self.eye = nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 4 * 4, 128), nn.ReLU())
-        self.head = nn.Sequential(
-            nn.Linear(128 + 2 + 2 * CHUNK + 1, 256), nn.SiLU(),
-            nn.Linear(256, 256), nn.SiLU(), nn.Linear(256, 2 * CHUNK),
-        )  # fmt: skip
+        self.eye, self.head = eye(), head(128 + 2 + 2 * CHUNK + 1, 2 * CHUNK)
 
     def encode(self, observations: dict[str, Tensor]) -> Tensor:
-        """Features of images ``(B, 64, 64, 3)`` in bytes, and positions."""
-        image = observations["image"].movedim(-1, 1).float() / 255.0
-        return torch.cat([self.eye(image), observations["position"]], dim=-1)
+        """Features, once for a batch."""
+        return features(self.eye, observations)
 
     def velocity(self, context: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """Velocity of moves ``x (B, 2, 2)`` at ``t (B,)``."""
-        inputs = torch.cat([context, x.flatten(1), t[:, None]], dim=-1)
-        out: Tensor = self.head(inputs).reshape(x.shape)
-        return out
+        out: Tensor = self.head(torch.cat([context, x.flatten(1), t[:, None]], dim=-1))
+        return out.reshape(x.shape)
+
+
+class PixelCritic(nn.Module):
+    """Two critics on one pair of eyes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.eye = eye()
+        self.heads = nn.ModuleList([head(128 + 2 + 2 * CHUNK, 1) for _ in range(2)])
+
+    def forward(self, observations: dict[str, Tensor], actions: Tensor) -> Tensor:
+        """Values ``(2, B)`` of moves ``(B, 2, 2)``."""
+        inputs = torch.cat([features(self.eye, observations), actions.flatten(1)], dim=-1)
+        return torch.cat([one(inputs) for one in self.heads], dim=-1).T
 
 
 def play(policy: Any, seeds: range) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
@@ -98,7 +124,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/pixels"))
     parser.add_argument("--episodes", type=int, default=2000, help="of the data")
     parser.add_argument("--clone-steps", type=int, default=2000)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--critic", choices=("own", "auto"), default="own")
     parser.add_argument("--test-episodes", type=int, default=200)
     options = parser.parse_args()
     started = time.perf_counter()
@@ -106,6 +133,7 @@ def main() -> None:
     tuner = bench.FineTuner(
         PixelPolicy, arrays, chunk_length=CHUNK, kl_budget=0.4, batch_size=64,
         clone_steps=options.clone_steps,
+        critic="auto" if options.critic == "auto" else PixelCritic,
         settings={"num_critics": 2, "critic_hidden": (128, 128), "discount": 0.95},
     )  # fmt: skip
     tests = range(10_000, 10_000 + options.test_episodes)
@@ -119,7 +147,7 @@ def main() -> None:
     print(f"path KL {kl:.3f} nats per move, budget 0.400")
     print(f"{time.perf_counter() - started:.0f} s")
     policies = {
-        name: bench.load_policy(options.out, agent=agent, policy=PixelPolicy)
+        name: bench.load_policy(options.out, agent=agent, policy=PixelPolicy, critic=PixelCritic)
         for name, agent in (("clone", "bc"), ("fine-tuned", "trqam"))
     }
     draw(options.out / "pixels.png", policies)

@@ -54,7 +54,16 @@ def load_policy(
         ResultsError: the directory is no run, or its files cannot be read.
         CheckpointError: there is no checkpoint yet.
     """
-    trained = _found(run, task, agent=agent, seed=seed, variant=variant, phase=phase, policy=policy)
+    trained = _found(
+        run,
+        task,
+        agent=agent,
+        seed=seed,
+        variant=variant,
+        phase=phase,
+        policy=policy,
+        critic=critic,
+    )
     return LoadedPolicy(trained, noise_seed=noise_seed, device=device)
 
 

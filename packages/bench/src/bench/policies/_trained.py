@@ -222,7 +222,7 @@ def built_agent(
         own = networks_of(
             networks,
             convention=found["convention"],
-            critic=critic,
+            critic=critic if found.get("critic") else None,
             action_mask=json.loads(mask) if mask else None,
         )
         counting = own.counting(problem.horizon, problem.action_dim)
