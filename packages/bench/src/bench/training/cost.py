@@ -5,14 +5,13 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from functools import cache
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from bench.agents import AGENTS, Problem, draw
+from bench.agents import AGENTS, Agent, Problem, draw
 from bench.agents.settings import hidden_widths
 from bench.training.cells import Pack
 from qlearn import ChunkBatch, RandomStreams, has_bfloat16_products
@@ -21,15 +20,19 @@ __all__ = [
     "PackCost",
     "calls_per_second",
     "finish",
+    "made_up",
     "matmul_rate",
+    "operations_of",
     "pack_cost",
     "peak_memory",
     "rehearse",
     "update_flops",
+    "update_once",
 ]
 
 _ROWS = 8
 _CEILING_ROWS = 2560
+_COUNTS: dict[tuple[str, object, Problem], float] = {}
 
 
 class _FlopCounter(TorchDispatchMode):
@@ -80,13 +83,12 @@ def update_flops(agent: str, config: object, problem: Problem, batch_size: int) 
         return _flops(agent, config, problem) * batch_size / _ROWS
     hidden = hidden_widths(settings)
     factor = math.gcd(*(width for widths in hidden.values() for width in widths)) or 1
-    usual = _with_usual_numbers(settings)
 
     def at(scale: int, observation: int = 1, chunk: int = 1) -> float:
         widths = {n: tuple(w // factor * scale for w in found) for n, found in hidden.items()}
         spread = (1.0,) * chunk if problem.action_spread else ()
         sizes = Problem(observation, chunk, action_spread=spread)
-        return _counted(agent, replace(usual, **widths), sizes)
+        return _counted(agent, replace(settings, **widths), sizes)
 
     once, twice = at(1), at(2)
     curve = (twice - 2.0 * once) / 2.0
@@ -96,21 +98,22 @@ def update_flops(agent: str, config: object, problem: Problem, batch_size: int) 
     return (line * factor + curve * factor**2) * batch_size / _ROWS
 
 
-def _with_usual_numbers(config: Any) -> Any:
-    """A config without differences that no product of matrices shows.
+def operations_of(config: Any) -> tuple[object, ...]:
+    """What of a config decides about an agent's products, to compare it with others.
 
-    A rate or a weight decides about operations by being zero or None alone, so domains that differ
-    in such numbers have one count.
+    A rate or a weight decides by being zero or None alone, LayerNorm not at all, so domains that
+    differ in such settings are counted and rehearsed once.
     """
-    usual: dict[str, Any] = {}
-    for entry in fields(config):
-        value = getattr(config, entry.name)
-        if entry.name.endswith("_layer_norm"):
-            usual[entry.name] = False
-        elif isinstance(value, float) and value != 0.0:
-            default = entry.default if isinstance(entry.default, float) else 1.0
-            usual[entry.name] = default or 1.0
-    return replace(config, **usual)
+    names = [entry.name for entry in fields(config) if not entry.name.endswith("_layer_norm")]
+    values = [getattr(config, name) for name in names]
+    return (type(config), *("a number" if isinstance(v, float) and v else v for v in values))
+
+
+def _counted(agent: str, config: Any, problem: Problem) -> float:
+    key = (agent, operations_of(config), problem)
+    if key not in _COUNTS:
+        _COUNTS[key] = _flops(agent, config, problem)
+    return _COUNTS[key]
 
 
 def _flops(agent: str, config: object, problem: Problem) -> float:
@@ -119,26 +122,33 @@ def _flops(agent: str, config: object, problem: Problem) -> float:
     return float(counter.flops)
 
 
-_counted = cache(_flops)
-
-
-def rehearse(agent: str, config: object, problem: Problem) -> None:
-    """One update of one run on a few made-up rows.
+def rehearse(agent: str, config: object, problem: Problem) -> Agent:
+    """An agent after one update of one run on a few made-up rows.
 
     Raises:
         ValueError: a setting is out of its range.
     """
     streams = RandomStreams([0], torch.device("cpu"))
-    built = AGENTS[agent].agent(config, problem, streams)
-    batch = ChunkBatch(
-        observations=streams.normal(_ROWS, problem.observation_dim),
-        actions=streams.uniform(_ROWS, problem.chunk_dim),
-        rewards=streams.uniform(_ROWS),
-        masks=torch.ones(1, _ROWS),
-        valid=torch.ones(1, _ROWS),
-        next_observations=streams.normal(_ROWS, problem.observation_dim),
+    built: Agent = AGENTS[agent].agent(config, problem, streams)
+    update_once(built, problem, streams)
+    return built
+
+
+def update_once(agent: Agent, problem: Problem, streams: RandomStreams) -> None:
+    """One update on a few made-up rows."""
+    agent.update(made_up(problem, streams, _ROWS), draw(streams, agent.noise(_ROWS)))
+
+
+def made_up(problem: Problem, streams: RandomStreams, rows: int) -> ChunkBatch:
+    """Random chunks, for one replica."""
+    return ChunkBatch(
+        observations=streams.normal(rows, problem.observation_dim),
+        actions=streams.uniform(rows, problem.chunk_dim),
+        rewards=streams.uniform(rows),
+        masks=torch.ones(1, rows),
+        valid=torch.ones(1, rows),
+        next_observations=streams.normal(rows, problem.observation_dim),
     )
-    built.update(batch, draw(streams, built.noise(_ROWS)))
 
 
 def pack_cost(pack: Pack, config: object, problem: Problem, episode_steps: int) -> PackCost:

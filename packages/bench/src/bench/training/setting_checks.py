@@ -8,11 +8,13 @@ from typing import Any
 
 from bench.agents import Problem
 from bench.agents.settings import setting_range, tried_with
-from bench.training.cost import rehearse
+from bench.training.cost import operations_of, rehearse
+from bench.training.rehearsal import rehearse_life
 
 __all__ = ["check_ranges"]
 
 _WIDEST = 1 << 17
+_REHEARSED: set[object] = set()  # kinds of settings whose whole life has been seen
 
 
 def check_ranges(
@@ -49,8 +51,13 @@ def check_ranges(
 @cache
 def _refusal(agent: str, config: Any, horizon: int) -> str | None:
     """What an agent says of its settings; the points of a sweep have many in common."""
+    problem, kind = Problem(1, 1, horizon), (agent, operations_of(config), horizon)
     try:
-        rehearse(agent, config, Problem(1, 1, horizon))
+        if kind in _REHEARSED:
+            rehearse(agent, config, problem)
+        else:
+            rehearse_life(agent, config, problem)
     except ValueError as error:
         return str(error)
+    _REHEARSED.add(kind)
     return None

@@ -27,6 +27,7 @@ __all__ = [
     "Failure",
     "Recorder",
     "Trainer",
+    "agent_state",
     "load_agent",
     "stopped_replicas",
     "trained_replica",
@@ -121,6 +122,16 @@ class Experience(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue where :meth:`state_dict` was taken."""
+
+
+def _named(**parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of several parts, as a checkpoint names them."""
+    return {f"{part}.{name}": v for part, state in parts.items() for name, v in state.items()}
+
+
+def agent_state(agent: Agent) -> dict[str, Tensor]:
+    """What a checkpoint holds of an agent and its optimiser; :func:`load_agent` is the way back."""
+    return _named(agent=agent.state_dict(), learner=agent.learner.state_dict())
 
 
 def load_agent(agent: Agent, tensors: Mapping[str, Tensor], prefix: str = "agent.") -> None:
@@ -416,19 +427,13 @@ class Trainer:
         self.check()
         if unplayed is None:
             self.recorder.wait(before=self.step)
+        before = {} if unplayed is None else unplayed.agent.state_dict()
         parts = {
-            "unplayed": {} if unplayed is None else unplayed.agent.state_dict(),
-            "agent": self.agent.state_dict(),
-            "learner": self.agent.learner.state_dict(),
             "streams": self.streams.state_dict(),
             "window": self._window,
             "experience": {} if self.experience is None else self.experience.state_dict(),
         }
-        tensors = {
-            f"{prefix}.{name}": value
-            for prefix, state in parts.items()
-            for name, value in state.items()
-        }
+        tensors = _named(unplayed=before) | agent_state(self.agent) | _named(**parts)
         metadata = {
             "pack": self.pack.name,
             "cells": [str(cell) for cell in self.pack.cells],
