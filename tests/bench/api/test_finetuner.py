@@ -270,6 +270,14 @@ def test_actions_are_played_in_the_units_of_the_data(stored: bool, tmp_path: Pat
         fit(tuner(Fixed(), arrays()), tmp_path / "run", 1)
 
 
+def test_actions_that_would_be_clipped_are_refused(tmp_path: Path) -> None:
+    raw = arrays()
+    raw["actions"] = 3.0 * raw["actions"]
+    wild = bench.load_data(raw, action_range="as_stored")
+    with pytest.raises(ValueError, match=r"actions from -\d.* to \d.*action_range=\(low, high\)"):
+        fit(tuner(policy(), wild), tmp_path, 1)
+
+
 class Machine:
     """A robot of the user's: a point on a line, whose episodes are numbered by the loop."""
 

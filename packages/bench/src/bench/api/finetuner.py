@@ -310,7 +310,15 @@ class FineTuner:
         """Data in memory, unless they are vectors that `bench.offline` reads by their name."""
         if request.env is not None and _is_read_by_name(self._data):
             return None
-        return load_data(self._data, data_dir=request.data_dir)
+        data = load_data(self._data, data_dir=request.data_dir)
+        low, high = float(data.actions.min()), float(data.actions.max())
+        if low < -1.001 or high > 1.001:  # `as_stored`
+            raise ValueError(
+                f"{data.dataset} has actions from {low:g} to {high:g}, but policies act in [-1, 1] "
+                "and would play what is clipped; read the data with "
+                "bench.load_data(..., action_range=(low, high))"
+            )
+        return data
 
     def _load(self, plan: Plan) -> LoadedPolicy:
         found = find_policy(
