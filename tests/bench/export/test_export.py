@@ -48,7 +48,7 @@ def by_hand(agent: Agent, observation: Tensor, noise: dict[str, Tensor]) -> np.n
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        *((name, {}) for name in AGENTS if name != "cgql-l"),
+        *((name, {}) for name, entry in AGENTS.items() if entry.exportable),
         ("trqam", {"num_action_samples": 4}),
     ],
 )

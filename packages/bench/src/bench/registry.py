@@ -242,7 +242,7 @@ AGENTS = Registry(
         ),
         "qgf": _own(
             "cloned flow guided by an implicit critic's gradient, when acting only",
-            "arXiv 2606.11087", "qgf:QGF", "#A67C00", exportable=False,
+            "arXiv 2606.11087", "qgf:QGF", "#C51B7D", exportable=False,
         ),
         "rql": _own(
             "flow whose every step climbs a critic on unfinished actions, found by reversing it",
