@@ -165,7 +165,7 @@ def test_wilson_interval_is_scipys(counts: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(("successes", "episodes"), [(0, 0), (3, 2), (-1, 5)])
 def test_wilson_interval_of_nonsense(successes: int, episodes: int) -> None:
-    with pytest.raises(ValueError, match="given"):
+    with pytest.raises(ValueError, match="successes <= episodes"):
         wilson_interval(successes, episodes)
 
 
