@@ -14,25 +14,21 @@ from bench.training.domain_sizes import domain_sizes
 
 def test_the_paper_suite_is_listed_without_simulators_or_compiler() -> None:
     code = """
-import json, sys, time
+import json, sys
 from bench.cli import main
 import bench.training.dry_run, bench.training.job, bench.training.options
-began = time.process_time()
 status = main(["offline", "--suite", "ogbench50", "--dry-run", "--device", "cpu"])
-seconds = time.process_time() - began
 from bench.training.cost import _COUNTS
 heavy = [n for n in ("mujoco", "ogbench", "torch._dynamo", "sympy") if n in sys.modules]
-print(json.dumps([status, seconds, len(_COUNTS), heavy]))
+print(json.dumps([status, len(_COUNTS), heavy]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     *lines, last = done.stdout.splitlines()
-    status, seconds, counted, heavy = json.loads(last)
+    status, counted, heavy = json.loads(last)
     assert status == 0
     assert heavy == []
-    assert 0.0 < seconds < 20.0  # processor time, on a machine that does other work
-    assert (
-        counted == 12
-    )  # four times an agent with and without pessimism, not once for every domain
+    # Four times an agent with and without pessimism, not once for every domain.
+    assert counted == 12
     text = "\n".join(lines)
     for domain in SUITES["ogbench50"].domains:
         assert f"{domain.name}--trqam--" in text
