@@ -51,6 +51,7 @@ def test_values_may_be_typed_as_people_type_them() -> None:
         (["offline", "--steps", "1,000"], "got '1,000'; write 1000"),
         (["offline", "--steps", "None"], "--steps must be a whole number, got 'None'"),
         (["offline", "--steps", "1" * 23], "--steps must be a whole number of at most 18 digits"),
+        (["offline", "--kl-budget", "9" * 23], "--kl-budget must be a number of at most 18 digits"),
         (["offline", "--steps", "1e999"], "--steps must be a whole number of at most 18 digits"),
         (["offline", "--steps", "inf"], "--steps must be a whole number, got 'inf'"),
         (["offline", "--pack", "auot"], "--pack must be a whole number or auto, got 'auot'"),

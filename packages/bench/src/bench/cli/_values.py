@@ -139,6 +139,8 @@ def _number(option: str, text: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise ValueError(f"{option} must be a finite number, got {text!r}")
+    if abs(value) >= 10.0**_DIGITS:
+        raise ValueError(f"{option} must be a number of at most {_DIGITS} digits, got {text}")
     return value
 
 
