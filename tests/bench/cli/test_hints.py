@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bench.cli import main
-from bench.data import locate
+from bench.cli._failure import report
+from bench.errors import BenchError, locate
 from bench.training.training_data import memory_limit
 
 
@@ -108,3 +109,14 @@ def test_a_report_of_a_file_that_is_no_table(
     assert main(["report", str(tmp_path / "run.json")]) == 1
     expected = f"error: {tmp_path}/run.json is not a table (.parquet); give run directories"
     assert capsys.readouterr().err.startswith(expected)
+
+
+def test_what_a_file_or_server_says_does_nothing_to_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert report(BenchError("version \x1b[2J\x07 of the file"), ["data"], debug=False) == 1
+    said = capsys.readouterr().err
+    assert "\x1b" not in said
+    assert "\x07" not in said
+    assert said.startswith("error: version ")
+    assert said.endswith(" of the file\n")

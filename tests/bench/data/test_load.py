@@ -204,3 +204,18 @@ def test_rewards_need_no_display(tiny_dir: Path) -> None:
     command = [sys.executable, "-W", "error", "-c", script, str(tiny_dir)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("mark", ["next_observations", "timeouts", "truncated", "done", "is_last"])
+def test_a_table_of_transitions_is_not_read_as_rows_of_states(
+    mark: str, tmp_path: Path, maze_arrays: dict[str, np.ndarray]
+) -> None:
+    kept = {key: maze_arrays[key] for key in ("observations", "actions", "terminals")}
+    rows = len(kept["terminals"])
+    kept["rewards"] = np.zeros(rows, np.float32)
+    own, told = tmp_path / "own.npz", tmp_path / "told.npz"
+    save(own, kept)
+    assert load(str(own), ["task1"]).rewards.shape == (1, rows)
+    save(told, kept | {mark: np.zeros(rows, np.float32)})
+    with pytest.raises(DataDamaged, match=f"{mark}, so its rows are transitions.*data import"):
+        load(str(told), ["task1"])

@@ -14,7 +14,7 @@ from rich.console import Console
 from bench.api.evaluating import UserEvaluation
 from bench.errors import BenchError
 from bench.policies import observed_rows
-from bench.simulation import SimulatorPool
+from bench.simulation import LARGEST_NUMBER, SimulatorPool
 from bench.storage import RunLock, log_to
 from bench.suites import OnlineProtocol
 from bench.training.assembly import build_agent, build_recorder, build_sampler
@@ -218,9 +218,10 @@ class LiveTuner:
         else:
             size = self._normalizer.shift.size
             flat = np.asarray(observation, np.float32)
-            if flat.shape != (size,) or not np.isfinite(flat).all():
+            if flat.shape != (size,) or not (np.abs(flat) <= LARGEST_NUMBER).all():
                 raise ValueError(
-                    f"expected one observation of {size} finite numbers, got shape {flat.shape}"
+                    f"expected one observation of {size} finite numbers of at most "
+                    f"{LARGEST_NUMBER:g}, got shape {flat.shape}"
                 )
             return torch.from_numpy(self._normalizer(flat[None]))
         if not single:

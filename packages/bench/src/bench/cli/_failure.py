@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench.errors import StoppedError, logged_in
 from bench.failures import in_words, is_foreseen, is_interruption
+from bench.storage import plain_text
 
 __all__ = ["report"]
 
@@ -37,9 +38,9 @@ def report(error: BaseException, command: Sequence[str], *, debug: bool) -> int:
         return 130
     if isinstance(error, StoppedError):
         with contextlib.suppress(OSError):  # the terminal may be what has gone
-            print(f"error: {error}{resumed}", file=sys.stderr)
+            print(f"error: {plain_text(str(error))}{resumed}", file=sys.stderr)
         return 128 + error.signal
-    line = in_words(error)
+    line = plain_text(in_words(error))  # files and servers may have put in anything
     if not is_foreseen(error) and not debug:
         kept = _keep(error, command)
         line += f" (traceback: {kept})" if kept else " (--debug shows the traceback)"

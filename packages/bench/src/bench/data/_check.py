@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 
 from bench.data._errors import DataDamaged
+from bench.simulation import LARGEST_NUMBER
 
 REQUIRED = ("observations", "actions", "terminals")
-LARGEST = 1e15
-"""Largest magnitude of a number to train on: squared errors of sums of these stay below 3e38."""
+LARGEST = LARGEST_NUMBER
 
 _DIMENSIONS = {"observations": 2, "actions": 2, "terminals": 1, "rewards": 1, "masks": 1}
 _BLOCK = 1 << 18  # Rows looked at together, which bounds the memory a mapped file needs.

@@ -12,6 +12,7 @@ from bench.data._check import REQUIRED, check_arrays
 from bench.data._locate import combined_fingerprint, ensure_record, locate
 from bench.data._names import DatasetName, is_dataset_name, task_number
 from bench.data._npz import npz_keys, read_npz
+from bench.data._recognise import check_rows_of_states
 from bench.data._record import DataRecord, Source
 from bench.data._tasks import reward_columns, task_rewards
 from bench.simulation import ArrayTree
@@ -209,6 +210,7 @@ def _label_columns(path: Path, dataset: str) -> list[str]:
     name = _ogbench_name(path, dataset, keys)
     if name is not None:
         return list(reward_columns(name))
+    check_rows_of_states(path, keys)
     return [key for key in ("rewards", "masks") if key in keys]
 
 

@@ -25,6 +25,16 @@ _NAMES = {
 }
 _DONE = ("dones", "done")
 _RLDS = ("is_terminal", "is_last", "is_first")
+_MARKS = (
+    *_NAMES["next_observations"],
+    *_NAMES["timeouts"],
+    *_NAMES["ends"],
+    *_NAMES["terminals"][1:],
+    *_DONE,
+    *_RLDS,
+)
+"""Arrays that only a table of transitions has: in rows of states they would contradict it."""
+
 _STATES = ("rewards", "masks", "qpos", "qvel", "button_states")
 
 
@@ -58,6 +68,19 @@ def recognise(path: Path, tree: Tree, choices: Choices, *, ogbench: bool = False
         tables = [_d3rlpy(path, tree, key.rpartition("_")[2], choices) for key in numbers]
         return Layout("episodes (d3rlpy)", tuple(tables))
     return _flat(path, tree, choices, ogbench)
+
+
+def check_rows_of_states(path: Path, keys: Sequence[str]) -> None:
+    """Refuse to take a table of transitions for rows of states, whose marked rows are no actions.
+
+    Raises:
+        DataDamaged: an array says that the rows are transitions.
+    """
+    if marks := [key for key in keys if key in _MARKS]:
+        raise DataDamaged(
+            f"{path} holds {', '.join(marks)}, so its rows are transitions, not the rows of states "
+            f"that training reads: `bench data import {path.name} NAME` makes those of it"
+        )
 
 
 def _layout(

@@ -17,12 +17,14 @@ from bench.simulation._observations import (
 )
 from bench.simulation._pool import SimulatorPool
 from bench.simulation._rehearsal import Rehearsal, rehearse
+from bench.simulation._returned import LARGEST_NUMBER
 from bench.simulation._seeding import episode_seed
 from bench.simulation.environments import SeededEnv, environment_id, make
 from bench.simulation.evaluation import Evaluation, EvaluationError, Policy, Progress, evaluate
 from bench.simulation.online import OnlineEnvironments, OnlineStep
 
 __all__ = [
+    "LARGEST_NUMBER",
     "ArraySpec",
     "ArrayTree",
     "EnvironmentFaultError",

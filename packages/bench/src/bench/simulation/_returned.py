@@ -9,7 +9,10 @@ import numpy as np
 from bench.simulation._errors import EnvironmentFaultError
 from bench.simulation._observations import ArrayTree, ObservationSpace, taken_apart
 
-__all__ = ["checked_observation", "checked_reward"]
+__all__ = ["LARGEST_NUMBER", "checked_observation", "checked_reward"]
+
+LARGEST_NUMBER = 1e15
+"""Largest magnitude of a number to train on: squared errors of sums of these stay below 3e38."""
 
 
 def checked_observation(value: Any, space: ObservationSpace) -> ArrayTree:
@@ -21,7 +24,8 @@ def checked_observation(value: Any, space: ObservationSpace) -> ArrayTree:
 
     Raises:
         EnvironmentFaultError: If it has other entries or another shape, holds numbers that are not
-            finite (in float32), or is not what an integer space promises.
+            finite (in float32) or larger than `LARGEST_NUMBER`, or is not what an integer space
+            promises.
     """
     if not isinstance(space, dict):
         return _checked(value, space.shape, space.dtype, "observation")
@@ -49,13 +53,13 @@ def _checked(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str
             f"observation_space has {shape}"
         )
     if dtype.kind == "f":
-        finite = np.isfinite(converted)
-        if not finite.all():
-            place = np.unravel_index(int(np.argmin(finite)), shape)
+        sound = np.abs(converted) <= LARGEST_NUMBER  # NaN is not
+        if not sound.all():
+            place = np.unravel_index(int(np.argmin(sound)), shape)
             entry = ", ".join(map(str, place))
             raise EnvironmentFaultError(
-                f"the environment returned an {name} that is not finite in {dtype}: entry "
-                f"[{entry}] is {given[place]}"
+                f"the environment returned an {name} that is {_wrong(converted[place], dtype)}: "
+                f"entry [{entry}] is {given[place]}"
             )
     elif given.dtype != dtype and not np.array_equal(converted, given):
         raise EnvironmentFaultError(
@@ -69,7 +73,8 @@ def checked_reward(value: Any) -> float:
     """Return a reward as a number.
 
     Raises:
-        EnvironmentFaultError: If it is no single number, or not finite in float32.
+        EnvironmentFaultError: If it is no single number, not finite in float32, or larger than
+            `LARGEST_NUMBER`.
     """
     try:
         reward = value if type(value) is float else float(np.asarray(value, np.float64).item())
@@ -77,11 +82,14 @@ def checked_reward(value: Any) -> float:
         raise EnvironmentFaultError(
             f"the environment returned the reward {value!r}, expected one number"
         ) from error
-    if not abs(reward) <= _LARGEST:
-        raise EnvironmentFaultError(
-            f"the environment returned a reward that is not finite in float32: {reward}"
-        )
+    if not abs(reward) <= LARGEST_NUMBER:
+        wrong = _wrong(reward, np.dtype(np.float32))
+        raise EnvironmentFaultError(f"the environment returned a reward that is {wrong}: {reward}")
     return reward
 
 
-_LARGEST = float(np.finfo(np.float32).max)
+def _wrong(number: float, dtype: np.dtype[Any]) -> str:
+    """Why no one may train on a number."""
+    if abs(float(number)) <= float(np.finfo(dtype).max):
+        return f"larger than {LARGEST_NUMBER:g}, whose squares float32 cannot sum (scale it)"
+    return f"not finite in {dtype}"

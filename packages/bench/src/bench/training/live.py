@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.agents import Agent, Problem, draw
+from bench.simulation import LARGEST_NUMBER
 from bench.storage import part
 from bench.training.online import grown
 from bench.training.policy import ActionScale
@@ -94,8 +95,10 @@ class LiveExperience:
             reward = float(reward)
         except (TypeError, ValueError) as error:
             raise ValueError(f"the reward is {reward!r:.60}; expected one number") from error
-        if not math.isfinite(reward):
-            raise ValueError(f"the reward is {reward}; expected a finite number")
+        if not abs(reward) <= LARGEST_NUMBER:
+            raise ValueError(
+                f"the reward is {reward}; expected a finite number of at most {LARGEST_NUMBER:g}"
+            )
         before, action = self._pending
         ended = terminated or truncated
         self.ring.add(

@@ -48,8 +48,11 @@ class Meter:
 
     def say(self, text: str) -> None:
         """A line on standard error about what is waited for, on a terminal and elsewhere."""
+        from bench.storage import plain_text
+
         name = self._bar.tasks[0].description
-        self._bar.console.print(f"{name}: {text}", markup=False, highlight=False, soft_wrap=True)
+        line = plain_text(f"{name}: {text}")  # a server may have put in anything
+        self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _rate(self) -> str:
         new = self._done - (self._first or 0)
