@@ -9,7 +9,8 @@ import pytest
 
 from bench.cli import main
 from bench.cli._failure import report
-from bench.errors import BenchError, locate
+from bench.data import locate
+from bench.errors import BenchError
 from bench.training.training_data import memory_limit
 
 
