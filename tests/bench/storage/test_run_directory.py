@@ -95,7 +95,8 @@ def test_the_lock_dies_with_its_holder_even_beside_forked_children(tmp_path: Pat
     with other_process(HOLD.format(directory=str(tmp_path), inside=inside)) as process:
         process.send_signal(signal.SIGKILL)
         process.wait()
-        with RunLock(tmp_path):
+        # The child may not have run yet; it lives for five seconds.
+        with RunLock(tmp_path, wait=3.0):
             holder = lock_holder(tmp_path)
             assert holder is not None
             assert holder.pid == os.getpid()
